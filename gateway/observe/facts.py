@@ -1,0 +1,195 @@
+"""Facts for operators: one function each writes the log line and moves the metric; nobody else does either.
+
+Labels come from closed sets; a tenant, a host or a relay's text is never one.
+"""
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable, MutableMapping
+from typing import Any, Final
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from gateway import __version__
+
+REGISTRY: Final = CollectorRegistry()
+_PREFIX: Final = "notification_gateway_"
+_LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+
+ACCEPTED = Counter(_PREFIX + "accepted", "Notifications committed to the outbox.", registry=REGISTRY)
+REQUESTS = Counter(_PREFIX + "http_requests", "HTTP answers by status class.", ["status"], registry=REGISTRY)
+RECIPIENTS = Counter(_PREFIX + "recipient_outcomes", "What became of recipients.", ["outcome"], registry=REGISTRY)
+SESSIONS = Counter(
+    _PREFIX + "relay_sessions", "Sessions with relays, by how opening ended.", ["result"], registry=REGISTRY
+)
+PARKED = Counter(_PREFIX + "profile_parks", "Times a profile was parked, by reason.", ["reason"], registry=REGISTRY)
+BREAKERS = Counter(_PREFIX + "breaker_openings", "Times a relay's breaker opened.", registry=REGISTRY)
+UNFINISHED = Gauge(_PREFIX + "outbox_unfinished", "Notifications that are not final.", registry=REGISTRY)
+IN_HAND = Gauge(_PREFIX + "outbox_leased", "Notifications claimed and not settled.", registry=REGISTRY)
+COMMIT_SECONDS = Histogram(
+    _PREFIX + "store_commit_seconds", "Time of one commit.", registry=REGISTRY,
+    buckets=(0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0),
+)  # fmt: skip
+COMMIT_JOBS = Histogram(
+    _PREFIX + "store_commit_jobs", "Writes that shared one commit.", registry=REGISTRY,
+    buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512),
+)  # fmt: skip
+SPACE_LOW = Gauge(
+    _PREFIX + "store_space_low", "1 while new notifications are refused for want of disk.", registry=REGISTRY
+)
+STARTED = Gauge(_PREFIX + "start_time_seconds", "When the daemon started.", registry=REGISTRY)
+BUILD = Gauge(_PREFIX + "build_info", "The version that runs.", ["version"], registry=REGISTRY)
+
+_KEY_VALUE: Final = structlog.processors.KeyValueRenderer(key_order=["event"], drop_missing=True)
+_log: Any = structlog.get_logger()
+
+
+def configure(form: str, level: str) -> None:
+    """Set up logging to standard error: `json`, `text` for a terminal, or `journal` with syslog priorities."""
+    renderer: Callable[..., Any] = structlog.processors.JSONRenderer(serializer=json.dumps)
+    if form == "text":
+        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    processors: list[Any] = [structlog.processors.add_log_level]
+    if form == "journal":
+        renderer = _journal_line
+    else:
+        processors.append(structlog.processors.TimeStamper(fmt="iso"))
+    structlog.configure(
+        processors=[*processors, structlog.processors.format_exc_info, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")
+    STARTED.set(time.time())
+    BUILD.labels(__version__).set(1)
+
+
+def _journal_line(logger: Any, method: str, event: MutableMapping[str, Any]) -> str:
+    """Write a line with its priority where systemd looks for it (sd-daemon(3))."""
+    priority = {"debug": 7, "info": 6, "warning": 4, "error": 3}.get(method, 6)
+    event.pop("level", None)
+    return f"<{priority}>{_KEY_VALUE(logger, method, event)}"
+
+
+def started(version: str, sqlite: str) -> None:
+    """The daemon is ready."""
+    _log.info("started", version=version, sqlite=sqlite)
+
+
+def listening(what: str, where: str) -> None:
+    """A listener takes connections."""
+    _log.info("listening", what=what, where=where)
+
+
+def stopping(in_hand: int) -> None:
+    """The daemon begins to drain."""
+    _log.info("stopping", in_hand=in_hand)
+
+
+def stopped() -> None:
+    """The daemon ends in order."""
+    _log.info("stopped")
+
+
+def accepted(count: int) -> None:
+    """Notifications are on stable storage."""
+    ACCEPTED.inc(count)
+
+
+def answered(status: int) -> None:
+    """A request was answered."""
+    REQUESTS.labels(f"{status // 100}xx").inc()
+
+
+def request_failed(request_id: str, method: str, path: str) -> None:
+    """A request met an error of ours; called while it is handled."""
+    _log.error("request_failed", request_id=request_id, method=method, path=path, exc_info=True)
+
+
+def recipient(outcome: str, count: int) -> None:
+    """Recipients reached a state."""
+    RECIPIENTS.labels(outcome).inc(count)
+
+
+def session_opened(place: tuple[str, str]) -> None:
+    """A session with a relay is open."""
+    SESSIONS.labels("opened").inc()
+    _log.debug("session_opened", owner=place[0], profile=place[1])
+
+
+def session_failed(place: tuple[str, str], fault: Any) -> None:
+    """A session could not be opened."""
+    SESSIONS.labels(str(fault.trouble)).inc()
+    _log.warning(
+        "session_failed", owner=place[0], profile=place[1], phase=str(fault.phase), trouble=str(fault.trouble),
+        detail=fault.detail,
+    )  # fmt: skip
+
+
+def breaker_opened(place: tuple[str, str], seconds: float, detail: str) -> None:
+    """A relay is left alone for a while."""
+    BREAKERS.inc()
+    _log.warning("breaker_opened", owner=place[0], profile=place[1], seconds=round(seconds), detail=detail)
+
+
+def parked(place: tuple[str, str], reason: str, detail: str) -> None:
+    """A profile is not used until something changes; its mail waits."""
+    PARKED.labels(reason).inc()
+    _log.warning("parked", owner=place[0], profile=place[1], reason=reason, detail=detail)
+
+
+def unparked(place: tuple[str, str], reason: str) -> None:
+    """A parked profile works again."""
+    _log.info("unparked", owner=place[0], profile=place[1], reason=reason)
+
+
+def halved(place: tuple[str, str], detail: str) -> None:
+    """A relay had too many of our connections."""
+    _log.warning("connections_halved", owner=place[0], profile=place[1], detail=detail)
+
+
+def commit(seconds: float, jobs: int) -> None:
+    """A commit reached stable storage."""
+    COMMIT_SECONDS.observe(seconds)
+    COMMIT_JOBS.observe(jobs)
+
+
+def provisioned_key_revoked(file: str) -> None:
+    """A key file holds a key that was revoked: it is refused."""
+    _log.error("provisioned_key_revoked", file=file)
+
+
+def store_broken(detail: str) -> None:
+    """The database cannot be trusted to write; the daemon ends."""
+    _log.error("store_broken", detail=detail)
+
+
+def reloaded() -> None:
+    """The settings were read again and hold."""
+    _log.info("reloaded")
+
+
+def reload_failed(faults: list[str]) -> None:
+    """The settings were read again and are faulty; the old ones stay."""
+    _log.error("reload_failed", faults=faults)
+
+
+def start_failed(detail: str) -> None:
+    """The daemon could not start."""
+    _log.error("start_failed", detail=detail)
+
+
+def loop_died(error: BaseException) -> None:
+    """A background loop ended by an error of ours; the daemon ends with it."""
+    _log.error("loop_died", error=type(error).__name__, exc_info=error)
+
+
+def gauges(unfinished: int, in_hand: int, *, space_low: bool) -> None:
+    """What stands in the outbox now."""
+    UNFINISHED.set(unfinished)
+    IN_HAND.set(in_hand)
+    SPACE_LOW.set(space_low)

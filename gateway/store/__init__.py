@@ -1,0 +1,1 @@
+"""The only SQL: durable rows behind one narrow protocol."""

@@ -1,0 +1,99 @@
+"""What the outbox and the directory ask of a store, whichever engine it is.
+
+A method that writes returns only after its commit is on stable storage. Calls made while a commit runs share the next
+one. `StoreFull` leaves everything as it was and may be tried again; after `StoreBroken` the process must end, because
+a disk that refused one sync may have dropped pages that a later sync would claim to have kept.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from gateway.store.rows import (
+    Acceptance,
+    Change,
+    Claim,
+    Claimed,
+    Entry,
+    Flow,
+    FlowBacklog,
+    LeasedRow,
+    Listing,
+    NewRow,
+    Settlement,
+    StoredRow,
+)
+
+
+class StoreError(Exception):
+    """The store did not do what was asked; nothing of it was written."""
+
+
+class StoreFull(StoreError):
+    """There is no room on the disk, or too little to go on safely."""
+
+
+class StoreBroken(StoreError):
+    """Writing failed in a way that leaves the file's state unknown until it is opened and checked again."""
+
+
+class StoreBusy(StoreError):
+    """Another process holds the database."""
+
+
+class RevisionConflict(StoreError):
+    """The directory was changed by somebody else since it was read."""
+
+
+class Store(Protocol):
+    """Durable rows. Times are milliseconds since the epoch."""
+
+    async def accept(self, rows: Sequence[NewRow], now: int) -> list[Acceptance]:
+        """Insert the rows under their idempotency keys, all in one commit."""
+
+    async def claim(self, claim: Claim) -> Claimed:
+        """Take due rows of one flow under a new lease, most urgent first."""
+
+    async def settle(self, settlement: Settlement) -> bool:
+        """Write a delivery's result; False if the lease was lost meanwhile."""
+
+    async def dot(self, seq: int, lease_token: int) -> bool:
+        """Commit that the final dot is about to be sent; False if the lease was lost or the row cancelled."""
+
+    async def renew(self, lease_tokens: Sequence[int], lease_until: int) -> set[int]:
+        """Prolong leases that are still held; answers which."""
+
+    async def release_expired(self, now: int) -> tuple[list[tuple[Flow, int]], list[LeasedRow]]:
+        """End leases that ran out; answers the flows that are ready again, and the rows whose outcome is unknown."""
+
+    async def change(self, change: Change) -> bool:
+        """Write the row if it is still as `change.before` says; False if it moved."""
+
+    async def get(self, notification_id: str, *, content: bool = False) -> StoredRow | None:
+        """Read one notification."""
+
+    async def page(self, listing: Listing) -> list[StoredRow]:
+        """Read notifications, newest first, without content."""
+
+    async def expired(self, now: int, limit: int) -> list[StoredRow]:
+        """Read rows that nobody holds and whose time is over."""
+
+    async def backlog(self) -> list[FlowBacklog]:
+        """Read which flows have ready rows."""
+
+    async def unfinished(self) -> dict[str, int]:
+        """Count the rows that are not final, by tenant."""
+
+    async def prune(self, now: int, finished_before: int, limit: int) -> int:
+        """Delete up to `limit` final rows that ended before, and as many idempotency keys past their time.
+
+        Answers the larger of both numbers: while it is `limit` there may be more.
+        """
+
+    async def directory(self) -> tuple[int, list[Entry]]:
+        """Read the directory's revision and all of its entries."""
+
+    async def change_directory(self, revision: int, put: Sequence[Entry], drop: Sequence[Entry]) -> int:
+        """Replace and delete entries if the revision still stands; answers the new one."""
+
+    async def check(self) -> None:
+        """Prove that the store can write, by writing."""

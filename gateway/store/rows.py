@@ -1,0 +1,209 @@
+"""Rows as values: what goes into the store and what comes out of it.
+
+Times are milliseconds since the epoch. `recipients`, `events`, `envelope` and `content` are text that the outbox
+writes and reads; the store keeps them and looks at none of it.
+
+A notification row is in one of four stages:
+
+    READY ──claim──▶ LEASED ──settle──▶ READY | RESTING | FINAL
+      ▲                │
+      └─lease expired──┘            READY, RESTING ──cancel, expire, retry──▶ FINAL | READY
+
+READY has `due_at` and is claimed once that has come. LEASED belongs to whoever holds `lease_token`; nobody else may
+write its result. RESTING waits for a person (an outcome nobody knows, held). FINAL never changes but by `retry`.
+"""
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import NamedTuple
+
+
+class Stage(IntEnum):
+    """Where a notification row stands; the drawing is in the module's docstring."""
+
+    READY = 0
+    LEASED = 1
+    RESTING = 2
+    FINAL = 3
+
+
+class Flow(NamedTuple):
+    """Mail of one tenant for one named profile ("" is the tenant's default): what fairness and routing go by."""
+
+    tenant: str
+    profile: str
+
+
+@dataclass(frozen=True, slots=True)
+class Idempotency:
+    """A caller's promise that the same key means the same request."""
+
+    key: str
+    sha256: bytes
+    forget_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class NewRow:
+    """An accepted notification on its way to stable storage. `content` is None if nothing will need it."""
+
+    id: str
+    flow: Flow
+    category: str
+    key_id: str
+    priority: int
+    due_at: int
+    expires_at: int
+    accepted_at: int
+    recipients: str
+    envelope: str
+    content: bytes | None
+    answer: str
+    stage: Stage = Stage.READY
+    status: str = "queued"
+    idempotency: Idempotency | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Inserted:
+    """The row is on stable storage."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """The idempotency key was used for the same request; `answer` is what was answered then."""
+
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mismatched:
+    """The idempotency key was used for another request."""
+
+
+Acceptance = Inserted | Replayed | Mismatched
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A wish for due rows of one flow, at most `limit` of them and about `max_bytes` of content."""
+
+    flow: Flow
+    limit: int
+    now: int
+    lease_until: int
+    max_bytes: int = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class LeasedRow:
+    """A row under our lease: nobody else delivers it until `lease_until`."""
+
+    seq: int
+    id: str
+    flow: Flow
+    category: str
+    priority: int
+    due_at: int
+    expires_at: int
+    accepted_at: int
+    recipients: str
+    envelope: str
+    content: bytes | None
+    lease_token: int
+    cancelled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What a claim brought, and when the flow's next row falls due (None: it has no more)."""
+
+    rows: list[LeasedRow]
+    next_due_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """The result of one delivery; written only if the row is still under `lease_token`."""
+
+    seq: int
+    lease_token: int
+    stage: Stage
+    status: str
+    due_at: int
+    finished_at: int | None
+    recipients: str
+    events: str
+    erase: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRow:
+    """A whole notification row, as read for an answer."""
+
+    seq: int
+    id: str
+    flow: Flow
+    category: str
+    key_id: str
+    priority: int
+    stage: Stage
+    status: str
+    due_at: int
+    expires_at: int
+    accepted_at: int
+    finished_at: int | None
+    lease_token: int | None
+    cancelled: bool
+    recipients: str
+    events: str
+    envelope: str
+    content: bytes | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A row as it shall be, provided that its stage and recipients are still as they were read."""
+
+    before: StoredRow
+    stage: Stage
+    status: str
+    due_at: int
+    expires_at: int
+    finished_at: int | None
+    recipients: str
+    events: str
+    cancelled: bool = False
+    erase: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A page of notifications, newest first; None means: any."""
+
+    tenants: tuple[str, ...]
+    limit: int
+    before_id: str | None = None
+    key_id: str | None = None
+    category: str | None = None
+    since: int | None = None
+    until: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FlowBacklog:
+    """What one flow has waiting: how many rows are ready, and when the first falls due."""
+
+    flow: Flow
+    ready: int
+    next_due_at: int
+
+
+class Entry(NamedTuple):
+    """One directory object as stored: `kind` tenant, profile, link, preferences or key; `body` is JSON."""
+
+    kind: str
+    tenant: str
+    name: str
+    body: str
+    origin: str

@@ -1,0 +1,5 @@
+"""Assertions in the contract suites explain themselves like those in test files."""
+
+import pytest
+
+pytest.register_assert_rewrite("tests.store.contract", "tests.store.contract_reading")
