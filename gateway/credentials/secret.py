@@ -1,0 +1,52 @@
+"""A secret is a type that cannot be printed, formatted, compared to text, pickled or serialised.
+
+`reveal()` is the one way to its text; only `smtp/` and the providers call it, and a test counts them.
+"""
+
+import hashlib
+import hmac
+from typing import Final, NoReturn, final
+
+MASK: Final = "Secret(…)"
+_KEY: Final = hashlib.sha256(b"notification-gateway secret fingerprint").digest()
+
+
+@final
+class Secret:
+    """A value from a provider, to be revealed at the socket and nowhere before."""
+
+    __slots__ = ("__text", "fingerprint")
+
+    def __init__(self, text: str) -> None:
+        """Wrap the text; `fingerprint` tells two values apart and gives neither away to those who see it short."""
+        self.__text = text
+        self.fingerprint: Final = hmac.new(_KEY, text.encode(), hashlib.sha256).hexdigest()[:12]
+
+    def reveal(self) -> str:
+        """Give the text, to a provider's client or to a relay."""
+        return self.__text
+
+    def __repr__(self) -> str:
+        """Show nothing."""
+        return MASK
+
+    __str__ = __repr__
+
+    def __format__(self, _spec: str) -> str:
+        """Show nothing, whatever is asked for."""
+        return MASK
+
+    def __eq__(self, other: object) -> bool:
+        """Compare two secrets in constant time; a secret never equals a text."""
+        if not isinstance(other, Secret):
+            return False
+        return hmac.compare_digest(self.__text.encode(), other.__text.encode())
+
+    def __hash__(self) -> int:
+        """Hash by the fingerprint, so that the text leaves no trace in a table's layout."""
+        return hash(self.fingerprint)
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled or copied."""
+        message = "a secret is not serialised"
+        raise TypeError(message)
