@@ -1,0 +1,106 @@
+"""What came of a delivery attempt, as values: nothing in `smtp/` reports a relay's answer by raising.
+
+Either the session could not be had (`Fault`: the profile's trouble, no message is to blame), or a transaction ran
+and every recipient has exactly one of four outcomes.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from gateway.smtp.reply import Reply
+
+
+class Phase(StrEnum):
+    """The steps of a delivery, in order, as the connection test names them."""
+
+    SECRET = "secret"  # noqa: S105 - the phase in which the credential is fetched
+    RESOLVE = "resolve"
+    CONNECT = "connect"
+    GREETING = "greeting"
+    TLS = "tls"
+    AUTH = "auth"
+    SENDER = "sender"
+    RECIPIENT = "recipient"
+    CONTENT = "content"
+
+
+class Trouble(StrEnum):
+    """Why a session could not be had. Closed: the verdict matches on every one of them."""
+
+    SECRET_UNAVAILABLE = "secret_unavailable"  # noqa: S105
+    SECRET_DENIED = "secret_denied"  # noqa: S105
+    SECRET_MISSING = "secret_missing"  # noqa: S105
+    EGRESS_REFUSED = "egress_refused"
+    NAME_UNKNOWN = "name_unknown"
+    UNREACHABLE = "unreachable"
+    GREETING_DEFERRED = "greeting_deferred"
+    GREETING_REFUSED = "relay_rejects_us"
+    EHLO_REFUSED = "capability"
+    TLS_REQUIRED = "tls_required"
+    TLS_DEFERRED = "tls_deferred"
+    TLS_UNVERIFIED = "tls_verify"
+    TLS_FAILED = "tls_failed"
+    AUTH_UNAVAILABLE = "auth_unavailable"
+    AUTH_FAILED = "auth_failed"
+    AUTH_TRANSITION = "auth_transition"
+    AUTH_CONFIG = "auth_config"
+    AUTH_DEFERRED = "auth_deferred"
+    AUTH_DROPPED = "auth_dropped"
+    PROTOCOL = "protocol"
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A session could not be had. `detail` is ours to show to the profile's owner; it quotes no AUTH reply."""
+
+    phase: Phase
+    trouble: Trouble
+    detail: str
+    reply: Reply | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Relayed:
+    """The relay took responsibility for this recipient."""
+
+    reply: Reply
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The relay said no: `phase` tells to what (sender, recipient, or the content before or after it was sent)."""
+
+    phase: Phase
+    reply: Reply
+
+
+@dataclass(frozen=True, slots=True)
+class Untaken:
+    """The conversation ended before the final dot: the relay has certainly not accepted."""
+
+    detail: str
+    reply: Reply | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """The final dot left and no answer came: the relay may or may not have accepted (RFC 1047)."""
+
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """We ourselves refuse to send this to this recipient, for good: `reply` says why in the relay's language."""
+
+    reply: Reply
+
+
+RecipientOutcome = Relayed | Refused | Untaken | Unknown | Rejected
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """One transaction's outcomes, in the order of the envelope's recipients."""
+
+    outcomes: tuple[RecipientOutcome, ...]
