@@ -1,0 +1,1 @@
+"""The durable queue between HTTP and SMTP: accept, claim, settle, sweep."""

@@ -1,0 +1,105 @@
+"""A leased notification on its way to a relay, and the lease that makes it ours."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from json import dumps, loads
+
+from gateway.message.address import Mailbox
+from gateway.message.notification import Content, Notification, OnAmbiguous, decode_content
+from gateway.outbox.states import Recipient, decode
+from gateway.store.rows import LeasedRow
+
+FENCE_MILLISECONDS = 60_000  # of lease that must be left when a body is begun
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """What of a notification is kept in the hot row besides its columns."""
+
+    message_id: str
+    severity: str
+    on_ambiguous: OnAmbiguous
+    send_at: int | None
+    sender: Mailbox | None
+    simulated: bool
+    metadata: Mapping[str, str]
+
+
+def encode_envelope(notification: Notification) -> str:
+    """Write the envelope as the store keeps it; trailing defaults are left out."""
+    sender = notification.content.sender
+    fields: list[object] = [notification.message_id, notification.severity, notification.on_ambiguous]
+    fields += [
+        notification.send_at,
+        None if sender is None else [sender.address, sender.name],
+        notification.simulated,
+        notification.metadata,
+    ]
+    while len(fields) > 3 and not fields[-1]:
+        fields.pop()
+    return dumps(fields, ensure_ascii=False, separators=(",", ":"))
+
+
+def decode_envelope(stored: str) -> Envelope:
+    """Read what `encode_envelope` wrote."""
+    message_id, severity, on_ambiguous, *rest = loads(stored)
+    send_at, sender, simulated, metadata = (*rest, *(None,) * (4 - len(rest)))
+    return Envelope(
+        message_id,
+        severity,
+        OnAmbiguous(on_ambiguous),
+        send_at,
+        Mailbox(*sender) if sender else None,
+        bool(simulated),
+        metadata or {},
+    )
+
+
+@dataclass(slots=True)
+class Lease:
+    """The right to deliver what one claim brought, until a time in milliseconds."""
+
+    token: int
+    until: int
+    held: int
+
+
+class Delivery:
+    """One notification in our hands."""
+
+    def __init__(self, row: LeasedRow, lease: Lease) -> None:
+        """Read the row; the content is read when it is needed."""
+        self.row = row
+        self.lease = lease
+        self.recipients: list[Recipient] = decode(row.recipients)
+        self.begun = False
+        self.revoked = row.cancelled
+
+    @cached_property
+    def envelope(self) -> Envelope:
+        """What the hot row keeps besides its columns."""
+        return decode_envelope(self.row.envelope)
+
+    @cached_property
+    def content(self) -> Content:
+        """What the message says."""
+        return decode_content(self.row.content or b'{"subject":""}')
+
+    @property
+    def strict(self) -> bool:
+        """Must its final dot be committed before it is sent?"""
+        return self.envelope.on_ambiguous is not OnAmbiguous.RETRY
+
+    def due(self, now: int, limit: int) -> list[int]:
+        """Indexes of the recipients that are due, at most `limit`."""
+        indexes = [
+            index
+            for index, recipient in enumerate(self.recipients)
+            if recipient.due and (recipient.next_attempt_at or 0) <= now
+        ]
+        return indexes[:limit]
+
+    def live(self, now: int) -> bool:
+        """May a body be begun: is the lease long enough, the time not over, and nobody cancelled?"""
+        return not self.revoked and self.lease.until - now > FENCE_MILLISECONDS and now < self.row.expires_at

@@ -1,0 +1,465 @@
+"""Accept, claim, settle, sweep: the one place where HTTP and SMTP meet.
+
+Owns every notification between its 202 and its end. Promises: what `accept` returned survives any crash; a result is
+written only under the lease that claimed the row; nothing that is not final lacks a time at which something happens
+to it, unless a person was asked to decide. Retries live here and nowhere else.
+
+The clock gives milliseconds since the epoch; clock and dice are passed in.
+"""
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from json import dumps
+from typing import Final
+
+from gateway.message.notification import Notification, encode_content
+from gateway.outbox.delivery import Delivery, Lease, encode_envelope
+from gateway.outbox.states import RETRYABLE, Recipient, State, decode, encode, status_of
+from gateway.outbox.verdict import Circumstances, Judgement, Schedule, burns_no_attempt, judge
+from gateway.smtp.outcome import RecipientOutcome, Relayed, Transaction, Unknown
+from gateway.smtp.reply import Reply
+from gateway.store.protocol import Store, StoreFull
+from gateway.store.rows import (
+    Acceptance,
+    Change,
+    Claim,
+    Flow,
+    Idempotency,
+    Inserted,
+    LeasedRow,
+    NewRow,
+    Settlement,
+    Stage,
+    StoredRow,
+)
+
+LEASE: Final = 120_000  # ms; renewed every RENEW while a delivery is in our hands
+RENEW: Final = 30_000
+SWEEP_ROWS: Final = 500
+FULL_AGAIN: Final = 1.0  # seconds until a result is written again on a full disk
+SIMULATED: Final = Reply(250, "2.0.0", "simulated")
+
+Clock = Callable[[], int]
+
+
+def wall_clock() -> int:
+    """Milliseconds since the epoch."""
+    return time.time_ns() // 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A notification to accept, the answer its idempotency key shall repeat, and that key."""
+
+    notification: Notification
+    answer: str
+    idempotency: Idempotency | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How long finished notifications stay, and whether content goes as soon as nobody can need it."""
+
+    finished_days: int = 7
+    content_until_final: bool = True
+
+
+class Cancellation:
+    """Why something could not be done to a notification."""
+
+    FINISHED: Final = "already_final"
+    GONE: Final = "content_gone"
+    MOVED: Final = "in_flight"
+
+
+class Outbox:
+    """The durable queue."""
+
+    def __init__(
+        self,
+        store: Store,
+        schedule: Schedule,
+        *,
+        retention: Retention | None = None,
+        clock: Clock = wall_clock,
+        dice: Callable[[], float] = random.random,
+    ) -> None:
+        """Work on an open store."""
+        self.clock = clock
+        self.queued: Counter[str] = Counter()
+        self.on_ready: Callable[[Flow, int], None] = lambda _flow, _due_at: None
+        self.on_event: Callable[[str, int], None] = lambda _event, _count: None
+        self._store = store
+        self._schedule = schedule
+        self._retention = retention or Retention()
+        self._dice = dice
+        self._leases: dict[int, Lease] = {}
+        self._held: dict[str, Delivery] = {}
+
+    @property
+    def in_hand(self) -> int:
+        """How many notifications are claimed and not settled yet."""
+        return len(self._held)
+
+    async def start(self) -> None:
+        """Count what is there, settle what a dead daemon left unknown, and tell what is ready."""
+        self.queued = Counter(await self._store.unfinished())
+        await self.sweep()
+        for backlog in await self._store.backlog():
+            self.on_ready(backlog.flow, backlog.next_due_at)
+
+    # Accept.
+
+    async def accept(self, submissions: Sequence[Submission]) -> list[Acceptance]:
+        """Commit notifications to stable storage, all in one transaction; only then it returns.
+
+        A caller that goes away meanwhile changes nothing: what is committed is counted and sent all the same.
+        """
+        return await asyncio.shield(self._accept(submissions))
+
+    async def _accept(self, submissions: Sequence[Submission]) -> list[Acceptance]:
+        rows = [_new_row(submission, self._retention) for submission in submissions]
+        results = await self._store.accept(rows, self.clock())
+        for row, result in zip(rows, results, strict=True):
+            if isinstance(result, Inserted) and row.stage is Stage.READY:
+                self.queued[row.flow.tenant] += 1
+                self.on_ready(row.flow, row.due_at)
+        return results
+
+    # Claim.
+
+    async def claim(self, flow: Flow, limit: int) -> tuple[list[Delivery], int | None]:
+        """Take due mail of a flow under a lease; answers it and when the flow's next falls due (None: never)."""
+        now = self.clock()
+        claimed = await self._store.claim(Claim(flow, limit, now, now + LEASE))
+        if not claimed.rows:
+            return [], claimed.next_due_at
+        lease = Lease(claimed.rows[0].lease_token, now + LEASE, len(claimed.rows))
+        self._leases[lease.token] = lease
+        deliveries = [Delivery(row, lease) for row in claimed.rows]
+        self._held.update((delivery.row.id, delivery) for delivery in deliveries)
+        return deliveries, claimed.next_due_at
+
+    async def renew(self) -> None:
+        """Prolong every lease whose deliveries are still in our hands; what was lost may begin no body any more."""
+        if not self._leases:
+            return
+        until = self.clock() + LEASE
+        leases = list(self._leases.values())
+        held = await self._store.renew([lease.token for lease in leases], until)
+        for lease in leases:
+            lease.until = until if lease.token in held else 0
+
+    async def dot(self, delivery: Delivery) -> bool:
+        """Commit that the final dot is about to leave; False: it must not."""
+        return delivery.live(self.clock()) and await self._store.dot(delivery.row.seq, delivery.lease.token)
+
+    # Settle.
+
+    async def settle(self, delivery: Delivery, indexes: Sequence[int], transaction: Transaction) -> None:
+        """Judge a transaction over the recipients at `indexes` and commit the result."""
+        if burns_no_attempt(transaction.outcomes):
+            await self.release(delivery)
+            return
+        await self._finish(delivery, self._judge(delivery, indexes, transaction.outcomes))
+
+    async def release(self, delivery: Delivery) -> None:
+        """Give a notification back untouched: what went wrong was not its fault."""
+        await self._finish(delivery, [])
+
+    async def hold(self, delivery: Delivery, until: int, reason: str) -> None:
+        """Give a notification back and look at it again then (ms): a person has to change something first."""
+        now = self.clock()
+        judgements = [
+            (index, Judgement(replace(delivery.recipients[index], next_attempt_at=until), "held", reason))
+            for index in delivery.due(now, len(delivery.recipients))
+        ]
+        await self._finish(delivery, judgements)
+
+    async def expire(self, delivery: Delivery) -> None:
+        """End a claimed notification whose time is over."""
+        await self._finish(delivery, [] if delivery.revoked else _expired(delivery.recipients))
+
+    def _judge(
+        self, delivery: Delivery, indexes: Sequence[int], outcomes: Sequence[RecipientOutcome]
+    ) -> list[tuple[int, Judgement]]:
+        given = Circumstances(
+            self.clock(),
+            self._schedule,
+            delivery.envelope.on_ambiguous,
+            self._dice,
+            siblings_taken=any(isinstance(outcome, Relayed) for outcome in outcomes),
+        )
+        return [
+            (index, judge(delivery.recipients[index], outcome, given))
+            for index, outcome in zip(indexes, outcomes, strict=True)
+        ]
+
+    async def _finish(self, delivery: Delivery, judgements: list[tuple[int, Judgement]]) -> None:
+        """Write a result under its lease, whatever happens to the caller meanwhile."""
+        for index, judgement in judgements:
+            delivery.recipients[index] = judgement.recipient
+        if delivery.revoked:
+            judgements += _cancelled(delivery.recipients)
+        await asyncio.shield(self._conclude(delivery, judgements))
+
+    async def _conclude(self, delivery: Delivery, judgements: list[tuple[int, Judgement]]) -> None:
+        settlement = self._settlement(delivery, judgements)
+        try:
+            written = await self._write(settlement)
+        finally:
+            self._let_go(delivery)
+        if not written:
+            self.on_event("lease_lost", 1)
+            return
+        for _, judgement in judgements:
+            if judgement.event:
+                self.on_event(judgement.event, 1)
+        if settlement.stage is Stage.FINAL:
+            self.queued[delivery.row.flow.tenant] -= 1
+        elif settlement.stage is Stage.READY:
+            self.on_ready(delivery.row.flow, settlement.due_at)
+
+    async def _write(self, settlement: Settlement) -> bool:
+        """Write a result; on a full disk again and again, because it is true and known nowhere else."""
+        while True:
+            try:
+                return await self._store.settle(settlement)
+            except StoreFull:
+                await asyncio.sleep(FULL_AGAIN)
+
+    def _settlement(self, delivery: Delivery, judgements: list[tuple[int, Judgement]]) -> Settlement:
+        now = self.clock()
+        row = delivery.row
+        stage, due_at = _stage(delivery.recipients, row.due_at)
+        return Settlement(
+            seq=row.seq,
+            lease_token=delivery.lease.token,
+            stage=stage,
+            status=status_of(delivery.recipients, sending=False, scheduled=False, held=False),
+            due_at=due_at,
+            finished_at=now if stage is Stage.FINAL else None,
+            recipients=encode(delivery.recipients),
+            events=_events(now, delivery.recipients, judgements),
+            erase=stage is Stage.FINAL and self._erasable(delivery.recipients),
+        )
+
+    def _erasable(self, recipients: Sequence[Recipient]) -> bool:
+        done = all(recipient.state in (State.RELAYED, State.CANCELLED) for recipient in recipients)
+        return done and self._retention.content_until_final
+
+    def _let_go(self, delivery: Delivery) -> None:
+        if self._held.get(delivery.row.id) is delivery:  # not one that was claimed anew after our lease was lost
+            del self._held[delivery.row.id]
+        delivery.lease.held -= 1
+        if delivery.lease.held == 0:
+            self._leases.pop(delivery.lease.token, None)
+
+    # What people do.
+
+    async def cancel(self, notification_id: str) -> str | None:
+        """Cancel what is not final; None, or why it could not be done.
+
+        Mail that is already on the wire cannot be called back: what of it is not accepted is then not tried again.
+        """
+        while (row := await self._store.get(notification_id)) is not None:
+            if row.stage is Stage.LEASED:
+                self._revoke(notification_id)
+            if row.stage is Stage.FINAL or (row.stage is Stage.LEASED and row.cancelled):
+                return None if row.cancelled else Cancellation.FINISHED
+            if await self._store.change(self._cancellation(row)):
+                if row.stage is Stage.LEASED:
+                    self._revoke(notification_id)  # the claim may have reached us only now
+                else:
+                    self.queued[row.flow.tenant] -= 1
+                return None
+        return Cancellation.GONE
+
+    def _revoke(self, notification_id: str) -> None:
+        if (held := self._held.get(notification_id)) is not None:
+            held.revoked = True
+
+    def _cancellation(self, row: StoredRow) -> Change:
+        now = self.clock()
+        if row.stage is Stage.LEASED:
+            return _change(row, decode(row.recipients), now, [], cancelled=True)
+        recipients = decode(row.recipients)
+        judgements = _cancelled(recipients)
+        for index, judgement in judgements:
+            recipients[index] = judgement.recipient
+        change = _change(row, recipients, now, judgements)
+        return replace(change, erase=self._erasable(recipients))
+
+    async def retry(self, notification_id: str, ttl: int) -> str | None:
+        """Make deferred, failed, expired and uncertain recipients due now; None, or why it could not be done.
+
+        A notification whose time was over gets `ttl` more milliseconds.
+        """
+        while (row := await self._store.get(notification_id)) is not None:
+            recipients = decode(row.recipients)
+            chosen = [i for i, recipient in enumerate(recipients) if recipient.state in RETRYABLE]
+            if row.stage is Stage.LEASED:
+                return Cancellation.MOVED
+            if not chosen or (row.cancelled and row.stage is not Stage.FINAL):
+                return Cancellation.FINISHED
+            if row.content is None:
+                return Cancellation.GONE
+            now = self.clock()
+            judgements = [(i, _due_now(recipients[i], now)) for i in chosen]
+            for index, judgement in judgements:
+                recipients[index] = judgement.recipient
+            change = _change(row, recipients, now, judgements)
+            change = replace(change, expires_at=row.expires_at if row.expires_at > now else now + ttl)
+            if await self._store.change(change):
+                self.queued[row.flow.tenant] += row.stage is Stage.FINAL
+                self.on_ready(row.flow, change.due_at)
+                return None
+        return Cancellation.GONE
+
+    # Sweep.
+
+    async def sweep(self) -> None:
+        """Expire what is out of time, take back leases that ran out, forget what is old."""
+        now = self.clock()
+        released, unknown = await self._store.release_expired(now)
+        for flow, due_at in released:
+            self.on_ready(flow, due_at)
+        for left in unknown:
+            await self._settle_unknown(left)
+        while rows := await self._store.expired(now, SWEEP_ROWS):
+            await asyncio.gather(*(self._expire(row) for row in rows))  # they share commits
+        before = now - self._retention.finished_days * 86_400_000
+        while await self._store.prune(now, before, SWEEP_ROWS) == SWEEP_ROWS:
+            pass
+
+    async def _settle_unknown(self, row: LeasedRow) -> None:
+        """Judge a delivery whose daemon died after it had announced the final dot."""
+        delivery = Delivery(row, Lease(row.lease_token, 0, 1))
+        began = max(self.clock(), row.due_at)  # a clock that was set back must not make it look unsent
+        indexes = delivery.due(began, len(delivery.recipients))
+        lost = Transaction(tuple(Unknown("the daemon ended before the relay answered") for _ in indexes))
+        await self.settle(delivery, indexes, lost)
+
+    async def _expire(self, row: StoredRow) -> None:
+        if row.cancelled:  # while it was leased, and nobody came to give it back
+            change, event = self._cancellation(row), State.CANCELLED
+        else:
+            recipients = decode(row.recipients)
+            judgements = _expired(recipients)
+            for index, judgement in judgements:
+                recipients[index] = judgement.recipient
+            change, event = _change(row, recipients, self.clock(), judgements), State.EXPIRED
+        if await self._store.change(change):
+            self.queued[row.flow.tenant] -= 1
+            self.on_event(event, sum(not recipient.final for recipient in decode(row.recipients)))
+
+    async def keep(self) -> None:
+        """Renew leases and sweep, for ever."""
+        while True:
+            await asyncio.sleep(RENEW / 1000)
+            with suppress(StoreFull):  # leases and sweeps wait until there is room
+                await self.renew()
+                await self.sweep()
+
+
+def _new_row(submission: Submission, retention: Retention) -> NewRow:
+    notification = submission.notification
+    due_at = notification.send_at or notification.accepted_at
+    state, reply = (State.RELAYED, SIMULATED) if notification.simulated else (State.QUEUED, None)
+    next_attempt_at = None if notification.simulated else due_at
+    kept = not (notification.simulated and retention.content_until_final)
+    recipients = [
+        Recipient(address, role, state, next_attempt_at=next_attempt_at, reply=reply)
+        for address, role in notification.recipients
+    ]
+    return NewRow(
+        id=notification.id,
+        flow=Flow(notification.tenant, notification.profile or ""),
+        category=notification.category,
+        key_id=notification.key_id,
+        priority=int(notification.priority),
+        due_at=due_at,
+        expires_at=notification.expires_at,
+        accepted_at=notification.accepted_at,
+        recipients=encode(recipients),
+        envelope=encode_envelope(notification),
+        content=encode_content(notification.content) if kept else None,
+        answer=submission.answer,
+        stage=Stage.FINAL if notification.simulated else Stage.READY,
+        status="relayed" if notification.simulated else "queued",
+        idempotency=submission.idempotency,
+    )
+
+
+def _stage(recipients: Sequence[Recipient], due_at: int) -> tuple[Stage, int]:
+    """Derive the row's stage and when it is due from its recipients."""
+    times = [recipient.next_attempt_at or 0 for recipient in recipients if recipient.due]
+    if times:
+        return Stage.READY, min(times)
+    resting = any(not recipient.final for recipient in recipients)
+    return (Stage.RESTING if resting else Stage.FINAL), due_at
+
+
+def _change(
+    row: StoredRow,
+    recipients: Sequence[Recipient],
+    now: int,
+    judgements: list[tuple[int, Judgement]],
+    *,
+    cancelled: bool = False,
+) -> Change:
+    stage, due_at = (row.stage, row.due_at) if row.stage is Stage.LEASED else _stage(recipients, row.due_at)
+    return Change(
+        before=row,
+        stage=stage,
+        status=status_of(recipients, sending=False, scheduled=False, held=False),
+        due_at=due_at,
+        expires_at=row.expires_at,
+        finished_at=now if stage is Stage.FINAL else None,
+        recipients=encode(recipients),
+        events=_events(now, recipients, judgements),
+        cancelled=cancelled,
+    )
+
+
+def _ended(recipients: Sequence[Recipient], state: State) -> list[tuple[int, Judgement]]:
+    return [
+        (index, Judgement(replace(recipient, state=state, next_attempt_at=None), state.value, ""))
+        for index, recipient in enumerate(recipients)
+        if not recipient.final
+    ]
+
+
+def _expired(recipients: Sequence[Recipient]) -> list[tuple[int, Judgement]]:
+    return _ended(recipients, State.EXPIRED)
+
+
+def _cancelled(recipients: list[Recipient]) -> list[tuple[int, Judgement]]:
+    judgements = _ended(recipients, State.CANCELLED)
+    for index, judgement in judgements:
+        recipients[index] = judgement.recipient
+    return judgements
+
+
+def _due_now(recipient: Recipient, now: int) -> Judgement:
+    again = replace(recipient, state=State.QUEUED, next_attempt_at=now, unanswered=0, cuts=0)
+    return Judgement(again, "retried", "")
+
+
+def _events(now: int, recipients: Sequence[Recipient], judgements: list[tuple[int, Judgement]]) -> str:
+    """Write the lines of history, one event with one detail for all the recipients it concerns."""
+    told: dict[tuple[str, str], list[str]] = {}
+    for index, judgement in judgements:
+        if judgement.event:
+            told.setdefault((judgement.event, judgement.detail), []).append(recipients[index].address)
+    alone = len(recipients) == 1
+    return "".join(
+        dumps([now, event, detail if alone else f"{', '.join(who)}: {detail}".removesuffix(": ")], ensure_ascii=False)
+        + "\n"
+        for (event, detail), who in told.items()
+    )
