@@ -1,0 +1,409 @@
+"""The dispatcher: takes mail from the outbox into lanes, and lets workers carry it to the relays.
+
+Owns the lanes, the pool of idle sessions and the workers. Routes are looked up when mail is taken and again at every
+change of the directory, so queued mail follows its profile. Mail without a usable profile stays in the outbox.
+
+Promises: one delivery has one worker; a worker has at most one message whose final dot has left and one whose result
+is being committed; a fault of a profile blames no message.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Final, assert_never
+
+from gateway.credentials.sealed import SealError
+from gateway.directory.directory import Directory
+from gateway.directory.shapes import Profile
+from gateway.observe import facts
+from gateway.observe.failpoint import failpoint
+from gateway.outbox.delivery import Delivery
+from gateway.outbox.outbox import Outbox
+from gateway.outbox.verdict import Consequence, Halve, Park, Rest, Trip, beyond_the_message, consequence
+from gateway.relay.lane import HELPING, Lane, Place
+from gateway.relay.limits import Breaker
+from gateway.relay.render import Held, Prepared
+from gateway.smtp.outcome import Fault, Phase, Refused, Rejected, Relayed, Transaction, Trouble
+from gateway.smtp.pool import Pool, Session
+from gateway.smtp.session import Login, Method, Opener, Relay, Security, TlsPolicy
+from gateway.smtp.transaction import Engine, Envelope
+from gateway.store.protocol import StoreFull
+from gateway.store.rows import Flow
+
+TLS_PATIENCE: Final = 10  # failed handshakes in a row that park a profile
+IDLE: Final = 5.0
+FULL_AGAIN: Final = 1_000  # ms after which claiming is tried again on a full disk
+HELD_AGAIN: Final = 60_000  # ms after which mail with a sender that is not allowed is looked at again
+
+
+@dataclass(slots=True)
+class _Feeding:
+    """A lane with the task that feeds it and its workers."""
+
+    lane: Lane
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    opening: asyncio.Lock = field(default_factory=asyncio.Lock)
+    feeder: "asyncio.Task[None] | None" = None
+    tls_failures: int = 0
+
+
+class Dispatcher:
+    """Mail from the outbox to the relays."""
+
+    def __init__(self, outbox: Outbox, directory: Directory, opener: Opener, connections: int) -> None:
+        """Listen to the outbox and the directory; nothing moves before `run`."""
+        self._outbox = outbox
+        self._directory = directory
+        self._opener = opener
+        self._slots = asyncio.Semaphore(connections)
+        self._pool = Pool()
+        self._lanes: dict[Place, _Feeding] = {}
+        self._breakers: dict[tuple[str, int], Breaker] = {}
+        self._unrouted: dict[Flow, int] = {}
+        self._workers: dict[asyncio.Task[None], Engine | None] = {}
+        self._tasks: asyncio.TaskGroup | None = None
+        self._draining = False
+        outbox.on_ready = self.ready
+        directory.on_change.append(self.refresh)
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
+            for feeding in self._lanes.values():
+                self._start(feeding)
+            while True:
+                await asyncio.sleep(IDLE)
+                self._pool.sweep()
+
+    def _spawn(self, work: Coroutine[object, object, None]) -> "asyncio.Task[None]":
+        if self._tasks is None:
+            message = "the dispatcher does not run"
+            raise RuntimeError(message)
+        return self._tasks.create_task(work)
+
+    async def drain(self, seconds: float) -> None:
+        """Stop taking mail, give back what has not begun, wait for final replies, then hang up."""
+        self._draining = True
+        for feeding in self._lanes.values():
+            if feeding.feeder is not None:
+                feeding.feeder.cancel()
+        for worker, engine in self._workers.items():
+            if engine is None:
+                worker.cancel()
+        for feeding in self._lanes.values():
+            await self._give_back(feeding.lane.empty())
+        if self._workers:
+            _, late = await asyncio.wait(self._workers, timeout=seconds)
+            for worker in late:
+                if (engine := self._workers.get(worker)) is not None:
+                    engine.abort()
+            if late:
+                await asyncio.wait(late, timeout=5)
+        await self._pool.close()
+
+    async def _give_back(self, deliveries: list[Delivery]) -> None:
+        await asyncio.gather(*(self._outbox.release(delivery) for delivery in deliveries))
+
+    # Routing.
+
+    def ready(self, flow: Flow, due_at: int) -> None:
+        """A flow has mail that falls due at this time (ms)."""
+        lane = self._lane_of(flow)
+        if lane is None:
+            self._unrouted[flow] = min(due_at, self._unrouted.get(flow, due_at))
+            return
+        lane.lane.note(flow, due_at)
+        lane.wake.set()
+
+    def _lane_of(self, flow: Flow) -> _Feeding | None:
+        snapshot = self._directory.snapshot
+        tenant = snapshot.tenant(flow.tenant)
+        if tenant is None or not tenant.enabled:
+            return None
+        profile = snapshot.route(flow.tenant, flow.profile or None).profile
+        if profile is None:
+            return None
+        return self._lanes.get((profile.tenant, profile.name)) or self._open_lane(profile)
+
+    def _open_lane(self, profile: Profile) -> _Feeding:
+        relay, fault = self._relay(profile)
+        breaker = self._breakers.setdefault((relay.host, relay.port), Breaker())
+        feeding = self._lanes[profile.tenant, profile.name] = _Feeding(Lane(profile, relay, breaker))
+        if fault is not None:
+            self._heed(feeding, consequence(fault), fault.detail)
+        if self._tasks is not None:
+            self._start(feeding)
+        return feeding
+
+    def _start(self, feeding: _Feeding) -> None:
+        if feeding.feeder is None and not self._draining:
+            feeding.feeder = self._spawn(self._feed(feeding))
+
+    def _relay(self, profile: Profile) -> tuple[Relay, Fault | None]:
+        """Make of a profile what a session is, with its password."""
+        auth = profile.auth
+        tls = TlsPolicy(
+            profile.tls.verify, profile.tls.allow_auth_unverified, profile.tls.ca_certificates, profile.tls.min_version
+        )
+        relay = Relay(profile.host, profile.port, Security(profile.security), tls)
+        if auth.anonymous:
+            return relay, None
+        try:
+            password = self._directory.password(profile)
+        except SealError as error:
+            return relay, Fault(Phase.SECRET, Trouble.SECRET_DENIED, str(error))
+        if password is None:
+            return relay, Fault(Phase.SECRET, Trouble.SECRET_MISSING, "the profile has no password")
+        failpoint("secret.fetched")
+        login = Login(Method(auth.method), auth.username or "", password)
+        return Relay(profile.host, profile.port, relay.security, tls, login), None
+
+    def refresh(self) -> None:
+        """The directory changed: close the lanes whose profile is not what it was, and route everything anew."""
+        profiles = self._directory.snapshot.profiles
+        waiting = self._unrouted
+        self._unrouted = {}
+        for place, feeding in list(self._lanes.items()):
+            waiting.update(feeding.lane.flows())
+            if profiles.get(place) != feeding.lane.profile:
+                self._close_lane(place, feeding)
+            elif (given_up := feeding.lane.empty()) and self._tasks is not None:
+                self._spawn(self._give_back(given_up))
+        for flow, due_at in waiting.items():
+            self.ready(flow, due_at)
+
+    def _close_lane(self, place: Place, feeding: _Feeding) -> None:
+        del self._lanes[place]
+        if feeding.feeder is not None:
+            feeding.feeder.cancel()
+        self._pool.drop(place)
+        given_up = feeding.lane.empty()
+        if given_up and self._tasks is not None:
+            self._spawn(self._give_back(given_up))
+
+    def holds(self, flow: Flow) -> bool:
+        """Does this flow's mail wait for a person: no usable profile, a disabled tenant, a paused profile?"""
+        feeding = self._lane_of(flow)
+        return feeding is None or feeding.lane.paused
+
+    def states(self) -> dict[Place, str]:
+        """Every lane's state."""
+        now = self._now()
+        return {place: feeding.lane.state(now) for place, feeding in self._lanes.items()}
+
+    # Feeding.
+
+    @staticmethod
+    def _now() -> float:
+        return asyncio.get_running_loop().time()
+
+    async def _feed(self, feeding: _Feeding) -> None:
+        """Claim mail for a lane whenever it may go and somebody has some."""
+        lane = feeding.lane
+        while True:
+            feeding.wake.clear()
+            wait = lane.wait(self._now())
+            if wait == 0.0:
+                await self._claim(feeding)
+                self._hire(feeding)
+                wait = self._until_next(lane)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await feeding.wake.wait()
+
+    async def _claim(self, feeding: _Feeding) -> None:
+        lane = feeding.lane
+        wishes = lane.wishes(self._outbox.clock())
+        if not wishes:
+            return
+        try:
+            claims = await asyncio.gather(*(self._outbox.claim(flow, limit) for flow, limit in wishes))
+        except StoreFull:
+            later = self._outbox.clock() + FULL_AGAIN
+            claims = [([], later)] * len(wishes)
+        for (flow, _), (deliveries, next_due_at) in zip(wishes, claims, strict=True):
+            lane.claimed(flow, deliveries, next_due_at)
+
+    def _until_next(self, lane: Lane) -> float | None:
+        """Seconds until there may be something to do; None: until somebody wakes the lane."""
+        if lane.ready:
+            rate = lane.rate.wait(self._now())
+            return rate if rate > 0 else None  # otherwise workers are at it, and say when they are done
+        due_at = lane.next_due()
+        return None if due_at is None else max((due_at - self._outbox.clock()) / 1000, 0.0)
+
+    def _hire(self, feeding: _Feeding) -> None:
+        """Put as many workers on a lane as it has messages ready, within its connections."""
+        lane = feeding.lane
+        if lane.rate.wait(self._now()) > 0:
+            return
+        wanted = min(lane.connections(self._now()), lane.working + lane.ready)
+        while lane.working < wanted and not self._draining:
+            lane.working += 1
+            worker = self._spawn(self._work(feeding))
+            self._workers[worker] = None
+            worker.add_done_callback(lambda done: self._dismiss(done, feeding))
+
+    def _dismiss(self, worker: "asyncio.Task[None]", feeding: _Feeding) -> None:
+        self._workers.pop(worker, None)
+        feeding.lane.working -= 1
+        feeding.wake.set()
+
+    # Working.
+
+    async def _work(self, feeding: _Feeding) -> None:
+        """Carry messages of one lane over one session, until it has none or the session has done enough."""
+        lane = feeding.lane
+        async with self._slots:
+            session = await self._session(feeding)
+            if session is None:
+                return
+            task = asyncio.current_task()
+            if task is not None:
+                self._workers[task] = session.engine
+            try:
+                await self._converse(feeding, session.engine)
+            except BaseException:
+                session.engine.abort()
+                raise
+            finally:
+                fits = lane.session_key == session.key and self._lanes.get(lane.place) is feeding
+                enough = session.engine.messages >= lane.profile.limits.messages_per_connection
+                self._pool.give(session, keep=fits and not enough and not self._draining)
+
+    async def _session(self, feeding: _Feeding) -> Session | None:
+        """Take an idle session or open one; one opening at a time, so that a wrong password is tried once."""
+        lane = feeding.lane
+        if (session := self._pool.take(lane.session_key)) is not None:
+            return session
+        async with feeding.opening:
+            if self._draining or (lane.wait(self._now()) or 0) > 0:
+                return None
+            opened = await self._opener.open(lane.relay)
+        if isinstance(opened, Fault):
+            facts.session_failed(lane.place, opened)
+            self._heed(feeding, self._tls_patience(feeding, opened), opened.detail)
+            return None
+        feeding.tls_failures = 0
+        facts.session_opened(lane.place)
+        return Session(opened, lane.session_key, self._now())
+
+    def _tls_patience(self, feeding: _Feeding, fault: Fault) -> Consequence:
+        feeding.tls_failures += fault.trouble is Trouble.TLS_FAILED
+        if feeding.tls_failures >= TLS_PATIENCE:
+            return Park("tls_failed", (600.0,))
+        return consequence(fault)
+
+    async def _converse(self, feeding: _Feeding, engine: Engine) -> None:
+        lane = feeding.lane
+        upcoming: Prepared | None = None
+        settling: asyncio.Task[None] | None = None
+
+        def follow() -> Envelope | None:
+            nonlocal upcoming
+            if not self._may_follow(lane, engine):
+                return None
+            upcoming = self._next(feeding, pipelined=True)
+            return None if upcoming is None else upcoming.envelope
+
+        try:
+            while engine.usable and (current := upcoming or self._next(feeding, pipelined=False)) is not None:
+                upcoming = None
+                transaction = await self._transact(engine, current, follow)
+                if settling is not None:
+                    await settling
+                settling = asyncio.create_task(self._settle(feeding, current, transaction))
+                if engine.messages >= lane.profile.limits.messages_per_connection and upcoming is None:
+                    break
+                if lane.ready in (0, HELPING // 2):
+                    feeding.wake.set()
+        finally:
+            if upcoming is not None:
+                await self._outbox.release(upcoming.delivery)
+            if settling is not None:
+                await settling
+
+    def _may_follow(self, lane: Lane, engine: Engine) -> bool:
+        more = engine.messages + 1 < lane.profile.limits.messages_per_connection
+        return more and not self._draining and not lane.breaker.half_open and lane.standstill is None
+
+    async def _transact(self, engine: Engine, prepared: Prepared, follow: Callable[[], Envelope | None]) -> Transaction:
+        delivery = prepared.delivery
+
+        def fence() -> bool:
+            delivery.begun = delivery.live(self._outbox.clock())
+            return delivery.begun
+
+        async def dot() -> bool:
+            return await self._outbox.dot(delivery)
+
+        return await engine.transact(
+            prepared.envelope, fence=fence, before_dot=dot if delivery.strict else None, follow=follow
+        )
+
+    def _next(self, feeding: _Feeding, *, pipelined: bool) -> Prepared | None:
+        """Take the next message and render it; what cannot be sent is settled on the side."""
+        lane = feeding.lane
+        while not self._draining and lane.wait(self._now()) == 0.0 and lane.rate.wait(self._now()) == 0.0:
+            delivery = lane.take(pipelined=pipelined)
+            if delivery is None:
+                return None
+            now = self._outbox.clock()
+            if not delivery.live(now):
+                self._spawn(self._overdue(delivery, now))
+                continue
+            prepared = lane.prepare(delivery, now)
+            if isinstance(prepared, Prepared):
+                lane.rate.spend(self._now())
+                return prepared
+            self._spawn(self._unsendable(delivery, prepared, now))
+        return None
+
+    async def _overdue(self, delivery: Delivery, now: int) -> None:
+        if now >= delivery.row.expires_at:
+            await self._outbox.expire(delivery)
+        else:
+            await self._outbox.release(delivery)
+
+    async def _unsendable(self, delivery: Delivery, why: Rejected | Held, now: int) -> None:
+        if isinstance(why, Held):
+            await self._outbox.hold(delivery, now + HELD_AGAIN, str(why))
+            return
+        indexes = delivery.due(now, len(delivery.recipients))
+        await self._outbox.settle(delivery, indexes, Transaction(tuple(why for _ in indexes)))
+
+    async def _settle(self, feeding: _Feeding, prepared: Prepared, transaction: Transaction) -> None:
+        """Commit what came of a message, and heed what it says about the profile."""
+        outcomes = transaction.outcomes
+        await self._outbox.settle(prepared.delivery, prepared.indexes, transaction)
+        beyond = beyond_the_message(outcomes)
+        if beyond is not None:
+            self._heed(feeding, beyond, "the relay put a message off")
+        elif any(isinstance(outcome, Relayed | Refused) for outcome in outcomes):
+            stood = feeding.lane.answered()
+            if stood is not None:
+                facts.unparked(feeding.lane.place, stood)
+
+    def _heed(self, feeding: _Feeding, told: Consequence, detail: str) -> None:
+        """Do with the lane what a verdict asks for."""
+        lane, now = feeding.lane, self._now()
+        match told:
+            case Trip(after, seconds):
+                if lane.breaker.trip(now, after=after, seconds=seconds):
+                    facts.breaker_opened(lane.place, lane.breaker.wait(now), detail)
+            case Park(reason, steps):
+                lane.stand(reason, steps, now)
+                self._pool.drop(lane.place)
+                facts.parked(lane.place, reason, detail)
+            case Rest(steps):
+                lane.stand("auth_deferred", steps, now)
+                facts.parked(lane.place, "auth_deferred", detail)
+            case Halve(seconds):
+                lane.halved_until = now + seconds
+                facts.halved(lane.place, detail)
+            case _:
+                assert_never(told)
+        if lane.wait(now) != 0.0 and self._tasks is not None and (given_up := lane.empty()):
+            self._spawn(self._give_back(given_up))

@@ -1,0 +1,80 @@
+"""When a lane may go: its rate, its relay's breaker, and what it was told to wait for. Seconds on a monotonic clock."""
+
+from dataclasses import dataclass, field
+from typing import Final
+
+FIRST_REST: Final = 30.0
+LONGEST_REST: Final = 600.0
+
+
+@dataclass(slots=True)
+class Rate:
+    """At most `per_minute` events, evenly, with a burst of up to ten seconds' worth (GCRA); None is unlimited."""
+
+    per_minute: int | None
+    _due: float = 0.0
+
+    def wait(self, now: float) -> float:
+        """Seconds until one more is allowed; 0 if it is now."""
+        if self.per_minute is None:
+            return 0.0
+        return max(0.0, self._due - self._tolerance() - now)
+
+    def spend(self, now: float) -> None:
+        """Count one."""
+        if self.per_minute is not None:
+            self._due = max(self._due, now) + 60.0 / self.per_minute
+
+    def _tolerance(self) -> float:
+        interval = 60.0 / (self.per_minute or 1)
+        return max(0.0, min(10.0, 60.0) - interval) if interval < 10.0 else 0.0
+
+
+@dataclass(slots=True)
+class Breaker:
+    """Keeps everybody away from a relay that is in trouble; shared by all lanes to one host and port.
+
+    Closed: all may go. Open: nobody, for 30 s, then twice as long each time, up to 10 min. When that is over it is
+    half open: one message goes, and its fate closes or opens the breaker again.
+    """
+
+    open_until: float = 0.0
+    _faults: int = 0
+    _rest: float = 0.0
+
+    @property
+    def half_open(self) -> bool:
+        """Was it opened, and not closed since?"""
+        return self._rest > 0.0
+
+    def wait(self, now: float) -> float:
+        """Seconds until somebody may go."""
+        return max(0.0, self.open_until - now)
+
+    def trip(self, now: float, *, after: int = 1, at_once: bool = False, seconds: float | None = None) -> bool:
+        """Count one fault; True if that opens the breaker."""
+        self._faults += 1
+        if not (at_once or self.half_open or self._faults >= after) or self.open_until > now:
+            return False
+        self._rest = min(max(self._rest * 2, FIRST_REST), LONGEST_REST)
+        self.open_until = now + max(self._rest, seconds or 0.0)
+        return True
+
+    def reset(self) -> None:
+        """Forget all faults: the relay answered."""
+        self.open_until, self._faults, self._rest = 0.0, 0, 0.0
+
+
+@dataclass(slots=True)
+class Standstill:
+    """Why a lane stands, and when it may look again: each time later, the last step repeats."""
+
+    reason: str
+    steps: tuple[float, ...]
+    until: float = 0.0
+    _step: int = field(default=0)
+
+    def begin(self, now: float) -> None:
+        """Stand for the next step's time."""
+        self.until = now + self.steps[min(self._step, len(self.steps) - 1)]
+        self._step += 1
