@@ -46,7 +46,7 @@ class Code(Enum):
     PROFILE_IN_USE = "profile_in_use", 409, "The profile is linked to children."
     ALREADY_INHERITED = "already_inherited", 409, "The child inherits this profile already."
     NAME_TAKEN = "name_taken", 409, "The name is taken."
-    SECRET_IN_USE = "secret_in_use", 409, "The secret is in use."  # noqa: S105 - a code, not a password
+    SECRET_IN_USE = "secret_in_use", 409, "The secret is in use."
     PRECONDITION_FAILED = "precondition_failed", 412, "The resource has changed since it was read."
     PAYLOAD_TOO_LARGE = "payload_too_large", 413, "The body is too large."
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type", 415, "The body must be application/json, without an encoding."
@@ -61,7 +61,7 @@ class Code(Enum):
     NOT_OWNED = "not_owned", 422, "The pushing tenant owns no such profile."
     NOT_A_CHILD = "not_a_child", 422, "A profile is pushed to direct children only."
     INVALID_DEFAULT = "invalid_default", 422, "The pushed default must be among the pushed profiles."
-    SECRET_NOT_ALLOWED = "secret_not_allowed", 422, "The tenant may not use this secret."  # noqa: S105 - as above
+    SECRET_NOT_ALLOWED = "secret_not_allowed", 422, "The tenant may not use this secret."
     RATE_LIMITED = "rate_limited", 429, "Too many requests."
     QUEUE_FULL = "queue_full", 429, "The tenant's queue is full."
     INTERNAL = "internal", 500, "The gateway failed to answer."
@@ -91,7 +91,7 @@ class Fault:
     detail: str
 
 
-class Problem(Exception):  # noqa: N818 - it is an answer, in the words of RFC 9457, and not always a failure
+class Problem(Exception):
     """An answer that refuses: thrown where the reason is found, written by the HTTP layer."""
 
     def __init__(

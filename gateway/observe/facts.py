@@ -20,7 +20,15 @@ _PREFIX: Final = "notification_gateway_"
 _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 ACCEPTED = Counter(_PREFIX + "accepted", "Notifications committed to the outbox.", registry=REGISTRY)
-REQUESTS = Counter(_PREFIX + "http_requests", "HTTP answers by status class.", ["status"], registry=REGISTRY)
+REQUESTS = Counter(
+    _PREFIX + "http_requests", "HTTP answers by route and status class.", ["route", "status"], registry=REGISTRY
+)
+REFUSED_KEYS = Counter(_PREFIX + "http_keys_refused", "Requests with a key that was refused.", registry=REGISTRY)
+HTTP_SECONDS = Histogram(
+    _PREFIX + "http_request_seconds", "Time from a request's head to its answer.", registry=REGISTRY,
+    buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0),
+)  # fmt: skip
+_answers: dict[tuple[str, int], Counter] = {}
 RECIPIENTS = Counter(_PREFIX + "recipient_outcomes", "What became of recipients.", ["outcome"], registry=REGISTRY)
 SESSIONS = Counter(
     _PREFIX + "relay_sessions", "Sessions with relays, by how opening ended.", ["result"], registry=REGISTRY
@@ -100,14 +108,24 @@ def accepted(count: int) -> None:
     ACCEPTED.inc(count)
 
 
-def answered(status: int) -> None:
+def answered(route: str, status: int, seconds: float) -> None:
     """A request was answered."""
-    REQUESTS.labels(f"{status // 100}xx").inc()
+    key = (route, status)
+    if (child := _answers.get(key)) is None:
+        child = _answers[key] = REQUESTS.labels(route or "none", f"{status // 100}xx")
+    child.inc()
+    HTTP_SECONDS.observe(seconds)
 
 
-def request_failed(request_id: str, method: str, path: str) -> None:
-    """A request met an error of ours; called while it is handled."""
-    _log.error("request_failed", request_id=request_id, method=method, path=path, exc_info=True)
+def request_failed(request_id: str, error: BaseException) -> None:
+    """A request met an error of ours."""
+    _log.error("request_failed", request_id=request_id, error=type(error).__name__, exc_info=error)
+
+
+def key_refused(address: str) -> None:
+    """An API key was refused."""
+    REFUSED_KEYS.inc()
+    _log.warning("key_refused", client=address)
 
 
 def recipient(outcome: str, count: int) -> None:

@@ -371,9 +371,7 @@ class SqliteStore:
         )
         return outcomes
 
-    def _judge(
-        self, row: NewRow, known: dict[tuple[str, str], tuple[bytes, str]], fresh: list[NewRow]
-    ) -> Acceptance:
+    def _judge(self, row: NewRow, known: dict[tuple[str, str], tuple[bytes, str]], fresh: list[NewRow]) -> Acceptance:
         if row.idempotency is not None:
             key = (row.flow.tenant, row.idempotency.key)
             if key in known:
@@ -733,7 +731,9 @@ class SqliteStore:
 
     async def check(self) -> None:
         """Prove that the store can write, by writing."""
-        await self._write(lambda db: db.execute("INSERT OR REPLACE INTO meta VALUES ('checked_at', ?)", (str(time.time()),)) and None)
+        await self._write(
+            lambda db: db.execute("INSERT OR REPLACE INTO meta VALUES ('checked_at', ?)", (str(time.time()),)) and None
+        )
 
 
 def _revision(db: apsw.Connection) -> int:
@@ -781,7 +781,9 @@ def _bytes(value: Value) -> bytes:
 
 
 def _leased(row: tuple[Any, ...], token: int) -> LeasedRow:
-    seq, id_, tenant, profile, category, priority, due_at, expires_at, accepted_at, recipients, envelope, body = row[:12]
+    seq, id_, tenant, profile, category, priority, due_at, expires_at, accepted_at, recipients, envelope, body = row[
+        :12
+    ]
     return LeasedRow(
         seq, id_, Flow(tenant, profile), category, priority, due_at, expires_at, accepted_at, recipients, envelope,
         body, token, bool(row[13]),

@@ -1,5 +1,6 @@
 """Notifications, outcomes and a clock as the outbox's tests use them."""
 
+import shutil
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from hashlib import sha256
@@ -70,7 +71,7 @@ def notification(
         simulated=simulated,
         metadata={},
         recipients=recipients,
-        content=Content(None, (), (), (), "Hello", "Hi\n", None, (), (), None, None, False),  # noqa: FBT003
+        content=Content(None, (), (), (), "Hello", "Hi\n", None, (), (), None, None, False),
     )
 
 
@@ -142,6 +143,17 @@ async def bench(path: Path, clock: Clock, retention: Retention | None = None) ->
         made = Bench(store, clock, retention)
         await made.outbox.start()
         yield made
+
+
+@asynccontextmanager
+async def after_crash(b: Bench, tmp_path: Path) -> AsyncIterator[Bench]:
+    """Start the next daemon on what a power cut at this moment leaves of the files."""
+    image = tmp_path / "image"
+    image.mkdir()
+    for suffix in ("", "-wal"):
+        shutil.copyfile(f"{b.store.path}{suffix}", image / f"gateway.db{suffix}")
+    async with bench(image / "gateway.db", b.clock) as after:
+        yield after
 
 
 def names(events: Sequence[tuple[str, int]]) -> list[str]:

@@ -178,7 +178,7 @@ def test_our_word_is_true(script: list[Rule], counts: list[int], follows: list[b
     asyncio.run(example())
 
 
-@given(st.integers(0, 60), st.booleans(), st.booleans(), st.integers(1, 3))
+@given(st.integers(1, 60), st.booleans(), st.booleans(), st.integers(1, 3))
 @settings(slow, max_examples=examples(120))
 def test_a_cancelled_message_touches_no_other(turns: int, pipelining: bool, follow: bool, recipients: int) -> None:
     """Cancelled after any number of turns of the loop, a session is dead, and the next messages on a fresh one are well."""

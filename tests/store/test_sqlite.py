@@ -11,10 +11,10 @@ from pathlib import Path
 import apsw
 import pytest
 
-from gateway.store.protocol import Store, StoreBroken, StoreBusy, StoreError, StoreFull
+from gateway.store.protocol import Store, StoreBroken, StoreBusy, StoreError
 from gateway.store.rows import Stage
 from gateway.store.sqlite import SqliteStore
-from tests.store.building import NOW, Reopen, key, put, read, result, row, take
+from tests.store.building import NOW, Reopen, key, put, read, row, take
 from tests.store.contract import AcceptContract, ChangeContract, ClaimContract, DurabilityContract, LeaseContract
 from tests.store.contract_reading import DirectoryContract, PruneContract, ReadingContract
 
@@ -182,7 +182,10 @@ def blocker(path: Path, store: SqliteStore) -> Iterator[apsw.Connection]:
 async def test_concurrent_calls_share_a_commit(store: SqliteStore, blocker: apsw.Connection) -> None:
     """Calls that arrive during a commit go into the next one together."""
     before = store.commits
-    calls = [asyncio.ensure_future(store.check()), *(asyncio.ensure_future(store.accept([row()], NOW)) for _ in range(100))]
+    calls = [
+        asyncio.ensure_future(store.check()),
+        *(asyncio.ensure_future(store.accept([row()], NOW)) for _ in range(100)),
+    ]
     await asyncio.sleep(0)
     blocker.execute("COMMIT")
     await asyncio.gather(*calls)

@@ -186,9 +186,7 @@ async def test_broken_store_is_checked_when_opened_again(path: Path, vfs: Faulty
     assert Path(f"{path}-wal").stat().st_size > 0
 
 
-async def test_failed_checkpoint_latches(
-    store: SqliteStore, vfs: FaultyVFS, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_failed_checkpoint_latches(store: SqliteStore, vfs: FaultyVFS, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that refuses to fold the log back ends the store even if nobody calls any more."""
     monkeypatch.setattr("gateway.store.sqlite.CHECKPOINT_PAGES_IDLE", 1)
     vfs.broken = ("gateway.db", "sync")

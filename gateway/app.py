@@ -1,0 +1,275 @@
+"""The composition root: builds every part by hand, in the order of life, and takes them down in reverse.
+
+The daemon is ready when the store has written, the files are provisioned and the listeners listen. It ends in order
+on SIGTERM and SIGINT: no new mail is taken, what is on the wire gets its final reply, results are committed. It ends
+at once, with exit code 1, when the store can no longer be trusted to write. SIGHUP reads the settings again and
+provisions anew; on any fault everything stays as it was.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+import apsw
+
+from gateway import __version__
+from gateway.catcher import Catcher
+from gateway.credentials.master_key import load_seal
+from gateway.credentials.sealed import SealError
+from gateway.directory.directory import Directory
+from gateway.directory.rules import Policy
+from gateway.http.metrics import MetricsServer
+from gateway.http.server import HttpServer
+from gateway.http.call import Services
+from gateway.observe import facts, service_manager
+from gateway.outbox.outbox import Outbox, Retention
+from gateway.outbox.verdict import Schedule
+from gateway.relay.dispatcher import Dispatcher
+from gateway.settings import Fault, Settings, SettingsError, SqliteUrl, load
+from gateway.smtp.dial import Dialer
+from gateway.smtp.egress import EgressPolicy
+from gateway.smtp.session import Opener
+from gateway.store.protocol import StoreBroken, StoreBusy
+from gateway.store.sqlite import SqliteStore
+
+EXIT_OK: Final = 0
+EXIT_FAILED: Final = 1
+EXIT_CONFIG: Final = 78  # sysexits.h EX_CONFIG
+SWITCH_INTERVAL: Final = 0.0002  # s; the writer thread waits at most this long for the interpreter after a commit
+
+
+@dataclass(slots=True)
+class Running:
+    """A daemon that is up, as those who start it in the same process see it."""
+
+    settings: Settings
+    http: HttpServer
+    metrics: MetricsServer | None
+    catcher: Catcher | None
+    directory: Directory
+    outbox: Outbox
+    dispatcher: Dispatcher
+    store: SqliteStore
+
+
+@asynccontextmanager
+async def daemon(settings: Settings, environ: Mapping[str, str]) -> AsyncIterator[Running]:
+    """Run the whole daemon for as long as the block lasts."""
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(_store(settings))
+        store.observe_commit = facts.commit
+        directory = await _directory(settings, store, environ)
+        outbox = Outbox(store, _schedule(settings), retention=_retention(settings))
+        outbox.on_event = facts.recipient
+        dispatcher = Dispatcher(outbox, directory, _opener(settings), settings.relay.connections)
+        catcher = await _catcher(settings, stack)
+        await outbox.start()
+        await store.check()
+        tasks = await stack.enter_async_context(_Loops())
+        tasks.start(dispatcher.run())
+        tasks.start(outbox.keep())
+        tasks.start(_gauges(outbox, store))
+        stack.push_async_callback(dispatcher.drain, settings.relay.drain_seconds)
+        services = Services(
+            settings=settings, directory=directory, outbox=outbox, store=store, held=dispatcher.holds,
+            reasons=lambda: _unready(store), catcher=catcher, on_answer=facts.answered,
+            on_failure=facts.request_failed, on_refused=facts.key_refused,
+        )  # fmt: skip
+        http = await stack.enter_async_context(HttpServer(services))
+        await stack.enter_async_context(HttpServer.for_administrators(services))
+        metrics = await _metrics(settings, services, stack)
+        yield Running(settings, http, metrics, catcher, directory, outbox, dispatcher, store)
+
+
+class _Loops:
+    """Background loops: the first that dies takes the process down, instead of leaving half a service."""
+
+    def __init__(self) -> None:
+        self._tasks: list[asyncio.Task[None]] = []
+        self._owner = asyncio.current_task()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def start(self, loop: Coroutine[object, object, None]) -> None:
+        task = asyncio.get_running_loop().create_task(loop)
+        task.add_done_callback(self._ended)
+        self._tasks.append(task)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        if not task.cancelled() and (error := task.exception()) is not None and self._owner is not None:
+            facts.loop_died(error)
+            self._owner.cancel(f"a loop died: {type(error).__name__}")
+
+
+def _store(settings: Settings) -> SqliteStore:
+    url = settings.store.url
+    if not isinstance(url, SqliteUrl):
+        raise SettingsError((Fault("", "[store] url", "PostgreSQL is not supported yet", "use sqlite:///…"),))
+    return SqliteStore(url.path, disk_floor_bytes=settings.store.disk_floor_bytes)
+
+
+async def _directory(settings: Settings, store: SqliteStore, environ: Mapping[str, str]) -> Directory:
+    _, entries = await store.directory()
+    try:
+        seal = load_seal(settings.master_key.sources, environ, may_make=not entries)
+    except SealError as error:
+        raise SettingsError((Fault("", "[master_key]", str(error), "give the key that sealed the database"),)) from None
+    directory = Directory(store, policy(settings), seal)
+    await directory.load()
+    await directory.provision(settings.provision.files, settings.paths.base)
+    return directory
+
+
+def policy(settings: Settings) -> Policy:
+    """What the operator allows profiles to do."""
+    return Policy(_egress(settings), settings.egress.plaintext_auth)
+
+
+def _egress(settings: Settings) -> EgressPolicy:
+    return EgressPolicy(settings.egress.ports, settings.egress.allow, settings.egress.deny)
+
+
+def _opener(settings: Settings) -> Opener:
+    return Opener(Dialer(_egress(settings)), settings.relay.ehlo_name)
+
+
+def _schedule(settings: Settings) -> Schedule:
+    return Schedule(settings.relay.retry_seconds, settings.relay.greylist_seconds)
+
+
+def _retention(settings: Settings) -> Retention:
+    return Retention(settings.retention.finished_days, settings.retention.content == "until_final")
+
+
+async def _catcher(settings: Settings, stack: AsyncExitStack) -> Catcher | None:
+    listen = settings.mail_catcher.listen
+    if listen is None:
+        return None
+    catcher = Catcher()
+    await catcher.start(listen.host, listen.port)
+    stack.push_async_callback(catcher.stop)
+    return catcher
+
+
+async def _metrics(settings: Settings, services: Services, stack: AsyncExitStack) -> MetricsServer | None:
+    if not settings.metrics.listen:
+        return None
+    metrics = MetricsServer(services)
+    await metrics.start(settings.metrics.listen)
+    stack.push_async_callback(metrics.stop)
+    return metrics
+
+
+def _unready(store: SqliteStore) -> list[str]:
+    reasons = []
+    if store.failed.is_set():
+        reasons.append("store_broken")
+    if store.space_low:
+        reasons.append("storage_full")
+    return reasons
+
+
+async def _gauges(outbox: Outbox, store: SqliteStore) -> None:
+    while True:
+        facts.gauges(sum(outbox.queued.values()), outbox.in_hand, space_low=store.space_low)
+        await asyncio.sleep(1)
+
+
+async def serve(
+    config: Path | None, environ: Mapping[str, str], *, when_ready: Callable[[Running], object] = lambda _: None
+) -> int:
+    """Run until a signal says stop; answers the exit code."""
+    settings = load(config, environ)
+    facts.configure(settings.log.format, settings.log.level)
+    sys.setswitchinterval(SWITCH_INTERVAL)
+    os.umask(0o077)
+    try:
+        async with daemon(settings, environ) as running:
+            stop = _signals(running, config, environ)
+            _tell_listeners(running)
+            facts.started(__version__, apsw.sqlite_lib_version())
+            service_manager.notify(READY="1")
+            when_ready(running)
+            broken = await _until(stop, running.store.failed)
+            service_manager.notify(STOPPING="1")
+            facts.stopping(running.outbox.in_hand)
+            if broken:
+                facts.store_broken("a write failed; the file is checked at the next start")
+                return EXIT_FAILED
+    except StoreBusy as error:
+        facts.start_failed(str(error))
+        return EXIT_FAILED
+    except StoreBroken as error:
+        facts.store_broken(str(error))
+        return EXIT_FAILED
+    facts.stopped()
+    return EXIT_OK
+
+
+async def _until(stop: asyncio.Event, failed: asyncio.Event) -> bool:
+    """Wait for either; True if it is the failure."""
+    waits = [asyncio.ensure_future(event.wait()) for event in (stop, failed)]
+    watchdog = asyncio.ensure_future(_watchdog())
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (*waits, watchdog):
+            task.cancel()
+    return failed.is_set()
+
+
+async def _watchdog() -> None:
+    """Tell the service manager that the loop turns, as often as it wants to hear it."""
+    seconds = service_manager.watchdog_seconds()
+    while seconds is not None:
+        service_manager.notify(WATCHDOG="1")
+        await asyncio.sleep(seconds)
+
+
+def _signals(running: Running, config: Path | None, environ: Mapping[str, str]) -> asyncio.Event:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    reloads: set[asyncio.Task[None]] = set()
+
+    def reload() -> None:
+        task = loop.create_task(_reload(running, config, environ))
+        reloads.add(task)
+        task.add_done_callback(reloads.discard)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, reload)
+    return stop
+
+
+async def _reload(running: Running, config: Path | None, environ: Mapping[str, str]) -> None:
+    """Provision anew from the settings as they are now: all of it, or nothing."""
+    service_manager.reloading()
+    try:
+        settings = load(config, environ)
+        await running.directory.provision(settings.provision.files, settings.paths.base)
+    except SettingsError as error:
+        facts.reload_failed([str(fault) for fault in error.faults])
+    else:
+        facts.reloaded()
+    service_manager.notify(READY="1")
+
+
+def _tell_listeners(running: Running) -> None:
+    for address in running.settings.http.listen:
+        facts.listening("http", str(address))
+    if running.metrics is not None:
+        for address in running.metrics.addresses:
+            facts.listening("metrics", address)

@@ -1,0 +1,1 @@
+"""The HTTP half: callers are known, requests are read within limits, checked once, and answered from one route table."""

@@ -1,0 +1,227 @@
+"""From a request that was read to a notification that can be committed, or to what is wrong with it.
+
+Owns the decisions of acceptance: which tenant, who gets it (`to`, request copies, preferred copies, each address
+once), until when, under which Message-ID, and what the answer says. Looks only at the directory's snapshot. Faults
+that the directory finds (nobody to send to, a sender that is not allowed) are told together with those of the body.
+
+Order: a tenant outside the reach is `not_found` whatever else is wrong; then all faults; then a disabled tenant and
+a missing profile.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from gateway.directory import rules
+from gateway.directory.shapes import Profile, Tenant
+from gateway.directory.snapshot import Resolution
+from gateway.http.call import Call
+from gateway.http.faults import Reading
+from gateway.http.schema import NotificationRequest
+from gateway.http.values import time_text
+from gateway.message.address import Mailbox, address_key
+from gateway.message.compose import Attachment
+from gateway.message.notification import Content, Notification, Priority, Role, new_id
+from gateway.outbox.outbox import Submission
+from gateway.problems import Code, Fault, Problem, refusal
+from gateway.store.rows import Idempotency
+
+DAY: Final = 86_400_000
+MAX_AHEAD: Final = 366 * DAY
+KEEP_KEYS: Final = 3 * DAY  # idempotency keys are kept so long, or a day longer than the notification lives
+PRIORITIES: Final = {"high": Priority.HIGH, "normal": Priority.NORMAL, "low": Priority.LOW}
+PATH: Final = "/v1/notifications/"
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A notification that may be committed as far as the directory goes, and for whom it is counted."""
+
+    tenant: Tenant
+    resolution: Resolution
+    submission: Submission
+
+    @property
+    def href(self) -> str:
+        """Where it will be found."""
+        return PATH + self.submission.notification.id
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """An idempotency key and the octets it stands for; `fault` if the key cannot be one."""
+
+    key: str
+    octets: bytes
+    fault: Fault | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Addressees:
+    """Who gets the message, and whom its header names."""
+
+    envelope: tuple[tuple[str, Role], ...]
+    to: tuple[Mailbox, ...]
+    cc: tuple[Mailbox, ...]
+
+
+def candidate(call: Call, reading: Reading[NotificationRequest], promise: Promise | None = None) -> Candidate:
+    """Decide about one request. Raises the one problem that tells what keeps it from being accepted."""
+    faults = list(reading.faults)
+    if promise is not None and promise.fault is not None:
+        faults.append(promise.fault)
+    request = reading.value
+    if request is None:
+        raise refusal(faults)
+    tenant_id = request.tenant or call.caller.tenant
+    if "tenant" not in reading.broken:
+        call.within_reach(tenant_id)
+    tenant = call.snapshot.tenant(tenant_id)
+    resolution = call.snapshot.resolve(tenant_id, request.profile, request.category, request.severity)
+    now = call.now
+    if request.send_at is not None and request.send_at > now + MAX_AHEAD:
+        faults.append(Fault("/send_at", "bad_value", "send_at is at most a year ahead."))
+    if reading.broken.isdisjoint(("tenant", "profile")):
+        faults += _directory_faults(call, request, resolution, reading.broken)
+    if faults:
+        raise refusal(faults)
+    if tenant is None or not tenant.enabled:
+        raise Problem(Code.TENANT_DISABLED)
+    if resolution.profile is None:
+        raise Problem(Code.NO_PROFILE)
+    notification = _notification(call, request, resolution, resolution.profile, now)
+    return Candidate(tenant, resolution, _submission(call, notification, resolution, promise))
+
+
+def _directory_faults(
+    call: Call, request: NotificationRequest, resolution: Resolution, broken: frozenset[str]
+) -> Iterator[Fault]:
+    profile = resolution.profile
+    if (
+        not (request.to or request.cc or request.bcc)
+        and broken.isdisjoint(("to", "cc", "bcc"))
+        and not _default_to(call, profile)
+    ):
+        yield Fault("/to", Code.NO_RECIPIENT.code, Code.NO_RECIPIENT.title)
+    if profile is None:
+        return
+    if profile.force_sender:
+        for name, given in (("from", request.sender), ("reply_to", request.reply_to)):
+            if given:
+                yield Fault(f"/{name}", Code.SENDER_FORCED.code, Code.SENDER_FORCED.title)
+    elif request.sender is not None and not rules.sender_allowed(profile, request.sender.address):
+        yield Fault("/from", Code.SENDER_NOT_ALLOWED.code, Code.SENDER_NOT_ALLOWED.title)
+
+
+def _default_to(call: Call, profile: Profile | None) -> tuple[Mailbox, ...]:
+    """Whom the profile names; of a profile outside the caller's reach nothing is told, so nothing is used."""
+    if profile is None or not profile.to or not call.snapshot.within(profile.tenant, call.caller.tenant):
+        return ()
+    return profile.to
+
+
+def _notification(
+    call: Call, request: NotificationRequest, resolution: Resolution, profile: Profile, now: int
+) -> Notification:
+    id_ = new_id(now)
+    send_at = request.send_at if request.send_at is not None and request.send_at > now else None
+    ttl = request.ttl_seconds or call.services.settings.relay.default_ttl_seconds
+    addressees = _addressees(request, resolution, _default_to(call, profile))
+    sender = request.sender or profile.sender
+    return Notification(
+        id=id_,
+        tenant=resolution.tenant,
+        profile=request.profile,
+        key_id=call.caller.key_id,
+        category=request.category,
+        severity=request.severity,
+        priority=PRIORITIES[request.priority],
+        on_ambiguous=request.on_ambiguous,
+        message_id=f"<{id_}@{sender.address.rpartition('@')[2]}>",
+        accepted_at=now,
+        send_at=send_at,
+        expires_at=(send_at or now) + ttl * 1000,
+        simulated=call.caller.simulated,
+        metadata=request.metadata,
+        recipients=addressees.envelope,
+        content=_content(request, addressees),
+    )
+
+
+def _addressees(request: NotificationRequest, resolution: Resolution, default_to: tuple[Mailbox, ...]) -> _Addressees:
+    nobody_named = not (request.to or request.cc or request.bcc)
+    named: dict[Role, list[Mailbox]] = {Role.TO: [], Role.CC: [], Role.BCC: []}
+    seen: set[str] = set()
+    for role, mailboxes in (
+        (Role.TO, default_to if nobody_named else request.to),
+        (Role.CC, (*request.cc, *map(Mailbox, resolution.cc))),
+        (Role.BCC, (*request.bcc, *map(Mailbox, resolution.bcc))),
+    ):
+        for mailbox in mailboxes:
+            key = address_key(mailbox.address)
+            if key not in seen:
+                seen.add(key)
+                named[role].append(mailbox)
+    envelope = tuple((mailbox.address, role) for role, mailboxes in named.items() for mailbox in mailboxes)
+    return _Addressees(envelope, tuple(named[Role.TO]), tuple(named[Role.CC]))
+
+
+def _content(request: NotificationRequest, addressees: _Addressees) -> Content:
+    return Content(
+        sender=request.sender,
+        to=addressees.to,
+        cc=addressees.cc,
+        reply_to=request.reply_to,
+        subject=request.subject or "",
+        text=request.text,
+        html=request.html,
+        attachments=tuple(
+            Attachment(file.filename, file.content_type, file.content, file.inline, file.content_id)
+            for file in request.attachments
+        ),
+        headers=tuple(request.headers.items()),
+        template=request.template,
+        data=request.data,
+        read_receipt=request.read_receipt,
+    )
+
+
+def _submission(call: Call, notification: Notification, resolution: Resolution, promise: Promise | None) -> Submission:
+    answer = json.dumps(
+        {
+            "id": notification.id,
+            "status": "queued" if notification.send_at is None else "scheduled",
+            "tenant": notification.tenant,
+            "profile": visible_profile(resolution, call.caller.tenant),
+            "accepted_at": time_text(notification.accepted_at),
+            "expires_at": time_text(notification.expires_at),
+            "href": PATH + notification.id,
+        }
+    )
+    if promise is None:
+        return Submission(notification, answer)
+    # What a test key sent must never stand for what a live key sends.
+    octets = b"test\0" + promise.octets if notification.simulated else promise.octets
+    forget_at = max(notification.accepted_at + KEEP_KEYS, notification.expires_at + DAY)
+    return Submission(notification, answer, Idempotency(promise.key, hashlib.sha256(octets).digest(), forget_at))
+
+
+def visible_profile(resolution: Resolution, root: str) -> str | None:
+    """Give the profile's name if a caller whose reach begins at `root` may know it."""
+    profile = resolution.profile
+    return profile.name if profile is not None and resolution.visible(root) else None
+
+
+def replayed(answer: str, resolution: Resolution, root: str) -> dict[str, object]:
+    """Give the first answer again, without a profile's name that its caller might know and this one may not."""
+    document: dict[str, object] = json.loads(answer)
+    if not resolution.visible(root):
+        document["profile"] = None
+    return document
+
+
+def canonical(item: object) -> bytes:
+    """Write a batch item so that the same item always gives the same octets."""
+    return json.dumps(item, sort_keys=True, separators=(",", ":")).encode()

@@ -1,0 +1,74 @@
+"""How much may come in: a tenant's rate and queue limits, counted before anything is written.
+
+Both limits are the daemon's own view: with several daemons on one database each lets its share through. The tables
+are bounded, so that no caller can fill the memory by being many.
+
+A `Bucket` holds tokens as a single time (GCRA): the moment at which it is full again. Times are in milliseconds.
+"""
+
+from collections import Counter, OrderedDict
+from dataclasses import dataclass, field
+from typing import Final
+
+from gateway.directory.shapes import Tenant
+from gateway.problems import Code, Problem
+
+MINUTE: Final = 60_000
+MAX_BUCKETS: Final = 10_000
+QUEUE_RETRY_SECONDS: Final = 30
+
+
+@dataclass(slots=True)
+class Buckets:
+    """Token buckets by name, the longest unused ones forgotten first (a forgotten one is full again)."""
+
+    size: int = MAX_BUCKETS
+    _full_at: OrderedDict[str, float] = field(default_factory=OrderedDict)
+
+    def take(self, name: str, now: float, *, interval: float, burst: int) -> float:
+        """Take a token, of which one comes every `interval` and `burst` are kept.
+
+        Answers 0.0 if there was one, else how long until there is; nothing is taken then.
+        """
+        full_at = max(self._full_at.get(name, now), now)
+        wait = full_at - now - (burst - 1) * interval
+        if wait > 1e-6:  # less is rounding
+            return wait
+        self._full_at[name] = full_at + interval
+        self._full_at.move_to_end(name)
+        if len(self._full_at) > self.size:
+            self._full_at.popitem(last=False)
+        return 0.0
+
+
+class Admission:
+    """Lets notifications in, or says when to come back."""
+
+    def __init__(self) -> None:
+        self._buckets = Buckets()
+        self._entering: Counter[str] = Counter()
+
+    def admit(self, tenant: Tenant, queued: int, now: int) -> None:
+        """Count a notification in; `leave` must follow once it is committed or refused.
+
+        Raises `queue_full` or `rate_limited`, and then nothing was counted.
+        """
+        limits = tenant.limits
+        if limits.queued is not None and queued + self._entering[tenant.id] >= limits.queued:
+            raise Problem(Code.QUEUE_FULL, headers={"Retry-After": str(QUEUE_RETRY_SECONDS)})
+        if limits.per_minute is not None:
+            interval = MINUTE / limits.per_minute
+            if wait := self._buckets.take(tenant.id, now, interval=interval, burst=limits.per_minute):
+                raise Problem(Code.RATE_LIMITED, headers={"Retry-After": seconds(wait)})
+        self._entering[tenant.id] += 1
+
+    def leave(self, tenant_id: str) -> None:
+        """Count a notification out that `admit` let in: by now it is in the queue, or refused."""
+        self._entering[tenant_id] -= 1
+        if not self._entering[tenant_id]:
+            del self._entering[tenant_id]
+
+
+def seconds(milliseconds: float) -> str:
+    """Write a wait as Retry-After has it: whole seconds, at least one."""
+    return str(max(1, -int(-milliseconds // 1000)))

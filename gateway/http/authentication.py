@@ -1,0 +1,92 @@
+"""Who is asking: an API key in `Authorization: Bearer ngw_<id>_<secret>`, or the Unix socket's peer credentials.
+
+Promises: a wrong secret, an unknown, expired or revoked key and a client outside the key's networks look alike from
+outside, in words and in work done; nothing of a key is logged or answered. Failed attempts are counted by client
+address in a bounded table, and answered 429 once there are too many; a right key is never kept out by them.
+
+The Unix socket makes its peer an administrator of `system` if the kernel says that it is root or the daemon's own user.
+"""
+
+import hmac
+import os
+import socket
+import struct
+from typing import Final
+
+from aiohttp import web
+
+from gateway.directory.keys import parse_key
+from gateway.directory.snapshot import Key, Snapshot
+from gateway.http.admission import Buckets, seconds
+from gateway.http.call import SOCKET_CALLER, Caller, Services
+from gateway.http.client import bucket_name, client_address, is_within
+from gateway.problems import Code, Problem
+
+FAILURES: Final = 100  # attempts a client may get wrong in a row …
+FAILURE_INTERVAL: Final = 500.0  # ms … and how often it gets one back
+NOBODY: Final = bytes(32)  # no secret is known to hash to it
+CREDENTIALS: Final = struct.Struct("3i")  # pid, uid, gid: struct ucred of unix(7)
+
+CHALLENGE: Final = {"WWW-Authenticate": 'Bearer realm="notification-gateway"'}
+
+
+class Authenticator:
+    """Knows callers of one listener."""
+
+    def __init__(self, services: Services, *, admin_socket: bool = False) -> None:
+        """Work for the admin socket, or for a listener where keys are needed."""
+        self._services = services
+        self._admin_socket = admin_socket
+        self._failures = Buckets()
+
+    def caller(self, request: web.BaseRequest, snapshot: Snapshot) -> Caller:
+        """Find who asks. Raises `unauthorized`, or `rate_limited` after too many wrong keys."""
+        if self._admin_socket and "Authorization" not in request.headers:
+            return _peer(request)
+        authorization = request.headers.get("Authorization", "")
+        if not authorization:
+            raise Problem(Code.UNAUTHORIZED, headers=CHALLENGE)
+        key = self._key(request, snapshot, authorization)
+        if key is None:
+            raise self._refusal(request)
+        return Caller(key.tenant, key.scopes, key.id, key.mode == "test")
+
+    def _key(self, request: web.BaseRequest, snapshot: Snapshot, authorization: str) -> Key | None:
+        scheme, _, text = authorization.partition(" ")
+        parts = parse_key(text.strip()) if scheme.lower() == "bearer" else None
+        if parts is None:
+            return None
+        key = snapshot.key(parts.id)
+        right = hmac.compare_digest(parts.sha256, NOBODY if key is None else key.sha256)
+        if key is None or not right:
+            return None
+        now = self._services.outbox.clock()
+        if key.expires_at is not None and key.expires_at <= now:
+            return None
+        if key.cidrs:
+            address = client_address(request, self._services.settings.http.trusted_proxies)
+            if address is None or not is_within(address, key.cidrs):
+                return None
+        self._services.last_used[key.id] = now
+        return key
+
+    def _refusal(self, request: web.BaseRequest) -> Problem:
+        address = bucket_name(client_address(request, self._services.settings.http.trusted_proxies))
+        now = self._services.outbox.clock()
+        self._services.on_refused(address)
+        wait = self._failures.take(address, now, interval=FAILURE_INTERVAL, burst=FAILURES)
+        if wait:
+            return Problem(Code.RATE_LIMITED, "Too many wrong API keys.", headers={"Retry-After": seconds(wait)})
+        return Problem(Code.UNAUTHORIZED, headers=CHALLENGE)
+
+
+def _peer(request: web.BaseRequest) -> Caller:
+    transport = request.transport
+    connection = transport.get_extra_info("socket") if transport is not None else None
+    if connection is None:
+        raise Problem(Code.UNAUTHORIZED)
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
+    _, uid, _ = CREDENTIALS.unpack(credentials)
+    if uid not in (0, os.geteuid()):
+        raise Problem(Code.UNAUTHORIZED, "This socket is for root and the daemon's own user.")
+    return SOCKET_CALLER

@@ -1,0 +1,70 @@
+"""Reading a body within limits: of kind, of size and of time.
+
+A small body lies in the buffer already when its head has been read, and is taken from there at once; only one that is
+still on its way is waited for, under one deadline for all of it, so that sending slowly gains nothing. Nothing is
+decompressed: a body that says it is encoded is refused, and with it what could grow a thousandfold.
+"""
+
+import asyncio
+from typing import Final
+
+from aiohttp import web
+
+from gateway.problems import Code, Problem
+from gateway.settings import Http
+
+CLOSE: Final = {"Connection": "close"}
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+async def read_body(request: web.BaseRequest, http: Http) -> bytes:
+    """Read the whole JSON body. Raises problems for its kind, its size and its slowness."""
+    headers = request.headers
+    _check_kind(headers.get("Content-Type", ""), headers.get("Content-Encoding", ""))
+    length = request.content_length
+    if length is not None and length > http.max_body_bytes:
+        raise _too_large(http)
+    payload = request.content
+    if payload.is_eof():
+        body = payload.read_nowait()
+        if len(body) > http.max_body_bytes:
+            raise _too_large(http)
+        return body
+    try:
+        async with asyncio.timeout(http.body_timeout_seconds):
+            return await _arriving(request, http)
+    except TimeoutError:
+        detail = f"The body did not arrive within {http.body_timeout_seconds} seconds."
+        raise Problem(Code.REQUEST_TIMEOUT, detail, headers=CLOSE) from None
+
+
+async def _arriving(request: web.BaseRequest, http: Http) -> bytes:
+    if request.headers.get("Expect", "").lower() == "100-continue":
+        await request.writer.write(CONTINUE)
+        request.writer.output_size = 0  # an interim answer is no part of the answer that follows
+    chunks: list[bytes] = []
+    size = 0
+    while chunk := await request.content.readany():
+        size += len(chunk)
+        if size > http.max_body_bytes:
+            raise _too_large(http)
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _check_kind(content_type: str, encoding: str) -> None:
+    if encoding and encoding.lower() != "identity":
+        raise Problem(Code.UNSUPPORTED_MEDIA_TYPE, "The body must not have a Content-Encoding.")
+    if content_type == "application/json":
+        return
+    kind, _, parameters = content_type.partition(";")
+    if kind.strip().lower() != "application/json":
+        raise Problem(Code.UNSUPPORTED_MEDIA_TYPE)
+    charset = parameters.strip().lower().replace(" ", "").replace('"', "")
+    if charset not in ("", "charset=utf-8", "charset=utf8"):
+        raise Problem(Code.UNSUPPORTED_MEDIA_TYPE, "JSON is UTF-8 (RFC 8259 §8.1).")
+
+
+def _too_large(http: Http) -> Problem:
+    detail = f"The body has more than {http.max_body_bytes} bytes."
+    return Problem(Code.PAYLOAD_TOO_LARGE, detail, headers=CLOSE)

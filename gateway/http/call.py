@@ -1,0 +1,145 @@
+"""One request in progress, what it works with, who makes it, and what is answered.
+
+`Services` is made once by the composition root and shared by all listeners; the mail catcher in it is named by what
+is asked of it, so that neither knows the other. A `Call` is made for a request once its caller is known; a handler
+takes it and returns an `Answer`, or raises a `Problem`.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from aiohttp import web
+
+from gateway.directory.directory import Directory
+from gateway.directory.snapshot import Snapshot
+from gateway.http.admission import Admission
+from gateway.http.faults import S, parse, parse_query
+from gateway.outbox.outbox import Outbox
+from gateway.problems import Code, Problem
+from gateway.settings import Settings
+from gateway.store.protocol import Store
+from gateway.store.rows import Flow, StoredRow
+
+JSON_HEADERS: Final[Mapping[str, str]] = {"Content-Type": "application/json", "Cache-Control": "no-store"}
+SCOPES: Final = frozenset({"send", "read", "profiles", "secrets", "admin"})
+
+
+class CaughtMail(Protocol):
+    """A message that the development mail catcher took. `received_at` is in milliseconds since the epoch."""
+
+    @property
+    def number(self) -> int:
+        """Its number, counted from 1."""
+
+    @property
+    def received_at(self) -> int:
+        """When it came."""
+
+    @property
+    def sender(self) -> str:
+        """The envelope's sender."""
+
+    @property
+    def recipients(self) -> Sequence[str]:
+        """The envelope's recipients."""
+
+    @property
+    def data(self) -> bytes:
+        """The message as it came."""
+
+
+class Catcher(Protocol):
+    """The development mail catcher, as the pages see it."""
+
+    def messages(self) -> Sequence[CaughtMail]:
+        """What was caught and is still kept, newest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """All that the HTTP layer works with.
+
+    `held` tells whether mail of a flow waits for somebody to act; `reasons` why the daemon is not ready (empty: it
+    is). The hooks are told: an answer (route, status, seconds), an unexpected failure (request id, error), and an
+    API key that was refused (client address).
+    """
+
+    settings: Settings
+    directory: Directory
+    outbox: Outbox
+    store: Store
+    held: Callable[[Flow], bool] = lambda _flow: False
+    reasons: Callable[[], list[str]] = list
+    catcher: Catcher | None = None
+    on_answer: Callable[[str, int, float], None] = lambda _route, _status, _seconds: None
+    on_failure: Callable[[str, BaseException], None] = lambda _request_id, _error: None
+    on_refused: Callable[[str], None] = lambda _address: None
+    admission: Admission = field(default_factory=Admission)
+    last_used: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks: a tenant's API key, or an administrator at the Unix socket."""
+
+    tenant: str
+    scopes: frozenset[str]
+    key_id: str
+    simulated: bool = False
+    admin_socket: bool = False
+
+    def may(self, scope: str) -> bool:
+        """Does the caller hold this scope? `admin` holds them all."""
+        return scope in self.scopes or "admin" in self.scopes
+
+
+SOCKET_CALLER: Final = Caller("system", SCOPES, "socket", admin_socket=True)
+
+
+@dataclass(slots=True)
+class Call:
+    """A request whose caller is known, on the snapshot that answers it."""
+
+    request: web.BaseRequest
+    services: Services
+    snapshot: Snapshot
+    caller: Caller
+    params: Mapping[str, str]
+    request_id: str
+    body: bytes = b""
+    row: StoredRow | None = None
+
+    def parsed(self, shape: type[S]) -> S:
+        """Give the body as a value. Raises a problem with all its faults."""
+        return parse(shape, self.body)
+
+    def query(self, shape: type[S]) -> S:
+        """Give the query as a value. Raises a problem with all its faults."""
+        return parse_query(shape, tuple(self.request.query.items()))
+
+    def within_reach(self, tenant: str) -> None:
+        """Raise `not_found` for a tenant that is not there, and likewise for one outside the caller's reach."""
+        if not self.snapshot.within(tenant, self.caller.tenant):
+            raise Problem(Code.NOT_FOUND)
+
+    @property
+    def now(self) -> int:
+        """Milliseconds since the epoch."""
+        return self.services.outbox.clock()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What is sent back."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=lambda: JSON_HEADERS)
+
+
+def json_answer(document: object, status: int = 200, **headers: str) -> Answer:
+    """Answer a JSON document; names of extra headers are given with underscores."""
+    extra = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Answer(status, json.dumps(document, separators=(",", ":")).encode(), {**JSON_HEADERS, **extra})

@@ -1,0 +1,122 @@
+"""One request from its head to its answer.
+
+What is decided first: who asks (401), whether path and object exist in their reach (404), whether they may (403),
+then the body's kind, size and form (415, 413, 400), its faults (422), and last the state of things (409, 412).
+
+Promises: every answer has a request id; every refusal is a problem document; an unexpected failure is told to the
+operator with that id, and to the caller with nothing else. There is no middleware: what every request needs is here.
+"""
+
+import os
+import re
+import time
+from typing import Final
+
+from aiohttp import web
+
+from gateway.http.authentication import Authenticator
+from gateway.http.body import read_body
+from gateway.http.call import Answer, Call, Caller, Services
+from gateway.http.routing import Resource, Route, Router
+from gateway.observe.failpoint import failpoint
+from gateway.problems import MEDIA_TYPE, Code, Problem
+from gateway.store.protocol import StoreError, StoreFull
+
+REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+NOBODY: Final = Caller("", frozenset(), "")
+PROTECTED: Final = "/v1/"
+SERVER: Final = "notification-gateway"
+STORAGE_RETRY: Final = {"Retry-After": "30"}
+
+
+class Dispatcher:
+    """Answers the requests of one listener."""
+
+    def __init__(self, services: Services, router: Router, *, admin_socket: bool = False) -> None:
+        """Answer from these routes, with these services."""
+        self._services = services
+        self._router = router
+        self._authenticator = Authenticator(services, admin_socket=admin_socket)
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer one request, whatever happens on the way."""
+        began = time.perf_counter()
+        given = request.headers.get("X-Request-Id")
+        request_id = given if given is not None and REQUEST_ID.fullmatch(given) else os.urandom(16).hex()
+        name = ""
+        try:
+            route, call = self._begin(request, request_id)
+            name = route.name
+            answer = await self._answer(route, call)
+        except Problem as problem:
+            answer = refused(problem, request_id)
+        except Exception as error:  # noqa: BLE001 - the last place at which a failure can become an answer
+            answer = refused(self._problem(error, request_id), request_id)
+        self._services.on_answer(name, answer.status, time.perf_counter() - began)
+        return response(answer, request_id)
+
+    def _begin(self, request: web.BaseRequest, request_id: str) -> tuple[Route, Call]:
+        """Find who asks for what. Raises 401, 404, 405."""
+        path = request.rel_url.raw_path
+        snapshot = self._services.directory.snapshot
+        # Under /v1 strangers learn nothing, not even what is there.
+        caller = self._authenticator.caller(request, snapshot) if path.startswith(PROTECTED) else NOBODY
+        found = self._router.find(path)
+        if found is None:
+            raise Problem(Code.NOT_FOUND)
+        resource, params = found
+        route = resource.route(request.method)
+        if route is None:
+            raise _method_not_allowed(resource)
+        return route, Call(request, self._services, snapshot, caller, params, request_id)
+
+    async def _answer(self, route: Route, call: Call) -> Answer:
+        if not route.public:
+            if "tenant" in call.params:
+                call.within_reach(call.params["tenant"])
+            if route.locate is not None:
+                await route.locate(call)
+            if call.caller.scopes.isdisjoint(route.admitted):
+                raise Problem(Code.FORBIDDEN)
+        if route.body is not None:
+            call.body = await read_body(call.request, self._services.settings.http)
+            failpoint("http.body_read")
+            self._look_again(call)
+        return await route.handler(call)
+
+    def _look_again(self, call: Call) -> None:
+        """A body may take its time, in which a key can be revoked and a directory changed."""
+        snapshot = self._services.directory.snapshot
+        if snapshot is not call.snapshot:
+            call.snapshot = snapshot
+            call.caller = self._authenticator.caller(call.request, snapshot)
+            if "tenant" in call.params:
+                call.within_reach(call.params["tenant"])
+
+    def _problem(self, error: Exception, request_id: str) -> Problem:
+        """Say what a failure means for the caller; what it was is for the operator."""
+        if isinstance(error, StoreFull):
+            return Problem(Code.STORAGE_FULL, headers=STORAGE_RETRY)
+        self._services.on_failure(request_id, error)
+        if isinstance(error, StoreError):
+            return Problem(Code.UNAVAILABLE)
+        return Problem(Code.INTERNAL)
+
+
+def _method_not_allowed(resource: Resource) -> Problem:
+    return Problem(Code.METHOD_NOT_ALLOWED, headers={"Allow": resource.allow})
+
+
+def refused(problem: Problem, request_id: str) -> Answer:
+    """Answer a problem."""
+    headers = {"Content-Type": MEDIA_TYPE, "Cache-Control": "no-store", **problem.headers}
+    return Answer(problem.code.status, problem.body(request_id), headers)
+
+
+def response(answer: Answer, request_id: str) -> web.Response:
+    """Make an answer what the server writes."""
+    headers = {**answer.headers, "X-Request-Id": request_id, "Server": SERVER}
+    made = web.Response(status=answer.status, body=answer.body, headers=headers)
+    if answer.headers.get("Connection") == "close":
+        made.force_close()
+    return made

@@ -1,0 +1,148 @@
+"""Bodies and queries become models, or all of their faults at once.
+
+Owns the translation from the validator's errors to `Fault`s with JSON pointers. Never repeats input: what a fault
+says is fixed text, and its pointer names only the place.
+
+Rules between fields are told together with the fields' own faults: what is wrong is taken out, the rest is validated
+again, and the rules look at what remains (`Shape.contradictions`). A valid body pays for none of this.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails, from_json
+
+from gateway.problems import MAX_FAULTS, Code, Fault, Problem, refusal
+
+MAX_POINTER: Final = 200  # characters; names of unknown fields are the caller's own words, and may be long
+
+_CODES: Final[Mapping[str, str]] = {
+    "missing": "required",
+    "extra_forbidden": "unknown_field",
+    "too_long": "too_long",
+    "string_too_long": "too_long",
+    "too_short": "too_short",
+    "string_too_short": "too_short",
+}
+_DETAILS: Final[Mapping[str, str]] = {
+    "missing": "This field is required.",
+    "extra_forbidden": "There is no such field.",
+    "string_pattern_mismatch": "The text does not have the required form.",
+    "model_type": "A JSON object is expected.",
+    "dict_type": "A JSON object is expected.",
+}
+
+
+class Shape(BaseModel):
+    """A body or a query: strict about kinds, without unknown fields, immutable."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True)
+
+    def contradictions(self, broken: frozenset[str]) -> Iterable[Fault]:
+        """Give the faults between fields; `broken` names the fields that have faults of their own and stand empty."""
+        del broken
+        return ()
+
+
+S = TypeVar("S", bound=Shape)
+S_co = TypeVar("S_co", bound=Shape, covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading(Generic[S_co]):
+    """What was read: the value, as far as it could be, its faults, and the top-level fields that have them.
+
+    `value` is None if nothing could be made of the input; without faults it is whole.
+    """
+
+    value: S_co | None
+    faults: tuple[Fault, ...] = ()
+    broken: frozenset[str] = frozenset()
+
+
+def read(shape: type[S], body: bytes) -> Reading[S]:
+    """Validate a JSON body. Raises a `bad_json` problem if it is none; everything else is told in the reading."""
+    try:
+        value = shape.model_validate_json(body)
+    except ValidationError as error:
+        return _faulty(shape, body, error)
+    return Reading(value, tuple(value.contradictions(frozenset())))
+
+
+def parse(shape: type[S], body: bytes) -> S:
+    """Validate a JSON body. Raises a problem with all its faults."""
+    return whole(read(shape, body))
+
+
+def parse_query(shape: type[S], query: Sequence[tuple[str, str]]) -> S:
+    """Validate a query string's names and values. Raises a problem with all its faults."""
+    values = dict(query)
+    if len(values) != len(query):
+        raise refusal([Fault("", "repeated", "A query parameter is given more than once.")])
+    try:
+        value = shape.model_validate(values, strict=False)
+    except ValidationError as error:
+        raise refusal(translated(error)) from None
+    return whole(Reading(value, tuple(value.contradictions(frozenset()))))
+
+
+def whole(reading: Reading[S]) -> S:
+    """Give the value of a reading without faults. Raises a problem with all faults otherwise."""
+    if reading.faults or reading.value is None:
+        raise refusal(reading.faults)
+    return reading.value
+
+
+def _faulty(shape: type[S], body: bytes, error: ValidationError) -> Reading[S]:
+    faults = translated(error)
+    document = _document(body)
+    if not isinstance(document, dict):
+        return Reading(None, faults)
+    broken = frozenset(str(line["loc"][0]) for line in error.errors(include_url=False) if line["loc"])
+    rest = {name: value for name, value in document.items() if name not in broken}
+    try:
+        value = shape.model_validate_json(json.dumps(rest))
+    except ValidationError:  # a required field is missing, or wrong: there is no rest to speak of
+        return Reading(None, faults, broken)
+    return Reading(value, (*faults, *value.contradictions(broken)), broken)
+
+
+def _document(body: bytes) -> object:
+    try:
+        document: object = from_json(body)
+    except ValueError:
+        # The parser's own words name only a line and a column, but which of them is its affair.
+        raise Problem(Code.BAD_JSON) from None
+    return document
+
+
+def translated(error: ValidationError) -> tuple[Fault, ...]:
+    """Say in our words what the validator found."""
+    lines = error.errors(include_url=False, include_context=False, include_input=False)
+    return tuple(map(_fault, lines[:MAX_FAULTS]))
+
+
+def _fault(line: ErrorDetails) -> Fault:
+    kind = line["type"]
+    # Kinds with a name of our own are raised by our validators, with a sentence of our own.
+    code = _CODES.get(kind) or (kind if kind in OWN_KINDS else "bad_value")
+    return Fault(pointer(line["loc"]), code, _DETAILS.get(kind) or _sentence(line["msg"]))
+
+
+def _sentence(message: str) -> str:
+    return message if message.endswith(".") else f"{message}."
+
+
+def pointer(place: Iterable[int | str]) -> str:
+    """Write a place in a document as a JSON pointer (RFC 6901 §3)."""
+    steps = [str(step).replace("~", "~0").replace("/", "~1") for step in place if step != "[key]"]
+    return "".join(f"/{step}" for step in steps)[:MAX_POINTER]
+
+
+OWN_KINDS: Final = frozenset({
+    "bad_address", "bad_base64", "bad_category", "bad_cidr", "bad_content_type", "bad_cursor", "bad_header",
+    "bad_time", "conflict", "control_character", "repeated", "required", "too_long", "too_many",
+})  # fmt: skip

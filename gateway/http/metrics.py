@@ -1,0 +1,66 @@
+"""The metrics listener: /metrics in Prometheus' text form or OpenMetrics, and the two health answers."""
+
+import json
+from collections.abc import Sequence
+
+from aiohttp import web
+from prometheus_client.exposition import choose_encoder
+
+from gateway.http.call import Services
+from gateway.observe.facts import REGISTRY
+from gateway.settings import ListenAddress, TcpAddress, UnixAddress
+
+
+class MetricsServer:
+    """Serves what Prometheus scrapes; takes no key, so it belongs on a loopback or management address."""
+
+    def __init__(self, services: Services) -> None:
+        """Prepare; nothing listens before `start`."""
+        self._services = services
+        application = web.Application()
+        application.add_routes(
+            [
+                web.get("/metrics", self._metrics),
+                web.get("/livez", self._live),
+                web.get("/readyz", self._ready),
+            ]
+        )
+        self._runner = web.AppRunner(application, access_log=None)
+        self.addresses: list[str] = []
+
+    async def start(self, listen: Sequence[ListenAddress]) -> None:
+        """Listen on every address."""
+        await self._runner.setup()
+        for address in listen:
+            site: web.BaseSite
+            match address:
+                case TcpAddress(host, port):
+                    site = web.TCPSite(self._runner, host, port)
+                case UnixAddress(path):
+                    site = web.UnixSite(self._runner, str(path))
+                case _:
+                    message = "metrics are not served on a passed socket"
+                    raise ValueError(message)
+            await site.start()
+        self.addresses = [str(address) for address in self._runner.addresses]
+
+    @property
+    def port(self) -> int:
+        """The first TCP port."""
+        return next(int(address[1]) for address in self._runner.addresses if isinstance(address, tuple))
+
+    async def stop(self) -> None:
+        """Stop listening."""
+        await self._runner.cleanup()
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        encoder, content_type = choose_encoder(request.headers.get("Accept", ""))
+        return web.Response(body=encoder(REGISTRY), headers={"Content-Type": content_type})
+
+    async def _live(self, _: web.Request) -> web.Response:
+        return web.json_response({"status": "live"})
+
+    async def _ready(self, _: web.Request) -> web.Response:
+        reasons = self._services.reasons()
+        body = json.dumps({"status": "unready" if reasons else "ready", "reasons": reasons})
+        return web.Response(text=body, status=503 if reasons else 200, content_type="application/json")

@@ -1,0 +1,250 @@
+"""Notifications over HTTP: post one or many, look, list, cancel, send again. Decode, call, answer.
+
+A 202 leaves only after the commit. A client that goes away meanwhile changes nothing: what it sent is accepted, and
+its idempotency key finds the answer later.
+
+Who may: `send` posts, and sees, cancels and retries what the same key posted; `read` sees everything in its reach;
+cancelling and retrying what another key posted takes `admin`. What a caller may not see is not there (404).
+"""
+
+from dataclasses import dataclass, replace
+from typing import Final, assert_never
+
+from gateway.http.acceptance import Candidate, Promise, candidate, canonical, replayed
+from gateway.http.call import JSON_HEADERS, Answer, Call, json_answer
+from gateway.http.faults import read
+from gateway.http.schema import (
+    BatchEnvelope,
+    BatchItem,
+    ListQuery,
+    NoQuery,
+    NotificationRequest,
+    ViewQuery,
+)
+from gateway.http.values import write_cursor
+from gateway.http.views import NotificationList, rendered, status_now, summary, view
+from gateway.outbox.outbox import Cancellation
+from gateway.problems import Code, Fault, Problem
+from gateway.store.rows import Acceptance, Inserted, Listing, Mismatched, Replayed, Stage, StoredRow
+
+MAX_KEY: Final = 255
+SCAN_ROWS: Final = 200  # rows read at once for a list by status …
+SCAN_PAGES: Final = 10  # … and how often, before a page is answered as full as it got
+
+
+async def post(call: Call) -> Answer:
+    """Accept one notification."""
+    call.query(NoQuery)
+    chosen = candidate(call, read(NotificationRequest, call.body), _promise(call))
+    result = await _commit_one(call, chosen)
+    match result:
+        case Inserted():
+            body = chosen.submission.answer.encode()
+            return Answer(202, body, {**JSON_HEADERS, "Location": chosen.href})
+        case Replayed(answer):
+            document = replayed(answer, chosen.resolution, call.caller.tenant)
+            return json_answer(document, 202, Location=str(document["href"]), Idempotency_Replayed="true")
+        case Mismatched():
+            raise Problem(Code.IDEMPOTENCY_MISMATCH)
+        case _:
+            assert_never(result)
+
+
+def _promise(call: Call) -> Promise | None:
+    keys = call.request.headers.getall("Idempotency-Key", ())
+    if not keys:
+        return None
+    key = keys[0]
+    if len(keys) == 1 and 0 < len(key) <= MAX_KEY and key.isascii() and key.isprintable() and " " not in key:
+        return Promise(key, call.body)
+    detail = f"Idempotency-Key is one header of 1 to {MAX_KEY} visible ASCII characters."
+    return Promise("", b"", Fault("", "bad_idempotency_key", detail))
+
+
+async def _commit_one(call: Call, chosen: Candidate) -> Acceptance:
+    services = call.services
+    tenant = chosen.tenant
+    services.admission.admit(tenant, services.outbox.queued[tenant.id], call.now)
+    try:
+        [result] = await services.outbox.accept((chosen.submission,))
+    finally:
+        services.admission.leave(tenant.id)
+    return result
+
+
+# Batch.
+
+
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    """An item that is not accepted, and why."""
+
+    problem: Problem
+
+
+async def batch(call: Call) -> Answer:
+    """Accept many notifications in one commit; each item has its own result."""
+    call.query(NoQuery)
+    if "Idempotency-Key" in call.request.headers:
+        detail = "In a batch each item carries its own idempotency_key."
+        raise Problem(Code.INVALID, detail, errors=[Fault("", "bad_idempotency_key", detail)])
+    items = call.parsed(BatchEnvelope).notifications
+    judged = [_judged(call, item) for item in items]
+    chosen = [one for one in judged if isinstance(one, Candidate)]
+    try:
+        accepted = iter(await call.services.outbox.accept([one.submission for one in chosen]) if chosen else ())
+    finally:
+        for one in chosen:
+            call.services.admission.leave(one.tenant.id)
+    request_id = call.request_id
+    return json_answer(
+        {
+            "results": [
+                _refused(index, one.problem, request_id)
+                if isinstance(one, _Refused)
+                else _result(index, one, next(accepted), request_id)
+                for index, one in enumerate(judged)
+            ]
+        }
+    )
+
+
+def _judged(call: Call, item: object) -> Candidate | _Refused:
+    octets = canonical(item)
+    try:
+        reading = read(BatchItem, octets)
+        key = None if reading.value is None else reading.value.idempotency_key
+        chosen = candidate(call, reading, Promise(key, octets) if key else None)
+        call.services.admission.admit(chosen.tenant, call.services.outbox.queued[chosen.tenant.id], call.now)
+    except Problem as problem:
+        return _Refused(problem)
+    return chosen
+
+
+def _result(index: int, one: Candidate, result: Acceptance, request_id: str) -> dict[str, object]:
+    match result:
+        case Inserted():
+            return {"index": index, "status": 202, "id": one.submission.notification.id}
+        case Replayed(answer):
+            return {"index": index, "status": 202, "id": replayed(answer, one.resolution, "")["id"]}
+        case Mismatched():
+            return _refused(index, Problem(Code.IDEMPOTENCY_MISMATCH), request_id)
+        case _:
+            assert_never(result)
+
+
+def _refused(index: int, problem: Problem, request_id: str) -> dict[str, object]:
+    return {"index": index, "status": problem.code.status, "problem": problem.document(request_id)}
+
+
+# Look.
+
+
+async def locate(call: Call) -> None:
+    """Find the notification of the path. Raises `not_found` for one that the caller may not see."""
+    row = await call.services.store.get(call.params["id"])
+    if row is None or not call.snapshot.within(row.flow.tenant, call.caller.tenant):
+        raise Problem(Code.NOT_FOUND)
+    if call.caller.may("send") and not call.caller.may("read") and row.key_id != call.caller.key_id:
+        raise Problem(Code.NOT_FOUND)
+    call.row = row
+
+
+async def show(call: Call) -> Answer:
+    """Show one notification."""
+    row = _located(call)
+    with_content = call.query(ViewQuery).include is not None
+    if with_content:
+        if not call.caller.may("admin"):
+            raise Problem(Code.FORBIDDEN, "Content is for administrators.")
+        row = await _reread(call, content=True)
+    return Answer(200, rendered(view(call, row, with_content=with_content), with_content=with_content))
+
+
+async def listing(call: Call) -> Answer:
+    """List notifications, newest first."""
+    query = call.query(ListQuery)
+    if query.tenant is not None:
+        call.within_reach(query.tenant)
+        tenants: tuple[str, ...] = (query.tenant,)
+    else:
+        tenants = call.snapshot.reach(call.caller.tenant)
+    own = None if call.caller.may("read") else call.caller.key_id
+    wanted = Listing(tenants, 0, query.cursor, own, query.category, query.since, query.until)
+    rows, more = await _page(call, query, wanted)
+    items = tuple(summary(call, row) for row in rows)
+    page = NotificationList(items=items, next_cursor=write_cursor(more) if more else None)
+    return Answer(200, page.model_dump_json(by_alias=True).encode())
+
+
+async def _page(call: Call, query: ListQuery, wanted: Listing) -> tuple[list[StoredRow], str | None]:
+    """Read a page, and the id after which the next one begins.
+
+    Status is derived, so rows of one status are picked out here. A page that finds few among many ends early, with
+    a cursor, rather than keep its caller waiting.
+    """
+    size = query.limit + 1 if query.status is None else SCAN_ROWS
+    found: list[StoredRow] = []
+    before = wanted.before_id
+    for _ in range(SCAN_PAGES):
+        rows = await call.services.store.page(replace(wanted, limit=size, before_id=before))
+        found += (row for row in rows if query.status is None or status_now(call, row) is query.status)
+        if len(found) > query.limit:
+            return found[: query.limit], found[query.limit - 1].id
+        if len(rows) < size:
+            return found, None
+        before = rows[-1].id
+    return found, before
+
+
+def _located(call: Call) -> StoredRow:
+    if call.row is None:
+        raise Problem(Code.NOT_FOUND)
+    return call.row
+
+
+async def _reread(call: Call, *, content: bool = False) -> StoredRow:
+    row = await call.services.store.get(call.params["id"], content=content)
+    if row is None:  # pruned since it was located
+        raise Problem(Code.NOT_FOUND)
+    return row
+
+
+# Change.
+
+
+async def cancel(call: Call) -> Answer:
+    """Cancel what is not final. Mail on the wire cannot be called back; what is left of it is not tried again."""
+    call.query(NoQuery)
+    row = _changeable(call)
+    match await call.services.outbox.cancel(row.id):
+        case None:
+            return Answer(200, rendered(view(call, await _reread(call))))
+        case Cancellation.FINISHED:
+            raise Problem(Code.ALREADY_FINAL)
+        case _:
+            raise Problem(Code.NOT_FOUND)
+
+
+async def retry(call: Call) -> Answer:
+    """Make deferred, failed, expired and uncertain recipients due now."""
+    call.query(NoQuery)
+    row = _changeable(call)
+    reason = await call.services.outbox.retry(row.id, call.services.settings.relay.default_ttl_seconds * 1000)
+    row = await _reread(call)
+    if reason == Cancellation.MOVED:
+        raise Problem(Code.IN_FLIGHT)
+    if reason is not None and row.content is None:
+        raise Problem(Code.CONTENT_GONE)
+    if reason is not None and row.stage is Stage.FINAL:
+        raise Problem(Code.ALREADY_FINAL)
+    # What is queued is due already: to ask for it is no mistake.
+    return Answer(200, rendered(view(call, row)))
+
+
+def _changeable(call: Call) -> StoredRow:
+    row = _located(call)
+    own = row.key_id == call.caller.key_id and call.caller.may("send")
+    if not own and not call.caller.may("admin"):
+        raise Problem(Code.FORBIDDEN, "Only the key that posted it, or an administrator, may do this.")
+    return row

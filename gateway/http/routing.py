@@ -1,0 +1,126 @@
+"""From a method and a path to a route: literal paths by one look-up, the others segment by segment.
+
+A `Route` is one line of the API: what dispatch needs to decide, and what the OpenAPI document says about it. Paths
+are matched as they were sent, with percent-encoding undone per segment, so that an encoded slash never makes two.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import unquote
+
+from pydantic import BaseModel
+
+from gateway.http.call import Answer, Call
+from gateway.http.faults import Shape
+from gateway.problems import Code
+
+Handler = Callable[[Call], Awaitable[Answer]]
+Locator = Callable[[Call], Awaitable[None]]
+
+MAX_PATH: Final = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One method of one path.
+
+    `scopes`: any of them will do; empty means that nobody is asked who they are. `locate` finds the object of the
+    path, or raises `not_found`, before scopes are looked at. A route with a `body` takes JSON, and nothing else.
+    """
+
+    method: str
+    path: str
+    name: str
+    handler: Handler
+    summary: str
+    scopes: frozenset[str] = frozenset()
+    locate: Locator | None = None
+    query: type[Shape] | None = None
+    body: type[Shape] | None = None
+    status: int = 200
+    answer: type[BaseModel] | None = None
+    media_type: str = "application/json"
+    problems: tuple[Code, ...] = ()
+    description: str = ""
+    request_headers: Mapping[str, str] = field(default_factory=dict)
+    answer_headers: Mapping[str, str] = field(default_factory=dict)
+    admitted: frozenset[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Work out who gets in: `admin` holds every scope."""
+        object.__setattr__(self, "admitted", self.scopes | {"admin"})
+
+    @property
+    def public(self) -> bool:
+        """Is it open to everybody?"""
+        return not self.scopes
+
+
+@dataclass(slots=True)
+class Resource:
+    """All methods of one path."""
+
+    methods: dict[str, Route] = field(default_factory=dict)
+
+    def route(self, method: str) -> Route | None:
+        """Find the route of a method; HEAD is GET without its body."""
+        return self.methods.get(method) or (self.methods.get("GET") if method == "HEAD" else None)
+
+    @property
+    def allow(self) -> str:
+        """The methods, as the Allow header has them."""
+        names = set(self.methods)
+        if "GET" in names:
+            names.add("HEAD")
+        return ", ".join(sorted(names))
+
+
+@dataclass(frozen=True, slots=True)
+class _Pattern:
+    segments: tuple[str, ...]
+    resource: Resource
+
+    def match(self, segments: tuple[str, ...]) -> dict[str, str] | None:
+        params: dict[str, str] = {}
+        for pattern, segment in zip(self.segments, segments, strict=True):
+            if pattern.startswith("{"):
+                params[pattern[1:-1]] = unquote(segment) if "%" in segment else segment
+            elif pattern != segment:
+                return None
+        return params
+
+
+NO_PARAMS: Final[Mapping[str, str]] = {}
+
+
+class Router:
+    """Finds routes in a table that never changes."""
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self.routes = tuple(routes)
+        self._literal: dict[str, Resource] = {}
+        self._patterns: dict[int, list[_Pattern]] = {}
+        resources: dict[str, Resource] = {}
+        for route in self.routes:
+            resources.setdefault(route.path, Resource()).methods[route.method] = route
+        for path, resource in resources.items():
+            if "{" not in path:
+                self._literal[path] = resource
+            else:
+                segments = tuple(path.split("/"))
+                self._patterns.setdefault(len(segments), []).append(_Pattern(segments, resource))
+
+    def find(self, path: str) -> tuple[Resource, Mapping[str, str]] | None:
+        """Find the resource of a raw path, and the values of its template's names."""
+        resource = self._literal.get(path)
+        if resource is not None:
+            return resource, NO_PARAMS
+        if len(path) > MAX_PATH:
+            return None
+        segments = tuple(path.split("/"))
+        for pattern in self._patterns.get(len(segments), ()):
+            params = pattern.match(segments)
+            if params is not None:
+                return pattern.resource, params
+        return None

@@ -1,0 +1,105 @@
+"""The HTTP listeners: where the API is heard, and where it stops.
+
+One `HttpServer` listens on one set of addresses; the daemon has one for callers and one for the administrators' Unix
+socket, on the same services. `start` binds and listens, `stop` takes no new connection, lets what is being answered
+finish, and closes the rest.
+
+A client that goes away does not cancel its request (aiohttp's handler cancellation stays off): what was about to be
+committed is committed.
+"""
+
+import ssl
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Final, Self
+
+from aiohttp import web
+
+from gateway.http.call import Services
+from gateway.http.dispatch import Dispatcher
+from gateway.http.listeners import OWNER_ONLY, remove_socket, sockets_for, tls_context
+from gateway.http.protocol import Server
+from gateway.http.routes import ROUTES, reachable
+from gateway.http.routing import Route, Router
+from gateway.settings import ListenAddress, TcpAddress, UnixAddress
+
+BACKLOG: Final = 1024
+DRAIN_SECONDS: Final = 10.0
+MAX_LINE: Final = 8190
+
+
+class HttpServer:
+    """Listens, and answers from the route table."""
+
+    def __init__(
+        self,
+        services: Services,
+        listen: Sequence[ListenAddress] | None = None,
+        *,
+        routes: Iterable[Route] = ROUTES,
+        admin_socket: bool = False,
+    ) -> None:
+        """Work for callers with keys on `[http] listen`, unless told otherwise. Nothing is opened yet."""
+        self._services = services
+        self._http = services.settings.http
+        self._listen = tuple(self._http.listen if listen is None else listen)
+        self._router = Router(reachable(routes, catcher=services.catcher is not None))
+        self._admin_socket = admin_socket
+        self._runner: web.ServerRunner | None = None
+        self.port = 0
+
+    @classmethod
+    def for_administrators(cls, services: Services) -> Self:
+        """Work for root and the daemon's own user, on `[admin] socket`."""
+        return cls(services, [UnixAddress(services.settings.admin.socket)], admin_socket=True)
+
+    async def __aenter__(self) -> Self:
+        """Start."""
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Stop."""
+        await self.stop()
+
+    async def start(self) -> None:
+        """Bind all addresses and listen; `port` is then that of the first TCP address. OSError, and nothing is left open."""
+        dispatcher = Dispatcher(self._services, self._router, admin_socket=self._admin_socket)
+        context = None if self._admin_socket else tls_context(self._http)
+        server = Server(
+            dispatcher.handle,
+            keepalive_timeout=float(self._http.header_timeout_seconds),
+            access_log=None,
+            auto_decompress=False,
+            max_line_size=MAX_LINE,
+            max_field_size=MAX_LINE,
+        )
+        self._runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=DRAIN_SECONDS)
+        await self._runner.setup()
+        try:
+            for address in self._listen:
+                await self._open(address, context)
+        except OSError:
+            await self.stop()
+            raise
+
+    async def _open(self, address: ListenAddress, context: ssl.SSLContext | None) -> None:
+        if self._runner is None:
+            raise RuntimeError("the server is not started")
+        mode = OWNER_ONLY if self._admin_socket else None
+        for listener in sockets_for(address, mode=mode):
+            if self.port == 0 and isinstance(address, TcpAddress):
+                self.port = listener.getsockname()[1]
+            await web.SockSite(self._runner, listener, ssl_context=context, backlog=BACKLOG).start()
+
+    async def stop(self) -> None:
+        """Take no new connections, let answers finish, close."""
+        if self._runner is None:
+            return
+        await self._runner.cleanup()
+        self._runner = None
+        for path in self._socket_files():
+            remove_socket(path)
+
+    def _socket_files(self) -> list[Path]:
+        return [address.path for address in self._listen if isinstance(address, UnixAddress)]

@@ -1,0 +1,156 @@
+"""The disk fails under the real daemon: errors are injected into its system calls, and its promises are held to.
+
+strace stands between the daemon and the kernel, so it is the real SQLite that meets the error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.peers.requirements import require
+from tests.process.crash import Account, Load, settled
+from tests.process.daemon import mail, plain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.peers.smtp_server import ScriptedRelay
+    from tests.process.daemon import Daemon
+
+    Install = Callable[..., Daemon]
+
+STRACE = ("strace", "-f", "-qq", "--seccomp-bpf")
+SYNCS = "fdatasync,fsync"
+REQUESTS = 200
+
+
+def ptrace_allowed() -> bool:
+    """May this machine trace processes?"""
+    try:
+        done = subprocess.run([*STRACE, "-e", "trace=fsync", "true"], capture_output=True, timeout=20, check=False)
+    except OSError:
+        return False
+    return done.returncode == 0
+
+
+@pytest.fixture
+def strace() -> tuple[str, ...]:
+    """Trace, or skip visibly."""
+    require("strace with ptrace allowed", ptrace_allowed())
+    return STRACE
+
+
+@pytest.mark.parametrize("nth", [12, 25, 60])
+async def test_a_failed_sync_is_never_acknowledged(
+    install: Install, relay: ScriptedRelay, strace: tuple[str, ...], nth: int
+) -> None:
+    """EIO at a sync: no 202 for what it covered, the daemon ends with code 1, and the restart finds all that was answered."""
+    daemon = install(plain(relay.port))
+    inject = (*strace, "-o", "/dev/null", "-e", f"trace={SYNCS}", "-e", f"inject={SYNCS}:error=EIO:when={nth}")
+    await daemon.start(wrapper=inject)
+    answers = await _post_until_refused(daemon)
+    code = await daemon.wait()
+    await daemon.start()
+    acknowledged = {answer["id"] for status, answer in answers if status == 202}
+    await settled(daemon, acknowledged)
+    account = Account.of(relay.ledger_path)  # type: ignore[arg-type]
+
+    assert code == 1
+    assert '"event": "store_broken"' in daemon.log
+    assert account.missing(acknowledged) == set()
+    assert {status for status, _ in answers} <= {202, 503, 0}
+
+
+async def test_a_full_disk_is_503_until_there_is_room(
+    install: Install, relay: ScriptedRelay, strace: tuple[str, ...]
+) -> None:
+    """ENOSPC while writing: 503 with Retry-After, the daemon lives, and later mail is taken again; nothing is lost."""
+    daemon = install(plain(relay.port))
+    inject = (*strace, "-o", "/dev/null", "-e", "trace=pwrite64", "-e", "inject=pwrite64:error=ENOSPC:when=200..260")
+    await daemon.start(wrapper=inject)
+    load = Load(daemon)
+    refused = 0
+    async with daemon.client() as client:
+        for number in range(400):
+            status, answer, _ = await client.post(mail(str(number)))
+            if status == 202:
+                load.acknowledged.add(answer["id"])
+            else:
+                refused += 1
+                assert (status, answer["code"]) == (503, "storage_full")
+            if refused and status == 202:
+                break
+    await settled(daemon, load.acknowledged)
+
+    assert refused > 0
+    assert status == 202
+    assert Account.of(relay.ledger_path).missing(load.acknowledged) == set()  # type: ignore[arg-type]
+
+
+async def test_every_202_follows_a_sync_that_covers_it(
+    install: Install, relay: ScriptedRelay, strace: tuple[str, ...], tmp_path: Path
+) -> None:
+    """Two hundred requests: between a request's octets and its 202 the log of the database was synced, every time."""
+    daemon = install(plain(relay.port))
+    log = tmp_path / "strace.log"
+    calls = f"trace={SYNCS},read,recvfrom,write,writev,sendto,sendmsg"
+    await daemon.start(wrapper=(*strace[:-1], "-o", str(log), "-y", "-s", "24", "-e", calls))
+    async with daemon.client() as client:
+        answers = await asyncio.gather(*(_several(client, n) for n in range(8)))
+    await daemon.stop()
+    covered, uncovered = _coverage(log.read_text(errors="replace"))
+
+    assert {status for one in answers for status in one} == {202}
+    assert uncovered == 0
+    assert covered >= REQUESTS
+
+
+async def _several(client: object, caller: int) -> list[int]:
+    return [(await client.post(mail(f"{caller} {n}")))[0] for n in range(REQUESTS // 8)]  # type: ignore[attr-defined]
+
+
+async def _post_until_refused(daemon: Daemon) -> list[tuple[int, dict[str, str]]]:
+    """Post one after the other until the daemon refuses or is gone (status 0)."""
+    answers: list[tuple[int, dict[str, str]]] = []
+    async with daemon.client() as client:
+        for number in range(500):
+            try:
+                status, answer, _ = await client.post(mail(str(number)))
+            except Exception:  # noqa: BLE001 - whatever a dying daemon does to the connection
+                answers.append((0, {}))
+                break
+            answers.append((status, answer))
+            if status != 202:
+                break
+    return answers
+
+
+def _coverage(trace: str) -> tuple[int, int]:
+    """Count the 202s that follow a whole sync of the log since their request was read, and those that do not."""
+    covered = uncovered = 0
+    read_at: dict[str, int] = {}
+    begun: dict[str, int] = {}
+    syncs: list[tuple[int, int]] = []
+    for at, line in enumerate(trace.splitlines()):
+        pid = line.split(" ", 1)[0]
+        if "sync(" in line and "-wal" in line:
+            begun[pid] = at
+            if "<unfinished" not in line:
+                syncs.append((at, at))
+        elif re.search(r"<\.\.\. f(data)?sync resumed>", line) and pid in begun:
+            syncs.append((begun.pop(pid), at))
+        elif (found := re.search(r"(?:read|recvfrom)\((\d+)<[^>]*>+, \"POST /v1", line)) is not None:
+            read_at[found[1]] = at
+        elif (found := re.search(r"(?:write|writev|sendto|sendmsg)\((\d+)<.*HTTP/1\.1 202", line)) is not None:
+            since = read_at.pop(found[1], None)
+            if since is not None:
+                good = any(since < start and end < at for start, end in syncs[-50:])
+                covered += good
+                uncovered += not good
+    return covered, uncovered
