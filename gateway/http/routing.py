@@ -21,7 +21,7 @@ Locator = Callable[[Call], Awaitable[None]]
 MAX_PATH: Final = 1024
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Route:
     """One method of one path.
 

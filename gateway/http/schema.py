@@ -230,13 +230,15 @@ class KeyRequest(Shape):
     model_config = ConfigDict(json_schema_extra={"examples": [{"name": "app", "scopes": ["send", "read"]}]})
 
     name: Line = ""
-    scopes: Annotated[tuple[Scope, ...], Field(min_length=1, max_length=5)]
+    scopes: Annotated[tuple[Scope, ...], Field(max_length=5, json_schema_extra={"minItems": 1})]
     expires_at: Time | None = None
     cidrs: Annotated[tuple[Network, ...], Field(max_length=50)] = ()
     mode: Mode = "live"
 
     def contradictions(self, broken: frozenset[str]) -> Iterable[Fault]:
         """Give the faults between fields."""
+        if not self.scopes and "scopes" not in broken:
+            yield Fault("/scopes", "required", "A key has at least one scope.")
         if (
             self.mode == "test"
             and broken.isdisjoint(("mode", "scopes"))

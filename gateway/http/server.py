@@ -26,6 +26,7 @@ from gateway.settings import ListenAddress, TcpAddress, UnixAddress
 BACKLOG: Final = 1024
 DRAIN_SECONDS: Final = 10.0
 MAX_LINE: Final = 8190
+LINGER_SECONDS: Final = 5.0  # in which what a refused client still sends is read, so that it can read why
 
 
 class HttpServer:
@@ -46,6 +47,7 @@ class HttpServer:
         self._router = Router(reachable(routes, catcher=services.catcher is not None))
         self._admin_socket = admin_socket
         self._runner: web.ServerRunner | None = None
+        self._files: list[Path] = []
         self.port = 0
 
     @classmethod
@@ -70,6 +72,7 @@ class HttpServer:
             dispatcher.handle,
             keepalive_timeout=float(self._http.header_timeout_seconds),
             access_log=None,
+            lingering_time=LINGER_SECONDS,
             auto_decompress=False,
             max_line_size=MAX_LINE,
             max_field_size=MAX_LINE,
@@ -90,6 +93,8 @@ class HttpServer:
         for listener in sockets_for(address, mode=mode):
             if self.port == 0 and isinstance(address, TcpAddress):
                 self.port = listener.getsockname()[1]
+            if isinstance(address, UnixAddress):
+                self._files.append(address.path)
             await web.SockSite(self._runner, listener, ssl_context=context, backlog=BACKLOG).start()
 
     async def stop(self) -> None:
@@ -98,8 +103,5 @@ class HttpServer:
             return
         await self._runner.cleanup()
         self._runner = None
-        for path in self._socket_files():
+        for path in self._files:
             remove_socket(path)
-
-    def _socket_files(self) -> list[Path]:
-        return [address.path for address in self._listen if isinstance(address, UnixAddress)]

@@ -175,11 +175,13 @@ def _unknown(recipient: Recipient, detail: str, given: Circumstances) -> Judgeme
 class Trip:
     """The relay is in trouble: count it, and stay away once it happened `after` times in a row.
 
-    `seconds` is how long at the least, if the relay said so.
+    `seconds` is how long at the least, if the relay said so. `pause`: does even the first one keep others away for a
+    moment? Not when it came of a message, or one sender could slow the others down.
     """
 
     after: int = 3
     seconds: float | None = None
+    pause: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,9 +246,9 @@ def beyond_the_message(outcomes: Iterable[RecipientOutcome]) -> Consequence | No
             case Refused(_, Reply(code=432)) | Refused(_, Reply(enhanced="4.3.2")):
                 return Halve()
             case Refused(Phase.SENDER, reply) if reply.transient:
-                return Trip(after=5)
+                return Trip(after=5, pause=False)
             case Untaken(detail, _) if detail != LEASE_LOST:
-                return Trip(after=5)
+                return Trip(after=5, pause=False)
             case _:
                 pass
     return None

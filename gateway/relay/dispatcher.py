@@ -390,8 +390,8 @@ class Dispatcher:
         """Do with the lane what a verdict asks for."""
         lane, now = feeding.lane, self._now()
         match told:
-            case Trip(after, seconds):
-                if lane.breaker.trip(now, after=after, seconds=seconds):
+            case Trip(after, seconds, pause):
+                if lane.breaker.trip(now, after=after, seconds=seconds, pause=pause):
                     facts.breaker_opened(lane.place, lane.breaker.wait(now), detail)
             case Park(reason, steps):
                 lane.stand(reason, steps, now)

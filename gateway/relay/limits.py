@@ -51,17 +51,18 @@ class Breaker:
         """Seconds until somebody may go."""
         return max(0.0, self.open_until - now)
 
-    def trip(self, now: float, *, after: int = 1, seconds: float | None = None) -> bool:
+    def trip(self, now: float, *, after: int = 1, seconds: float | None = None, pause: bool = True) -> bool:
         """Count one fault; True if it is the one that opens the breaker.
 
-        Before that each fault keeps everybody away for a second or two; faults that come while everybody is kept
-        away were on their way already and do not count.
+        Before that each fault makes everybody `pause` for a second or two; faults that come while everybody is
+        kept away were on their way already and do not count.
         """
         if self.open_until > now:
             return False
         self._faults += 1
         if self._faults < after and not self.half_open:
-            self.open_until = now + max(float(self._faults), seconds or 0.0)
+            if pause:
+                self.open_until = now + max(float(self._faults), seconds or 0.0)
             return False
         self._rest = min(max(self._rest * 2, FIRST_REST), LONGEST_REST)
         self.open_until = now + max(self._rest, seconds or 0.0)

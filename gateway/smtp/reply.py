@@ -14,7 +14,9 @@ MAX_LINES: Final = 128
 MAX_TEXT: Final = 200  # characters kept
 
 _ENHANCED: Final = re.compile(r"([245]\.[0-9]{1,3}\.[0-9]{1,3})(?:[ \t]+|$)")
-_UNPRINTABLE: Final = re.compile(r"[^\x20-\x7e\xa0-\ud7ff\ue000-\U0010ffff]+|[\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]+")
+_UNPRINTABLE: Final = re.compile(
+    r"[^\x20-\x7e\xa0-\ud7ff\ue000-\U0010ffff]+|[\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]+"
+)
 
 
 class ReplyError(Exception):

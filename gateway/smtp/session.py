@@ -85,7 +85,7 @@ class Opener:
         """Open a session ready for MAIL, or say what stood in the way."""
         try:
             context = None if relay.security is Security.NONE else tls_context(relay.tls)
-        except (ssl.SSLError, ValueError):
+        except (ssl.SSLError, TypeError, ValueError):
             return Fault(Phase.TLS, Trouble.TLS_UNVERIFIED, "the profile's CA certificates cannot be read")
         sock = await self.dialer.dial(relay.host, relay.port)
         if isinstance(sock, Fault):
@@ -159,10 +159,14 @@ class _Opening:
     async def _sign_in(self, login: Login) -> Fault | None:
         tls = self.relay.tls
         if self.relay.security is not Security.NONE and not (tls.verify or tls.allow_auth_unverified):
-            return Fault(Phase.AUTH, Trouble.TLS_UNVERIFIED, "no password is sent to a relay whose certificate is not checked")
+            return Fault(
+                Phase.AUTH, Trouble.TLS_UNVERIFIED, "no password is sent to a relay whose certificate is not checked"
+            )
         mechanism = _choose(login.method, self.client.server_auth_methods)
         if mechanism is None:
-            return Fault(Phase.AUTH, Trouble.AUTH_UNAVAILABLE, "the relay does not offer a way to sign in that is configured")
+            return Fault(
+                Phase.AUTH, Trouble.AUTH_UNAVAILABLE, "the relay does not offer a way to sign in that is configured"
+            )
         match mechanism:
             case "PLAIN":
                 await self.client.auth_plain(login.username, login.password.reveal())

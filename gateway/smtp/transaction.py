@@ -326,6 +326,7 @@ class Engine(asyncio.Protocol):
         # RFC 2920 §3.1: the relay waits for a body that nobody gets, so it gets an empty one.
         self._write(b".\r\n", 1)
         await self._reply(self._timeouts.final)
+        self._dirty = True
         return False
 
     async def _open_lock_step(self, envelope: Envelope, results: list[RecipientOutcome | None]) -> bool:

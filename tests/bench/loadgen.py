@@ -10,12 +10,15 @@ Run as `python -m tests.bench.loadgen LOAD`, where LOAD is a `Load` as JSON; pri
 import asyncio
 import itertools
 import json
+import selectors
 import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, cast
+
+import uvloop
 
 from tests.bench.figures import quantile
 
@@ -79,8 +82,7 @@ class Connection(asyncio.Protocol):
         self.since = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but name
 
     def send(self, request: bytes, since: float) -> None:
         """Send a request whose latency counts from `since`."""
@@ -136,31 +138,32 @@ class Run:
         """Send it all; answers when the last answer is there."""
         loop = asyncio.get_running_loop()
         for _ in range(self._load.connections):
-            _, connection = await loop.create_connection(lambda: Connection(self._answered), "127.0.0.1", self._load.port)
+            _, connection = await loop.create_connection(
+                lambda: Connection(self._answered), "127.0.0.1", self._load.port
+            )
             self._idle.append(connection)
         began = time.monotonic()
         if self._load.rate is None:
             for connection in list(self._idle):
                 self._send_next(connection, time.monotonic())
         else:
-            self._pace(loop, loop.time(), began, 0)
+            self._pace(loop, began, 0)
         await self._finished.wait()
         ended = time.monotonic()
         self._over = True
         return self._answers(began, ended)
 
-    def _pace(self, loop: asyncio.AbstractEventLoop, epoch: float, began: float, sent: int) -> None:
+    def _pace(self, loop: asyncio.AbstractEventLoop, began: float, sent: int) -> None:
         """Send everything that is due by now, and come back when the next is."""
         rate = self._load.rate or 1.0
-        while sent < self._load.requests and epoch + sent / rate <= loop.time():
-            due = began + sent / rate
+        while sent < self._load.requests and (due := began + sent / rate) <= time.monotonic():
             if self._idle:
                 self._send_next(self._idle.popleft(), due)
             else:
                 self._late.append(due)
             sent += 1
         if sent < self._load.requests:
-            loop.call_at(epoch + sent / rate, self._pace, loop, epoch, began, sent)
+            loop.call_later(began + sent / rate - time.monotonic(), self._pace, loop, began, sent)
 
     def _send_next(self, connection: Connection, since: float) -> None:
         request = next(self._unsent, None)
@@ -199,12 +202,15 @@ def _accepted_in(answer: bytes) -> int:
     return sum(result["status"] == 202 for result in results)
 
 
+def precise_loop() -> asyncio.AbstractEventLoop:
+    """A loop whose timers are exact to microseconds, as select(2) has them; those of epoll and libuv have milliseconds."""
+    return asyncio.SelectorEventLoop(selectors.SelectSelector())
+
+
 def main() -> None:
     """Read the load from the command line, print the answers."""
-    import uvloop
-
     load = Load(**json.loads(sys.argv[1]))
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop if load.rate is None else precise_loop) as runner:
         answers = runner.run(Run(load).run())
     print(json.dumps(asdict(answers)))
 

@@ -31,12 +31,19 @@ class Child:
         self.output = output
         with output.open("ab") as sink:
             self._popen = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.STDOUT, cwd=ROOT, start_new_session=True
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                cwd=ROOT,
+                start_new_session=True,
             )
         self.pid = self._popen.pid
 
     def wait(self, seconds: float, look: Callable[[], None] = lambda: None) -> float:
         """Wait for its end, looking around meanwhile; answers when it ended, in monotonic seconds."""
+        if not self.running:
+            return time.monotonic()
         deadline = time.monotonic() + seconds
         handle = os.pidfd_open(self.pid)
         try:
@@ -131,6 +138,11 @@ class Generator(Child):
         if answers.accepted != self._load.requests * (self._load.batch or 1):
             raise RuntimeError(f"{answers.accepted} accepted, refused {answers.refused}: {answers.first_refusal}")
         return answers
+
+    def check(self) -> None:
+        """Raise at once what `answers` would raise later."""
+        if not self.running:
+            self.answers()
 
 
 def tool(name: str) -> str:

@@ -180,7 +180,9 @@ def slow_disk(milliseconds: float) -> list[str]:
         "-e", f"inject=fdatasync,fsync:delay_exit={delay}",
     ]  # fmt: skip
     try:
-        tried = subprocess.run([*tracer, "true"], stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE, check=False)
+        tried = subprocess.run(
+            [*tracer, "true"], stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE, check=False
+        )
     except FileNotFoundError:
         raise Skipped("needs strace") from None
     if tried.returncode:

@@ -78,6 +78,7 @@ __all__ = [
 ]
 
 _CHUNK = 64 * 1024
+_EVERYTHING = Features()
 _LONGEST_LINE = 998  # RFC 5321 §4.5.3.1.6: 1000 octets with the CRLF, the transparency dot not counted
 _GROUPABLE = frozenset({"MAIL", "RCPT", "RSET"})  # RFC 2920 §3.1: every other command ends its group
 _NOT_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "RECORD_LAYER_FAILURE"})
@@ -95,7 +96,7 @@ class ScriptedRelay:
         self,
         script: Iterable[Rule] | Mapping[Step, Action] | Mapping[str, Action] = (),
         *,
-        features: Features = Features(),
+        features: Features = _EVERYTHING,
         users: Mapping[str, str] | None = None,
         require_auth: bool = False,
         tls: ssl.SSLContext | None = None,

@@ -85,7 +85,9 @@ def text(number: int | str, body: bytes = b"hello\r\n") -> bytes:
     return b"Message-ID: <%s@example.test>\r\nSubject: hi\r\n\r\n" % str(number).encode() + body
 
 
-def letter(number: int | str, *recipients: str, body: bytes = b"hello\r\n", sender: str = "from@example.test") -> Envelope:
+def letter(
+    number: int | str, *recipients: str, body: bytes = b"hello\r\n", sender: str = "from@example.test"
+) -> Envelope:
     """An envelope around it, to Ann unless it is said otherwise."""
     return Envelope(sender, recipients or (ANN,), text(number, body))
 

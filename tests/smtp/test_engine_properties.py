@@ -9,6 +9,8 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
+from itertools import pairwise
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -41,7 +43,9 @@ slow = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, Heal
 TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\r\n"), max_size=30)
 LINES = st.tuples(st.sampled_from(CODES), st.lists(TEXTS, min_size=1, max_size=4))
 CONVERSATIONS = st.lists(LINES, min_size=1, max_size=5)
-NOISE = st.sampled_from([b"", b"garbage\r\n", b"250\0ok\r\n", b"2", b"999 no\r\n", b"250-a\r\n550 b\r\n", b"\r\n", b"\n"])
+NOISE = st.sampled_from(
+    [b"", b"garbage\r\n", b"250\0ok\r\n", b"2", b"999 no\r\n", b"250-a\r\n550 b\r\n", b"\r\n", b"\n"]
+)
 
 
 def on_the_wire(conversation: Sequence[tuple[int, list[str]]]) -> bytes:
@@ -69,7 +73,7 @@ def heard(pieces: Sequence[bytes]) -> tuple[list[Said], str | None]:
 def split(data: bytes, cuts: Sequence[int]) -> list[bytes]:
     """Cut data at these places."""
     places = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
-    return [data[a:b] for a, b in zip(places, places[1:], strict=False)]
+    return [data[a:b] for a, b in pairwise(places)]
 
 
 @given(CONVERSATIONS, NOISE, st.lists(st.integers(0, 999), max_size=20))
@@ -122,7 +126,9 @@ REPLIES = st.builds(
     st.sampled_from([b""] * 6 + [b"250 spurious\r\n", b"354 spurious\r\n", b"421 bye\r\n", b"junk\r\n"]),
     st.none() | st.none() | ENDS,
 )
-SPLITS = st.builds(lambda code, size: Split.every(size, f"{code}-one\n{code} two"), st.sampled_from(CODES), st.integers(1, 9))
+SPLITS = st.builds(
+    lambda code, size: Split.every(size, f"{code}-one\n{code} two"), st.sampled_from(CODES), st.integers(1, 9)
+)
 ACTIONS: st.SearchStrategy[Action] = st.one_of(REPLIES, REPLIES, SPLITS, ENDS, st.just(Raw(b"\0\xff\r\n")))
 ACCEPTED: st.SearchStrategy[Action] = st.builds(
     AcceptThen, st.one_of(ENDS, st.just(Raw(b"junk\r\n")), st.just(Raw(b"354 what\r\n")), st.just(Raw(b"25", Close())))
@@ -136,6 +142,11 @@ EVERYONE = (ANN, BOB, CYD)
 MESSAGES = st.lists(st.integers(1, 3), min_size=1, max_size=5)
 
 
+def identity(envelope: Envelope | None) -> Envelope | None:
+    """The envelope itself."""
+    return envelope
+
+
 def truthful(relay: ScriptedRelay, envelope: Envelope, number: str, transaction: Transaction) -> None:
     """Hold every outcome against the relay's ledger."""
     for recipient, outcome in zip(envelope.recipients, transaction.outcomes, strict=True):
@@ -145,7 +156,9 @@ def truthful(relay: ScriptedRelay, envelope: Envelope, number: str, transaction:
         assert isinstance(outcome, Unknown) or isinstance(outcome, Relayed) is taken, (number, recipient, outcome)
 
 
-async def converse(relay: ScriptedRelay, counts: list[int], follows: list[bool]) -> list[tuple[str, Envelope, Transaction]]:
+async def converse(
+    relay: ScriptedRelay, counts: list[int], follows: list[bool]
+) -> list[tuple[str, Envelope, Transaction]]:
     """Send messages over one session for as long as it is usable, some of them behind their predecessor's body."""
     letters = [letter(f"m{n}", *EVERYONE[:count]) for n, count in enumerate(counts)]
     came = []
@@ -154,7 +167,7 @@ async def converse(relay: ScriptedRelay, counts: list[int], follows: list[bool])
             if not engine.usable:
                 break
             upcoming = letters[n + 1] if n + 1 < len(letters) and follows[n] else None
-            transaction = await engine.transact(envelope, follow=(lambda it=upcoming: it) if upcoming else nothing)
+            transaction = await engine.transact(envelope, follow=partial(identity, upcoming))
             came.append((f"m{n}", envelope, transaction))
         engine.abort()
     return came
@@ -220,7 +233,7 @@ def test_an_unfit_message_disturbs_nobody(counts: list[int], unfit: int, pipelin
             ]
             for n, envelope in enumerate(letters):
                 behind = letters[n + 1] if n + 1 < len(letters) else None
-                came = await engine.transact(envelope, follow=lambda it=behind: it)  # type: ignore[misc]
+                came = await engine.transact(envelope, follow=partial(identity, behind))
                 assert {type(outcome) for outcome in came.outcomes} == {Rejected if n == unfit else Relayed}
             assert message_ids(relay) == [f"m{n}" for n in range(len(counts)) if n != unfit]
             assert relay.violations == []

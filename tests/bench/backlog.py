@@ -1,0 +1,96 @@
+"""How fast the store gives mail out and takes results when little and when much is queued.
+
+Works on the real store without a daemon around it: fills a new file, then claims and settles batches, at each depth.
+Run as `python -m tests.bench.backlog FILE BATCHES DEPTH…`; prints rows per second by depth as JSON.
+"""
+
+import asyncio
+import json
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import uvloop
+
+from gateway.message.notification import new_id
+from gateway.store.rows import Claim, Flow, LeasedRow, NewRow, Settlement, Stage
+from gateway.store.sqlite import SqliteStore
+from tests.bench.loadgen import TEXT
+
+FLOW = Flow("acme", "")
+BATCH = 200
+FILL = 500
+LAPS = 3
+REST = 0.3  # seconds in which the log of the filling is folded back into the file
+DAY = 86_400_000
+CONTENT = json.dumps({"to": [["ann@example.test", ""]], "subject": "Export finished", "text": TEXT}).encode()
+
+
+async def measure(file: Path, batches: int, depths: list[int]) -> dict[int, float]:
+    """Rows claimed and settled in a second, by rows that were ready when it began; the median of some laps."""
+    async with SqliteStore(file) as store:
+        queue = _Queue(store)
+        return {depth: median([await queue.lap(depth, batches) for _ in range(LAPS)]) for depth in sorted(depths)}
+
+
+@dataclass(slots=True)
+class _Queue:
+    """A store, and how many rows are ready in it."""
+
+    store: SqliteStore
+    ready: int = 0
+
+    async def lap(self, depth: int, batches: int) -> float:
+        """Fill up to a depth, then deliver some batches; rows per second of the latter."""
+        while self.ready < depth:
+            await self.store.accept([_row() for _ in range(FILL)], _now())
+            self.ready += FILL
+        await asyncio.sleep(REST)
+        began = time.perf_counter()
+        for _ in range(batches):
+            self.ready -= await _deliver(self.store)
+        return batches * BATCH / (time.perf_counter() - began)
+
+
+async def _deliver(store: SqliteStore) -> int:
+    now = _now()
+    claimed = await store.claim(Claim(FLOW, BATCH, now, now + 120_000))
+    written = await asyncio.gather(*(store.settle(_result(row, now)) for row in claimed.rows))
+    if len(written) != BATCH or not all(written):
+        raise RuntimeError(f"{sum(written)} of {BATCH} results were written")
+    return len(written)
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _row() -> NewRow:
+    now = _now()
+    id_ = new_id(now)
+    return NewRow(
+        id=id_, flow=FLOW, category="general", key_id="bench", priority=1, due_at=now, expires_at=now + DAY,
+        accepted_at=now, recipients='[["ann@example.test","to"]]', envelope=f'["<{id_}@example.test>","info","retry"]',
+        content=CONTENT, answer="{}",
+    )  # fmt: skip
+
+
+def _result(row: LeasedRow, now: int) -> Settlement:
+    return Settlement(
+        seq=row.seq, lease_token=row.lease_token, stage=Stage.FINAL, status="relayed", due_at=row.due_at,
+        finished_at=now, recipients=row.recipients, events=f'[{now},"relayed","250 2.0.0 Ok"]', erase=True,
+    )  # fmt: skip
+
+
+def main() -> None:
+    """Read the command line, print the rates."""
+    file, batches, *depths = sys.argv[1:]
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        rates = runner.run(measure(Path(file), int(batches), [int(depth) for depth in depths]))
+    print(json.dumps(rates))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+"""The figures as Markdown tables: medians, and from the smallest to the largest where there are several."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from tests.bench.figures import Figures
+from tests.bench.scenarios import SCENARIOS
+from tests.bench.targets import TARGETS, Target
+
+SYSTEMS = (
+    ("limit", "limit: `smtp-source` → `smtp-sink`", "SMTP", "no queue"),
+    ("ours", "**this daemon**, SQLite", "HTTP", "yes, group commit"),
+    ("naive", "naive: aiohttp awaiting aiosmtplib", "HTTP", "no queue"),
+    ("postfix", "Postfix, kept sessions", "SMTP", "yes, each message"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A figure of a scenario, and how it is written."""
+
+    figure: str
+    title: str
+    form: str = "{:.0f}"
+
+
+RESULTS = (
+    Column("accept", "accept/s"),
+    Column("p50", "p50 ms", "{:.1f}"),
+    Column("p99", "p99 ms", "{:.1f}"),
+    Column("p999", "p99.9 ms", "{:.1f}"),
+    Column("e2e", "end to end/s"),
+    Column("cpu", "CPU-s/1000", "{:.2f}"),
+    Column("pss", "PSS MiB"),
+    Column("hwm", "VmHWM MiB"),
+)
+
+OTHERS = (
+    ("drain", Column("rate", "drained/s")),
+    ("drain", Column("batch", "accepted/s in batches of 500")),
+    ("drain", Column("cpu", "CPU-s/1000 of draining", "{:.2f}")),
+    ("compose", Column("us", "µs")),
+    ("start", Column("seconds", "seconds until ready", "{:.2f}")),
+    ("claim", Column("shallow", "rows/s with 10 000 ready")),
+    ("claim", Column("deep", "rows/s with 200 000 ready")),
+    ("queue", Column("batch", "accepted/s in batches of 500")),
+    ("queue", Column("pss", "PSS MiB")),
+    ("queue", Column("hwm", "VmHWM MiB")),
+    ("queue", Column("file", "MiB of database")),
+    ("queue", Column("restart", "seconds from kill -9 to ready", "{:.2f}")),
+    ("queue", Column("pss_after", "PSS MiB after the restart")),
+)
+
+
+def report(figures: Figures, machine: Iterable[str], rounds: int) -> Iterator[str]:
+    """Everything, line by line."""
+    yield from (f"- {line}" for line in machine)
+    yield f"- medians of {rounds} rounds (smallest–largest); load generator, servers and sink share the cores\n"
+    yield "### Against others\n"
+    yield "The same notifications of 1.5 KiB from 32 clients until all are in `smtp-sink`.\n"
+    yield from _systems(figures)
+    yield from _ratios(figures)
+    yield "\n### The daemon alone\n"
+    yield from _scenarios(figures)
+    yield ""
+    yield from _others(figures)
+    yield "\n### Targets\n"
+    yield from table(
+        ("id", "what", "target", "stretch", "measured", "verdict"), (_target(target, figures) for target in TARGETS)
+    )
+    if figures.missing:
+        yield "\nMissing:\n"
+        yield from (f"- {name}: {why}" for name, why in figures.missing.items())
+
+
+def table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    """A Markdown table."""
+    yield _line(titles)
+    yield _line(["---"] * len(titles))
+    yield from map(_line, rows)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def written(figures: Figures, name: str, form: str) -> str:
+    """A median, and what lies around it."""
+    samples = figures.samples(name)
+    middle = figures.median(name)
+    if middle is None:
+        return "–"
+    spread = f" ({form.format(min(samples))}–{form.format(max(samples))})" if len(samples) > 1 else ""
+    return form.format(middle) + spread
+
+
+def _systems(figures: Figures) -> Iterator[str]:
+    rows = (
+        (title, into, durable, *(written(figures, f"{name}.{column.figure}", column.form) for column in RESULTS))
+        for name, title, into, durable in SYSTEMS
+    )
+    yield from table(("system", "input", "durable first", *(column.title for column in RESULTS)), rows)
+
+
+def _ratios(figures: Figures) -> Iterator[str]:
+    for other, title in (("postfix", "Postfix"), ("naive", "the naive service"), ("limit", "the limit")):
+        ratio = written(figures, f"ours.e2e/{other}.e2e", "{:.2f}")
+        yield f"\nEnd to end against {title}, in the same rounds: ×{ratio}"
+
+
+def _scenarios(figures: Figures) -> Iterator[str]:
+    """The scenarios that have the figures of a run."""
+    compared = {name for name, *_ in SYSTEMS}
+    rows = (
+        (scenario.says, *(written(figures, f"{scenario.name}.{column.figure}", column.form) for column in RESULTS))
+        for scenario in SCENARIOS
+        if scenario.name not in compared and figures.samples(f"{scenario.name}.accept")
+    )
+    yield from table(("scenario", *(column.title for column in RESULTS)), rows)
+
+
+def _others(figures: Figures) -> Iterator[str]:
+    says = {scenario.name: scenario.says for scenario in SCENARIOS}
+    rows = (
+        (says[name], column.title, written(figures, f"{name}.{column.figure}", column.form))
+        for name, column in OTHERS
+        if figures.samples(f"{name}.{column.figure}")
+    )
+    yield from table(("scenario", "figure", "measured"), rows)
+
+
+def _target(target: Target, figures: Figures) -> tuple[str, ...]:
+    return (
+        target.id,
+        target.says,
+        "; ".join(bound.written(bound.target) for bound in target.bounds) or "–",
+        "; ".join(bound.written(bound.stretch) for bound in target.bounds) or "–",
+        "; ".join(bound.measured(figures) for bound in target.bounds) or "–",
+        target.verdict(figures),
+    )

@@ -1,0 +1,122 @@
+"""The OpenAPI document, health, and the catcher's pages."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from openapi_spec_validator import validate
+
+from gateway.http.openapi import specification
+from gateway.http.routes import ROUTES
+from gateway.problems import Code
+from tests.http.world import World, running
+
+
+async def test_document_is_valid(world: World) -> None:
+    """What is served is OpenAPI 3.1."""
+    document = (await world.call("GET", "/openapi.json", None)).json
+    assert document["openapi"].startswith("3.1")
+    validate(document)
+
+
+async def test_every_route_is_described(world: World) -> None:
+    """No route is missing from the document, and each says what it answers and who may ask."""
+    paths = (await world.call("GET", "/openapi.json", None)).json["paths"]
+    for route in ROUTES:
+        operation = paths[route.path][route.method.lower()]
+        assert str(route.status) in operation["responses"]
+        assert operation["security"] == ([] if route.public else [{"key": []}])
+        if not route.public:
+            assert {"401", "403", "500"} <= set(operation["responses"])
+        if route.body is not None:
+            assert {"400", "408", "413", "415", "422"} <= set(operation["responses"])
+            assert operation["requestBody"]["content"]["application/json"]["schema"]
+
+
+def test_references_resolve() -> None:
+    """Every reference points at a schema that is there."""
+    document = specification(ROUTES)
+    references = set(re.findall(r"#/components/schemas/([\w-]+)", str(document)))
+    assert references <= set(document["components"]["schemas"])
+
+
+def test_names_are_the_apis() -> None:
+    """Models are described under the names that callers use, not under ours."""
+    schemas = specification(ROUTES)["components"]["schemas"]
+    assert "from" in schemas["NotificationRequest"]["properties"]
+    assert "from" in schemas["NotificationView"]["properties"]
+    assert "sender" not in str(schemas["NotificationRequest"]["properties"].keys())
+    assert schemas["NotificationRequest"]["additionalProperties"] is False
+    assert set(schemas["Problem"]["properties"]["code"]["enum"]) == {code.code for code in Code}
+
+
+async def test_health(world: World) -> None:
+    """Liveness and readiness need no key."""
+    for path in ("/livez", "/readyz"):
+        answered = await world.call("GET", path, None)
+        assert (answered.status, answered.json) == (200, {"status": "ok", "reasons": []})
+
+
+async def test_not_ready(tmp_path: Path) -> None:
+    """While there are reasons, readiness is 503 with them; liveness is not concerned."""
+    async with running(tmp_path, reasons=lambda: ["store_broken"]) as world:
+        answered = await world.call("GET", "/readyz", None)
+        assert (answered.status, answered.json["reasons"]) == (503, ["store_broken"])
+        assert answered.headers["Retry-After"]
+        assert (await world.call("GET", "/livez", None)).status == 200
+
+
+async def test_docs(world: World) -> None:
+    """A page without scripts leads to the document."""
+    answered = await world.call("GET", "/docs", None)
+    assert answered.headers["Content-Type"].startswith("text/html")
+    assert "default-src 'none'" in answered.headers["Content-Security-Policy"]
+    assert "/openapi.json" in answered.text
+
+
+@dataclass(frozen=True)
+class Caught:
+    number: int
+    received_at: int
+    sender: str
+    recipients: tuple[str, ...]
+    data: bytes
+
+
+class Catcher:
+    def messages(self) -> list[Caught]:
+        return [
+            Caught(2, 1_000, "a@b.example", ("c@d.example",), b"Subject: two\r\n\r\n<script>alert(1)</script>"),
+            Caught(1, 0, "<script>", (), b"Subject: one\r\n\r\n"),
+        ]
+
+
+async def test_no_catcher(world: World) -> None:
+    """Without a catcher its pages are not there."""
+    for path in ("/catcher", "/catcher/1"):
+        assert (await world.call("GET", path, None)).code == "not_found"
+
+
+async def test_catcher(tmp_path: Path) -> None:
+    """Caught mail is listed as JSON or as a page, and shown raw; none of it can act in a browser."""
+    async with running(tmp_path, catcher=Catcher()) as world:
+        listed = (await world.call("GET", "/catcher", None)).json["items"]
+        assert [item["number"] for item in listed] == [2, 1]
+        assert listed[0]["recipients"] == ["c@d.example"]
+        page = await world.call("GET", "/catcher", None, headers={"Accept": "text/html,*/*"})
+        assert page.headers["Content-Type"].startswith("text/html")
+        assert "default-src 'none'" in page.headers["Content-Security-Policy"]
+        assert "<script>" not in page.text
+        raw = await world.call("GET", listed[0]["href"], None)
+        assert raw.text.startswith("Subject: two")
+        assert raw.headers["Content-Type"].startswith("text/plain")
+        assert "sandbox" in raw.headers["Content-Security-Policy"]
+        assert raw.headers["X-Content-Type-Options"] == "nosniff"
+        assert (await world.call("GET", "/catcher/3", None)).code == "not_found"
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.name)
+def test_route_names_are_unique(route: object) -> None:
+    """Metrics and operation ids tell routes apart."""
+    assert [other.name for other in ROUTES].count(route.name) == 1  # type: ignore[attr-defined]

@@ -1,0 +1,206 @@
+"""Random lives of an outbox on its store: what was promised holds after every step, whatever the steps are.
+
+Steps are those of callers, workers, relays, people, clocks and power cuts; `world.World` carries them out and checks.
+`GATEWAY_PROOF=1` runs twenty times as many lives, each time others.
+"""
+
+import os
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from gateway.message.notification import OnAmbiguous, Priority
+from gateway.outbox.outbox import Submission
+from gateway.smtp.outcome import Phase, RecipientOutcome, Refused, Rejected
+from gateway.smtp.reply import Reply
+from gateway.store.rows import Flow
+from tests.outbox.building import (
+    CUT,
+    DAY,
+    HOUR,
+    LATER,
+    MINUTE,
+    NO,
+    OK,
+    SECOND,
+    SIGN_IN_FIRST,
+    SILENCE,
+    notification,
+    submission,
+)
+from tests.outbox.world import FLOWS, TAKEN_IN_SILENCE, World
+
+PROOF = bool(os.environ.get("GATEWAY_PROOF"))
+LIVES = 40
+STEPS = 40
+
+GREYLISTED = Refused(Phase.RECIPIENT, Reply(450, "4.7.1", "greylisted"))
+TOO_MANY = Refused(Phase.RECIPIENT, Reply(452, "4.5.3", "too many recipients"))
+TOO_LARGE = Rejected(Reply(552, "5.3.4", "too large"))
+ANSWERS = (OK, OK, LATER, NO, CUT, SILENCE, TAKEN_IN_SILENCE, GREYLISTED, TOO_MANY, TOO_LARGE)
+
+posts = st.fixed_dictionaries(
+    {
+        "flow": st.sampled_from(FLOWS),
+        "recipients": st.integers(1, 3),
+        "on_ambiguous": st.sampled_from(OnAmbiguous),
+        "ttl": st.sampled_from([MINUTE, HOUR, DAY]),
+        "delay": st.sampled_from([0, 0, 0, HOUR]),
+        "priority": st.sampled_from(Priority),
+        "simulated": st.sampled_from([False, False, False, True]),
+        "key": st.sampled_from([None, None, "k1", "k2"]),
+        "body": st.sampled_from("ab"),
+    }
+)
+outcomes = st.lists(st.sampled_from(ANSWERS), min_size=3, max_size=3)
+picks = st.integers(0, 1_000)
+
+
+class OutboxMachine(RuleBasedStateMachine):
+    """The steps."""
+
+    @initialize()
+    def begin(self) -> None:
+        """Start the first daemon."""
+        self.world = World()
+
+    def teardown(self) -> None:
+        """End the last one."""
+        if hasattr(self, "world"):
+            self.world.close()
+
+    def _submission(self, post: dict[str, object]) -> Submission:
+        flow, recipients, delay, key, body = (post[name] for name in ("flow", "recipients", "delay", "key", "body"))
+        assert isinstance(flow, Flow)
+        assert isinstance(recipients, int)
+        assert isinstance(delay, int)
+        now = self.world.clock()
+        rest = {name: post[name] for name in ("on_ambiguous", "ttl", "priority", "simulated")}
+        made = notification(
+            *(f"r{number}@x.test" for number in range(recipients)),
+            accepted_at=now,
+            send_at=now + delay if delay else None,
+            tenant=flow.tenant,
+            profile=flow.profile or None,
+            **rest,  # type: ignore[arg-type]
+        )
+        return submission(made, key if isinstance(key, str) else None, str(body))
+
+    def _pick(self, pick: int) -> str:
+        return list(self.world.posted)[pick % len(self.world.posted)]
+
+    # Callers.
+
+    @rule(post=posts)
+    def post(self, post: dict[str, object]) -> None:
+        """Post one notification, perhaps under a key that was used already."""
+        self.world.run(self.world.accept([self._submission(post)]))
+
+    @rule(batch=st.lists(posts, max_size=6))
+    def post_batch(self, batch: list[dict[str, object]]) -> None:
+        """Post several in one commit."""
+        self.world.run(self.world.accept([self._submission(post) for post in batch]))
+
+    # Workers and relays.
+
+    @rule(flow=st.sampled_from(FLOWS), limit=st.integers(1, 5))
+    def claim(self, flow: Flow, limit: int) -> None:
+        """Take mail of a flow."""
+        self.world.run(self.world.claim(flow, limit))
+
+    @precondition(lambda self: self.world.wake)
+    @rule(limit=st.integers(1, 5))
+    def claim_what_is_due_next(self, limit: int) -> None:
+        """Wait for the earliest announced mail, and take it."""
+        flow, due_at = min(self.world.wake.items(), key=lambda item: item[1])
+        self.world.clock.now = max(self.world.clock.now, due_at)
+        self.world.run(self.world.claim(flow, limit))
+
+    @precondition(lambda self: self.world.hands)
+    @rule(pick=picks, limit=st.integers(1, 3), answers=outcomes)
+    def deliver(self, pick: int, limit: int, answers: list[RecipientOutcome]) -> None:
+        """Send one, and settle what the relay says."""
+        delivery = self.world.hands.pop(pick % len(self.world.hands))
+        self.world.run(self.world.deliver(delivery, limit, answers))
+
+    @precondition(lambda self: self.world.hands)
+    @rule(pick=picks)
+    def be_told_to_sign_in(self, pick: int) -> None:
+        """Meet a relay that refuses the profile, not the message."""
+        delivery = self.world.hands.pop(pick % len(self.world.hands))
+        self.world.run(self.world.deliver(delivery, 3, [SIGN_IN_FIRST] * 3))
+
+    @precondition(lambda self: self.world.hands)
+    @rule(pick=picks)
+    def release(self, pick: int) -> None:
+        """Give one back."""
+        self.world.run(self.world.give_back(self.world.hands.pop(pick % len(self.world.hands))))
+
+    @precondition(lambda self: self.world.ghosts)
+    @rule(pick=picks)
+    def come_too_late(self, pick: int) -> None:
+        """Settle what a dead daemon had claimed."""
+        self.world.run(self.world.too_late(self.world.ghosts.pop(pick % len(self.world.ghosts))))
+
+    # Power cuts.
+
+    @rule()
+    def crash(self) -> None:
+        """Die between two steps."""
+        self.world.run(self.world.crash())
+
+    @precondition(lambda self: self.world.hands)
+    @rule(pick=picks)
+    def crash_in_the_window(self, pick: int) -> None:
+        """Die after the relay took the mail and before the result was committed."""
+        delivery = self.world.hands[pick % len(self.world.hands)]
+        self.world.run(self.world.attempt(delivery, 3, [TAKEN_IN_SILENCE] * 3))
+        self.world.run(self.world.crash())
+
+    # Time and upkeep.
+
+    @rule(step=st.sampled_from([SECOND, 30 * SECOND, MINUTE, 2 * MINUTE, 10 * MINUTE, HOUR, DAY, 8 * DAY]))
+    def wait(self, step: int) -> None:
+        """Let time pass."""
+        self.world.clock.now += step
+
+    @rule()
+    def renew(self) -> None:
+        """Prolong the leases."""
+        self.world.run(self.world.renew())
+
+    @rule()
+    def sweep(self) -> None:
+        """Look after what nobody holds."""
+        self.world.run(self.world.sweep())
+
+    # People.
+
+    @precondition(lambda self: self.world.posted)
+    @rule(pick=picks)
+    def cancel(self, pick: int) -> None:
+        """Cancel one."""
+        self.world.run(self.world.cancel(self._pick(pick)))
+
+    @precondition(lambda self: self.world.posted)
+    @rule(pick=picks)
+    def retry(self, pick: int) -> None:
+        """Retry one."""
+        self.world.run(self.world.retry(self._pick(pick)))
+
+    @invariant()
+    def holds(self) -> None:
+        """Everything that must be true is true."""
+        self.world.run(self.world.check())
+
+
+TestOutboxMachine = OutboxMachine.TestCase
+TestOutboxMachine.settings = settings(
+    max_examples=LIVES * (20 if PROOF else 1),
+    stateful_step_count=STEPS,
+    derandomize=not PROOF,
+    database=None,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
