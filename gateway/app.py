@@ -16,17 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
-import apsw
-
 from gateway import __version__
 from gateway.catcher import Catcher
 from gateway.credentials.master_key import load_seal
 from gateway.credentials.sealed import SealError
 from gateway.directory.directory import Directory
 from gateway.directory.rules import Policy
+from gateway.http.call import Services
 from gateway.http.metrics import MetricsServer
 from gateway.http.server import HttpServer
-from gateway.http.call import Services
 from gateway.observe import facts, service_manager
 from gateway.outbox.outbox import Outbox, Retention
 from gateway.outbox.verdict import Schedule
@@ -36,7 +34,7 @@ from gateway.smtp.dial import Dialer
 from gateway.smtp.egress import EgressPolicy
 from gateway.smtp.session import Opener
 from gateway.store.protocol import StoreBroken, StoreBusy
-from gateway.store.sqlite import SqliteStore
+from gateway.store.sqlite import SQLITE_VERSION, SqliteStore
 
 EXIT_OK: Final = 0
 EXIT_FAILED: Final = 1
@@ -199,7 +197,7 @@ async def serve(
         async with daemon(settings, environ) as running:
             stop = _signals(running, config, environ)
             _tell_listeners(running)
-            facts.started(__version__, apsw.sqlite_lib_version())
+            facts.started(__version__, SQLITE_VERSION)
             service_manager.notify(READY="1")
             when_ready(running)
             broken = await _until(stop, running.store.failed)
@@ -270,6 +268,5 @@ async def _reload(running: Running, config: Path | None, environ: Mapping[str, s
 def _tell_listeners(running: Running) -> None:
     for address in running.settings.http.listen:
         facts.listening("http", str(address))
-    if running.metrics is not None:
-        for address in running.metrics.addresses:
-            facts.listening("metrics", address)
+    for address in running.settings.metrics.listen:
+        facts.listening("metrics", str(address))

@@ -83,7 +83,7 @@ def serve(config: Path) -> None:
 @click.option("--probe", is_flag=True, help="also resolve every secret and open every relay")
 @click.option("--json", "as_json", is_flag=True, help="print the faults as JSON")
 @click.pass_obj
-def check(config: Path, /, probe: bool, as_json: bool) -> None:  # noqa: FBT001 - click's way
+def check(config: Path, /, probe: bool, as_json: bool) -> None:
     """Validate the settings and provisioning files; tells all faults at once."""
     from gateway.cli.check import check as run_check
 
@@ -118,7 +118,7 @@ def _daemon(config: Path, /, url: str | None, key_file: Path | None) -> calls.Da
 @click.option("--idempotency-key")
 @remote
 @click.pass_obj
-def send(config: Path, /, as_json: bool, url: str | None, key_file: Path | None, **given: Any) -> None:  # noqa: FBT001
+def send(config: Path, /, as_json: bool, url: str | None, key_file: Path | None, **given: Any) -> None:
     """Post one notification."""
     key = given.pop("idempotency_key")
     text = sys.stdin.read() if given["text"] == "-" else given["text"]
@@ -135,7 +135,7 @@ def send(config: Path, /, as_json: bool, url: str | None, key_file: Path | None,
 @click.option("--severity", default="info")
 @remote
 @click.pass_obj
-def resolve(config: Path, /, tenant: str, as_json: bool, url: str | None, key_file: Path | None, **query: Any) -> None:  # noqa: FBT001
+def resolve(config: Path, /, tenant: str, as_json: bool, url: str | None, key_file: Path | None, **query: Any) -> None:
     """Explain which profile and copies a tenant's notification would get, and why."""
     path = f"/v1/tenants/{tenant}/resolution"
     answer = _daemon(config, url, key_file).call("GET", path, query={k: v for k, v in query.items() if v})
@@ -155,7 +155,7 @@ def notifications() -> None:
 @click.option("--cursor")
 @remote
 @click.pass_obj
-def list_notifications(config: Path, /, as_json: bool, url: str | None, key_file: Path | None, **query: Any) -> None:  # noqa: FBT001
+def list_notifications(config: Path, /, as_json: bool, url: str | None, key_file: Path | None, **query: Any) -> None:
     """List notifications, newest first."""
     answer = _daemon(config, url, key_file).call(
         "GET", "/v1/notifications", query={name: value for name, value in query.items() if value}
@@ -168,7 +168,7 @@ def _on_notification(name: str, method: str, suffix: str, summary: str) -> None:
     @click.argument("notification_id")
     @remote
     @click.pass_obj
-    def command(config: Path, /, notification_id: str, as_json: bool, url: str | None, key_file: Path | None) -> None:  # noqa: FBT001
+    def command(config: Path, /, notification_id: str, as_json: bool, url: str | None, key_file: Path | None) -> None:
         answer = _daemon(config, url, key_file).call(method, f"/v1/notifications/{notification_id}{suffix}")
         calls.show_notification(answer, as_json)
 
@@ -194,7 +194,7 @@ def keys() -> None:
 @click.pass_obj
 def create_key(
     config: Path, /, tenant: str, as_json: bool, url: str | None, key_file: Path | None, **given: Any
-) -> None:  # noqa: FBT001
+) -> None:
     """Make a key; it is shown this once."""
     body = {name: list(value) if isinstance(value, tuple) else value for name, value in given.items() if value}
     answer = _daemon(config, url, key_file).call("POST", f"/v1/tenants/{tenant}/keys", body)
@@ -205,7 +205,7 @@ def create_key(
 @click.option("--tenant", required=True)
 @remote
 @click.pass_obj
-def list_keys(config: Path, /, tenant: str, as_json: bool, url: str | None, key_file: Path | None) -> None:  # noqa: FBT001
+def list_keys(config: Path, /, tenant: str, as_json: bool, url: str | None, key_file: Path | None) -> None:
     """List a tenant's keys."""
     answer = _daemon(config, url, key_file).call("GET", f"/v1/tenants/{tenant}/keys")
     calls.show_items(answer, as_json, "{id} {name} {scopes}")
@@ -218,7 +218,7 @@ def list_keys(config: Path, /, tenant: str, as_json: bool, url: str | None, key_
 @click.pass_obj
 def revoke_key(
     config: Path, /, key_id: str, tenant: str, as_json: bool, url: str | None, key_file: Path | None
-) -> None:  # noqa: FBT001
+) -> None:
     """Revoke a key for good."""
     answer = _daemon(config, url, key_file).call("DELETE", f"/v1/tenants/{tenant}/keys/{key_id}")
     calls.show(answer, as_json, "revoked")

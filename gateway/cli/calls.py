@@ -74,7 +74,7 @@ class Daemon:
             return Answer(response.status, json.loads(raw) if raw else None, raw)
 
 
-def show(answer: Answer, as_json: bool, form: str) -> None:  # noqa: FBT001 - click's flag
+def show(answer: Answer, as_json: bool, form: str) -> None:
     """Print an answer by a form of its members, or as it is; a problem goes to standard error and exits with 1."""
     if as_json:
         click.echo(answer.raw)
@@ -93,7 +93,7 @@ def _complain(answer: Answer) -> None:
         click.echo(f"  {fault['pointer'] or '/'}: {fault['detail']} ({fault['code']})", err=True)
 
 
-def show_items(answer: Answer, as_json: bool, form: str) -> None:  # noqa: FBT001
+def show_items(answer: Answer, as_json: bool, form: str) -> None:
     """Print a list, one line an item."""
     if as_json or answer.status >= 400:
         show(answer, as_json, "")
@@ -104,7 +104,7 @@ def show_items(answer: Answer, as_json: bool, form: str) -> None:  # noqa: FBT00
         click.echo(f"more: --cursor {answer.body['next_cursor']}", err=True)
 
 
-def show_notification(answer: Answer, as_json: bool) -> None:  # noqa: FBT001
+def show_notification(answer: Answer, as_json: bool) -> None:
     """Print one notification with its recipients and history."""
     if as_json or answer.status >= 400:
         show(answer, as_json, "")
@@ -119,7 +119,7 @@ def show_notification(answer: Answer, as_json: bool) -> None:  # noqa: FBT001
         click.echo(f"  {event['at']} {event['event']} {event['detail'] or ''}".rstrip())
 
 
-def show_resolution(answer: Answer, as_json: bool) -> None:  # noqa: FBT001
+def show_resolution(answer: Answer, as_json: bool) -> None:
     """Print how a tenant's mail leaves."""
     if as_json or answer.status >= 400:
         show(answer, as_json, "")

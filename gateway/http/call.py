@@ -15,7 +15,7 @@ from aiohttp import web
 from gateway.directory.directory import Directory
 from gateway.directory.snapshot import Snapshot
 from gateway.http.admission import Admission
-from gateway.http.faults import S, parse, parse_query
+from gateway.http.faults import NoQuery, S, parse, parse_query
 from gateway.outbox.outbox import Outbox
 from gateway.problems import Code, Problem
 from gateway.settings import Settings
@@ -117,7 +117,12 @@ class Call:
 
     def query(self, shape: type[S]) -> S:
         """Give the query as a value. Raises a problem with all its faults."""
-        return parse_query(shape, tuple(self.request.query.items()))
+        return parse_query(shape, tuple(self.request.query.items()) if self.request.query_string else ())
+
+    def no_query(self) -> None:
+        """Refuse a query where there is nothing to ask."""
+        if self.request.query_string:
+            parse_query(NoQuery, tuple(self.request.query.items()))
 
     def within_reach(self, tenant: str) -> None:
         """Raise `not_found` for a tenant that is not there, and likewise for one outside the caller's reach."""

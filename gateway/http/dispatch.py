@@ -76,15 +76,14 @@ class Dispatcher:
                 call.within_reach(call.params["tenant"])
             if route.locate is not None:
                 await route.locate(call)
-            if call.caller.scopes.isdisjoint(route.admitted):
-                raise Problem(Code.FORBIDDEN)
+            _check_scope(route, call.caller)
         if route.body is not None:
             call.body = await read_body(call.request, self._services.settings.http)
             failpoint("http.body_read")
-            self._look_again(call)
+            self._look_again(route, call)
         return await route.handler(call)
 
-    def _look_again(self, call: Call) -> None:
+    def _look_again(self, route: Route, call: Call) -> None:
         """A body may take its time, in which a key can be revoked and a directory changed."""
         snapshot = self._services.directory.snapshot
         if snapshot is not call.snapshot:
@@ -92,6 +91,7 @@ class Dispatcher:
             call.caller = self._authenticator.caller(call.request, snapshot)
             if "tenant" in call.params:
                 call.within_reach(call.params["tenant"])
+            _check_scope(route, call.caller)
 
     def _problem(self, error: Exception, request_id: str) -> Problem:
         """Say what a failure means for the caller; what it was is for the operator."""
@@ -101,6 +101,11 @@ class Dispatcher:
         if isinstance(error, StoreError):
             return Problem(Code.UNAVAILABLE)
         return Problem(Code.INTERNAL)
+
+
+def _check_scope(route: Route, caller: Caller) -> None:
+    if caller.scopes.isdisjoint(route.admitted):
+        raise Problem(Code.FORBIDDEN)
 
 
 def _method_not_allowed(resource: Resource) -> Problem:

@@ -47,6 +47,10 @@ class Shape(BaseModel):
         return ()
 
 
+class NoQuery(Shape):
+    """No parameters."""
+
+
 S = TypeVar("S", bound=Shape)
 S_co = TypeVar("S_co", bound=Shape, covariant=True)
 

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from gateway.directory.snapshot import Key, Resolution
 from gateway.http.call import Answer, Call, json_answer
-from gateway.http.schema import KeyRequest, Mode, NoQuery, PageQuery, ResolutionQuery, Scope
+from gateway.http.schema import KeyRequest, Mode, PageQuery, ResolutionQuery, Scope
 from gateway.http.values import ShownTime, show_time
 from gateway.http.views import View
 from gateway.problems import Code, Fault, Problem, refusal
@@ -96,7 +96,7 @@ def _document(call: Call, key: Key) -> dict[str, object]:
 
 async def create(call: Call) -> Answer:
     """Make a key; its text is in this answer and nowhere else."""
-    call.query(NoQuery)
+    call.no_query()
     wanted = call.parsed(KeyRequest)
     if wanted.expires_at is not None and wanted.expires_at <= call.now:
         raise refusal([Fault("/expires_at", "bad_value", "The key would be expired at once.")])
@@ -138,7 +138,7 @@ async def locate(call: Call) -> None:
 
 async def revoke(call: Call) -> Answer:
     """Revoke a key for good."""
-    call.query(NoQuery)
+    call.no_query()
     await call.services.directory.revoke_key(call.params["tenant"], call.params["id"])
     return Answer(204, b"", {"Cache-Control": "no-store"})
 

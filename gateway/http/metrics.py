@@ -26,7 +26,6 @@ class MetricsServer:
             ]
         )
         self._runner = web.AppRunner(application, access_log=None)
-        self.addresses: list[str] = []
 
     async def start(self, listen: Sequence[ListenAddress]) -> None:
         """Listen on every address."""
@@ -42,7 +41,6 @@ class MetricsServer:
                     message = "metrics are not served on a passed socket"
                     raise ValueError(message)
             await site.start()
-        self.addresses = [str(address) for address in self._runner.addresses]
 
     @property
     def port(self) -> int:

@@ -17,7 +17,6 @@ from gateway.http.schema import (
     BatchEnvelope,
     BatchItem,
     ListQuery,
-    NoQuery,
     NotificationRequest,
     ViewQuery,
 )
@@ -34,7 +33,7 @@ SCAN_PAGES: Final = 10  # … and how often, before a page is answered as full a
 
 async def post(call: Call) -> Answer:
     """Accept one notification."""
-    call.query(NoQuery)
+    call.no_query()
     chosen = candidate(call, read(NotificationRequest, call.body), _promise(call))
     result = await _commit_one(call, chosen)
     match result:
@@ -84,7 +83,7 @@ class _Refused:
 
 async def batch(call: Call) -> Answer:
     """Accept many notifications in one commit; each item has its own result."""
-    call.query(NoQuery)
+    call.no_query()
     if "Idempotency-Key" in call.request.headers:
         detail = "In a batch each item carries its own idempotency_key."
         raise Problem(Code.INVALID, detail, errors=[Fault("", "bad_idempotency_key", detail)])
@@ -215,7 +214,7 @@ async def _reread(call: Call, *, content: bool = False) -> StoredRow:
 
 async def cancel(call: Call) -> Answer:
     """Cancel what is not final. Mail on the wire cannot be called back; what is left of it is not tried again."""
-    call.query(NoQuery)
+    call.no_query()
     row = _changeable(call)
     match await call.services.outbox.cancel(row.id):
         case None:
@@ -228,7 +227,7 @@ async def cancel(call: Call) -> Answer:
 
 async def retry(call: Call) -> Answer:
     """Make deferred, failed, expired and uncertain recipients due now."""
-    call.query(NoQuery)
+    call.no_query()
     row = _changeable(call)
     reason = await call.services.outbox.retry(row.id, call.services.settings.relay.default_ttl_seconds * 1000)
     row = await _reread(call)

@@ -220,10 +220,6 @@ class PageQuery(Shape):
     cursor: Annotated[str, StringConstraints(max_length=64)] | None = None
 
 
-class NoQuery(Shape):
-    """No parameters."""
-
-
 class KeyRequest(Shape):
     """A key to make. `test` keys accept and record, and never send; they hold only `send` and `read`."""
 

@@ -9,6 +9,7 @@ import binascii
 import hashlib
 import re
 from datetime import UTC, datetime
+from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Final, NoReturn
 
@@ -92,7 +93,13 @@ def show_time(at: int | None) -> str | None:
 
 def time_text(at: int) -> str:
     """Write milliseconds since the epoch as an RFC 3339 time in UTC."""
-    return datetime.fromtimestamp(at / 1000, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+    seconds, milliseconds = divmod(at, 1000)
+    return f"{_second_text(seconds)}.{milliseconds:03}Z"
+
+
+@lru_cache(maxsize=256)  # acceptances share their second with many others, and so do the ends of their lives
+def _second_text(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat()[:-6]
 
 
 def _header_name(name: str) -> str:

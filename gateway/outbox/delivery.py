@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from json import dumps, loads
+from typing import Any
 
 from gateway.message.address import Mailbox
 from gateway.message.notification import Content, Notification, OnAmbiguous, decode_content
@@ -43,8 +44,8 @@ def encode_envelope(notification: Notification) -> str:
 
 def decode_envelope(stored: str) -> Envelope:
     """Read what `encode_envelope` wrote."""
-    message_id, severity, on_ambiguous, *rest = loads(stored)
-    send_at, sender, simulated, metadata = (*rest, *(None,) * (4 - len(rest)))
+    fields: list[Any] = loads(stored)
+    message_id, severity, on_ambiguous, send_at, sender, simulated, metadata = fields + [None] * (7 - len(fields))
     return Envelope(
         message_id,
         severity,

@@ -46,6 +46,12 @@ class _Feeding:
     opening: asyncio.Lock = field(default_factory=asyncio.Lock)
     feeder: "asyncio.Task[None] | None" = None
     tls_failures: int = 0
+    closed: bool = False
+
+    def close(self) -> None:
+        """Let the feeder end after what it is at, so that no claim is lost half-way."""
+        self.closed = True
+        self.wake.set()
 
 
 class Dispatcher:
@@ -87,13 +93,12 @@ class Dispatcher:
         """Stop taking mail, give back what has not begun, wait for final replies, then hang up."""
         self._draining = True
         for feeding in self._lanes.values():
-            if feeding.feeder is not None:
-                feeding.feeder.cancel()
+            feeding.close()
         for worker, engine in self._workers.items():
             if engine is None:
                 worker.cancel()
-        for feeding in self._lanes.values():
-            await self._give_back(feeding.lane.empty())
+        if feeders := [feeding.feeder for feeding in self._lanes.values() if feeding.feeder is not None]:
+            await asyncio.wait(feeders)
         if self._workers:
             _, late = await asyncio.wait(self._workers, timeout=seconds)
             for worker in late:
@@ -176,12 +181,8 @@ class Dispatcher:
 
     def _close_lane(self, place: Place, feeding: _Feeding) -> None:
         del self._lanes[place]
-        if feeding.feeder is not None:
-            feeding.feeder.cancel()
+        feeding.close()
         self._pool.drop(place)
-        given_up = feeding.lane.empty()
-        if given_up and self._tasks is not None:
-            self._spawn(self._give_back(given_up))
 
     def holds(self, flow: Flow) -> bool:
         """Does this flow's mail wait for a person: no usable profile, a disabled tenant, a paused profile?"""
@@ -202,7 +203,7 @@ class Dispatcher:
     async def _feed(self, feeding: _Feeding) -> None:
         """Claim mail for a lane whenever it may go and somebody has some."""
         lane = feeding.lane
-        while True:
+        while not feeding.closed:
             feeding.wake.clear()
             wait = lane.wait(self._now())
             if wait == 0.0:
@@ -212,19 +213,21 @@ class Dispatcher:
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait):
                     await feeding.wake.wait()
+        await self._give_back(lane.empty())
 
     async def _claim(self, feeding: _Feeding) -> None:
         lane = feeding.lane
         wishes = lane.wishes(self._outbox.clock())
         if not wishes:
             return
-        try:
-            claims = await asyncio.gather(*(self._outbox.claim(flow, limit) for flow, limit in wishes))
-        except StoreFull:
-            later = self._outbox.clock() + FULL_AGAIN
-            claims = [([], later)] * len(wishes)
-        for (flow, _), (deliveries, next_due_at) in zip(wishes, claims, strict=True):
-            lane.claimed(flow, deliveries, next_due_at)
+        claims = (self._outbox.claim(flow, limit) for flow, limit in wishes)
+        for (flow, _), claim in zip(wishes, await asyncio.gather(*claims, return_exceptions=True), strict=True):
+            if isinstance(claim, StoreFull):
+                lane.note(flow, self._outbox.clock() + FULL_AGAIN)
+            elif isinstance(claim, BaseException):
+                raise claim
+            else:
+                lane.claimed(flow, *claim)
 
     def _until_next(self, lane: Lane) -> float | None:
         """Seconds until there may be something to do; None: until somebody wakes the lane."""
@@ -240,7 +243,7 @@ class Dispatcher:
         if lane.rate.wait(self._now()) > 0:
             return
         wanted = min(lane.connections(self._now()), lane.working + lane.ready)
-        while lane.working < wanted and not self._draining:
+        while lane.working < wanted and not self._draining and not feeding.closed:
             lane.working += 1
             worker = self._spawn(self._work(feeding))
             self._workers[worker] = None

@@ -52,7 +52,7 @@ def refuse_kind(expected: str, found: object) -> NoReturn:
     refuse(f"must be {expected}, but is {kind_of(found)}", f"write {expected}")
 
 
-def kind_of(value: object) -> str:  # noqa: PLR0911 - one line for each kind of value in TOML
+def kind_of(value: object) -> str:
     """Name the TOML kind of a value in an operator's words."""
     match value:
         case bool():

@@ -126,7 +126,7 @@ class _Opening:
         try:
             return await self._steps()
         except (aiosmtplib.SMTPException, OSError, ValueError) as error:
-            return fault_of(error, self.phase, self.relay)
+            return fault_of(error, self.phase)
 
     async def _steps(self) -> Fault | None:
         client, relay = self.client, self.relay
@@ -209,7 +209,7 @@ def _capabilities(client: aiosmtplib.SMTP) -> Capabilities:
     )
 
 
-def fault_of(error: BaseException, phase: Phase, relay: Relay) -> Fault:
+def fault_of(error: BaseException, phase: Phase) -> Fault:
     """Say what an exception of the library or the system means. No relay text of the AUTH phase is quoted."""
     tls = _tls_fault(error)
     if tls is not None:

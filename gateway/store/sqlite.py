@@ -56,6 +56,7 @@ from gateway.store.rows import (
 T = TypeVar("T")
 Value = str | int | float | bytes | None
 
+SQLITE_VERSION: Final = apsw.sqlite_lib_version()
 SCHEMA: Final = 1
 PRIORITIES: Final = (0, 1, 2)
 VALUE_ERRORS: Final = (ValueError, TypeError, OverflowError)  # what binding a value raises

@@ -7,7 +7,7 @@ import time
 
 from tests.bench.figures import Figures, Skipped
 from tests.bench.machine import describe
-from tests.bench.process import ROOT
+from tests.bench.process import ROOT, Bystanders
 from tests.bench.report import report
 from tests.bench.scenarios import SCENARIOS, Bench, Scenario, clear, room
 
@@ -53,7 +53,7 @@ def _measure(scenarios: list[Scenario], rounds: int, bench: Bench) -> Figures:
 
 def _run(scenario: Scenario, round_: int, bench: Bench, figures: Figures) -> None:
     """Run one scenario; what fails is told in the report and stops nothing else."""
-    began = time.monotonic()
+    began, bystanders = time.monotonic(), Bystanders()
     try:
         measured = scenario.run(bench)
     except Skipped as why:
@@ -62,8 +62,9 @@ def _run(scenario: Scenario, round_: int, bench: Bench, figures: Figures) -> Non
     except (OSError, RuntimeError, ValueError) as error:
         figures.missing[scenario.name] = told = f"failed in round {round_ + 1}: {type(error).__name__}: {error}"
     else:
-        figures.add(round_, scenario.name, measured)
+        figures.add(round_, scenario.name, {**measured, "bystanders": bystanders.share()})
         told = ", ".join(f"{name} {value:.4g}" for name, value in measured.items())
+        told += f" (bystanders {bystanders.share():.0%})"
     print(f"[{round_ + 1}] {scenario.name} ({time.monotonic() - began:.1f} s): {told}", file=sys.stderr, flush=True)
 
 

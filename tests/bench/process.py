@@ -177,6 +177,25 @@ class Watch:
         return sum(sum(map(int, _stat(pid)[11:15])) for pid in self._pids()) / TICKS
 
 
+class Bystanders:
+    """What processes that are not ours, nor below ours, take of the machine's CPUs from now on."""
+
+    def __init__(self) -> None:
+        self._since, self._others = time.monotonic(), self._taken()
+
+    def share(self) -> float:
+        """The share of all CPUs since then; small negative values are the clock's ticks."""
+        seconds = time.monotonic() - self._since
+        return (self._taken() - self._others) / seconds / (os.cpu_count() or 1)
+
+    @staticmethod
+    def _taken() -> float:
+        user, nice, system = map(int, Path("/proc/stat").read_text().split()[1:4])
+        times = os.times()
+        own = times.user + times.system + times.children_user + times.children_system
+        return (user + nice + system) / TICKS - own
+
+
 def _stat(pid: int) -> list[str]:
     """The fields of /proc/PID/stat after the name, which may hold anything."""
     try:

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from tests.bench.figures import Figures
 from tests.bench.scenarios import SCENARIOS
 from tests.bench.targets import TARGETS, Target
 
+NOISE = 0.05
 SYSTEMS = (
     ("limit", "limit: `smtp-source` → `smtp-sink`", "SMTP", "no queue"),
     ("ours", "**this daemon**, SQLite", "HTTP", "yes, group commit"),
@@ -55,7 +57,8 @@ OTHERS = (
 def report(figures: Figures, machine: Iterable[str], rounds: int) -> Iterator[str]:
     """Everything, line by line."""
     yield from (f"- {line}" for line in machine)
-    yield f"- medians of {rounds} rounds (smallest–largest); load generator, servers and sink share the cores\n"
+    yield f"- medians of {rounds} rounds (smallest–largest); load generator, servers and sink share the cores"
+    yield _quiet(figures)
     yield "### Against others\n"
     yield "The same notifications of 1.5 KiB from 32 clients until all are in `smtp-sink`.\n"
     yield from _systems(figures)
@@ -71,6 +74,20 @@ def report(figures: Figures, machine: Iterable[str], rounds: int) -> Iterator[st
     if figures.missing:
         yield "\nMissing:\n"
         yield from (f"- {name}: {why}" for name, why in figures.missing.items())
+
+
+def _quiet(figures: Figures) -> str:
+    """How much of the machine belonged to others; Postfix and a tracer count as others too, so theirs are left out."""
+    shares = [
+        share
+        for scenario in SCENARIOS
+        if not scenario.name.startswith(("postfix", "disk"))
+        for share in figures.samples(f"{scenario.name}.bystanders")
+    ]
+    if not shares:
+        return ""
+    words = "" if median(shares) < NOISE else "; **the machine was not quiet, the figures are too low**"
+    return f"- other processes took {median(shares):.0%} of the CPUs meanwhile (at most {max(shares):.0%}){words}\n"
 
 
 def table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:

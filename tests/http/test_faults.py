@@ -8,7 +8,7 @@ from gateway.http.faults import pointer, read
 from gateway.http.schema import NotificationRequest
 from gateway.http.values import parse_time, read_cursor, time_text, write_cursor
 from gateway.problems import BY_CODE, Code, Fault, refusal
-from tests.http.world import World, notification
+from tests.http.world import World, ahead, notification
 
 ATTACHMENT = {"filename": "a.png", "content_type": "image/png", "content": "aGk="}
 
@@ -80,7 +80,7 @@ ACCEPTED = [
     {"metadata": {"k" * 256: "v" * 256}},
     {"ttl_seconds": 60},
     {"ttl_seconds": 432_000},
-    {"send_at": "2026-12-31T23:59:59.999+14:00"},
+    {"send_at": ahead(days=365).isoformat()},
     {"tenant": None, "profile": None},
 ]
 

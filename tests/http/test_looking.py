@@ -8,7 +8,7 @@ from gateway.http.views import NotificationList, NotificationView
 from gateway.outbox.states import State
 from gateway.smtp.outcome import Unknown
 from gateway.store.rows import Flow
-from tests.http.world import DAY, World, deferred, failed, profile, relayed
+from tests.http.world import DAY, World, ahead, deferred, failed, profile, relayed
 
 pytestmark = pytest.mark.asyncio
 
@@ -236,7 +236,7 @@ async def test_filters(world: World) -> None:
 
 async def test_pages_of_one_status(world: World) -> None:
     """Pages by status have as many items as others."""
-    ids = [await world.posted(send_at="2027-01-01T00:00:00Z" if index % 2 else None) for index in range(6)]
+    ids = [await world.posted(send_at=ahead(days=1).isoformat() if index % 2 else None) for index in range(6)]
     first = (await world.call("GET", "/v1/notifications?status=scheduled&limit=2")).json
     second = (await world.call("GET", f"/v1/notifications?status=scheduled&limit=2&cursor={first['next_cursor']}")).json
     assert [item["id"] for page in (first, second) for item in page["items"]] == sorted(ids[1::2], reverse=True)

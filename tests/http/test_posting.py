@@ -1,7 +1,7 @@
 """Posting notifications: what is accepted, who gets it, and what the answer promises."""
 
 import asyncio
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -11,7 +11,7 @@ from gateway.message.notification import Role
 from gateway.outbox.delivery import decode_envelope
 from gateway.outbox.states import decode
 from gateway.store.rows import StoredRow
-from tests.http.world import DAY, World, notification, profile
+from tests.http.world import DAY, World, ahead, notification, profile
 
 pytestmark = pytest.mark.asyncio
 
@@ -52,9 +52,11 @@ async def test_times_are_utc_with_milliseconds(world: World) -> None:
 
 async def test_scheduled(world: World) -> None:
     """A later send_at makes the notification scheduled, and its life begins then."""
-    answered = (await world.post(send_at="2027-01-31T12:00:00+01:00", ttl_seconds=60)).json
+    at = ahead(days=30)
+    elsewhere = at.astimezone(timezone(timedelta(hours=5, minutes=30)))
+    answered = (await world.post(send_at=elsewhere.isoformat(), ttl_seconds=60)).json
     assert answered["status"] == "scheduled"
-    assert answered["expires_at"] == "2027-01-31T11:01:00.000Z"
+    assert datetime.fromisoformat(answered["expires_at"]) == at + timedelta(seconds=60)
     assert (await world.call("GET", answered["href"])).json["status"] == "scheduled"
 
 

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +199,11 @@ def notification(**fields: Any) -> Json:
     if "sender" in body:
         body["from"] = body.pop("sender")
     return {name: value for name, value in body.items() if value is not None}
+
+
+def ahead(**span: int) -> datetime:
+    """A moment from now, to the second."""
+    return datetime.now(UTC).replace(microsecond=0) + timedelta(**span)
 
 
 def relayed() -> Relayed:

@@ -6,6 +6,7 @@ there are. `check` holds after every step.
 
 import asyncio
 import json
+import os
 import shutil
 from collections import Counter
 from collections.abc import Coroutine, Sequence
@@ -56,7 +57,8 @@ class World:
     def __init__(self) -> None:
         """Start the first daemon on an empty file."""
         self.runner = asyncio.Runner()
-        self.folder = Path(mkdtemp(prefix="outbox-"))
+        memory = Path("/dev/shm")  # a power cut is a copy of the files, so they need not survive a real one
+        self.folder = Path(mkdtemp(prefix="outbox-", dir=memory if os.access(memory, os.W_OK) else None))
         self.clock = Clock(NOW)
         self.lives = 0
         self.posted: dict[str, Posted] = {}
@@ -156,6 +158,7 @@ class World:
         assert await self._current(delivery), "a body was begun under a lost lease"
         posted = self.posted[delivery.row.id]
         assert not posted.cancelled, "cancelled mail was sent"
+        assert now < (await self.row(delivery.row.id)).expires_at, "mail was sent after its time"
         for index, outcome in zip(indexes, outcomes, strict=False):
             address = delivery.recipients[index].address
             assert address not in posted.told, "a copy that the relay had taken was sent again"
@@ -238,6 +241,7 @@ class World:
         if await self.outbox.retry(notification_id, HOUR) is None:
             assert before is not None
             assert before.stage is not Stage.LEASED
+            assert before.stage is Stage.FINAL or not posted.cancelled, "cancelled mail was revived"
             posted.cancelled = False
             posted.excuses.update(one.address for one in decode(before.recipients) if one.state is not State.RELAYED)
             assert (await self.row(notification_id)).expires_at > self.clock()
@@ -314,6 +318,9 @@ class World:
         for address, one in before.items():
             if one.state in (State.RELAYED, State.CANCELLED):
                 assert now[address] == one
+            assert now[address].unanswered <= (1 if posted.strict else 3), "silence was taken for consent"
+            if posted.cancelled and now[address].state is State.EXPIRED:
+                assert one.state is State.EXPIRED, "cancelled mail expired"
             assert posted.copies[address] <= 1 + posted.excuses[address], "a copy too many"
 
     async def _content(self, posted: Posted, row: StoredRow) -> None:

@@ -372,7 +372,7 @@ KINDS = sorted(
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_every_exception_of_the_library_is_a_fault(kind: type[BaseException], phase: Phase) -> None:
     """By its kind: an answer by its code, a broken link, a time-out; what has no place is `protocol`."""
-    told = fault_of(_instance(kind), phase, relay_at(25))
+    told = fault_of(_instance(kind), phase)
 
     answers = {
         Phase.GREETING: Trouble.GREETING_REFUSED,
