@@ -57,6 +57,10 @@ class Promise:
     octets: bytes
     fault: Fault | None = None
 
+    def sha256(self, *, simulated: bool) -> bytes:
+        """Tell requests apart; what a test key sent never stands for what a live key sends."""
+        return hashlib.sha256(b"test\0" + self.octets if simulated else self.octets).digest()
+
 
 @dataclass(frozen=True, slots=True)
 class _Addressees:
@@ -99,6 +103,8 @@ def _directory_faults(
     call: Call, request: NotificationRequest, resolution: Resolution, broken: frozenset[str]
 ) -> Iterator[Fault]:
     profile = resolution.profile
+    if request.template is not None:
+        yield Fault("/template", "unknown_template", "The tenant has no such template.")
     if (
         not (request.to or request.cc or request.bcc)
         and broken.isdisjoint(("to", "cc", "bcc"))
@@ -202,10 +208,9 @@ def _submission(call: Call, notification: Notification, resolution: Resolution, 
     )
     if promise is None:
         return Submission(notification, answer)
-    # What a test key sent must never stand for what a live key sends.
-    octets = b"test\0" + promise.octets if notification.simulated else promise.octets
     forget_at = max(notification.accepted_at + KEEP_KEYS, notification.expires_at + DAY)
-    return Submission(notification, answer, Idempotency(promise.key, hashlib.sha256(octets).digest(), forget_at))
+    sha256 = promise.sha256(simulated=notification.simulated)
+    return Submission(notification, answer, Idempotency(promise.key, sha256, forget_at))
 
 
 def visible_profile(resolution: Resolution, root: str) -> str | None:
@@ -214,10 +219,10 @@ def visible_profile(resolution: Resolution, root: str) -> str | None:
     return profile.name if profile is not None and resolution.visible(root) else None
 
 
-def replayed(answer: str, resolution: Resolution, root: str) -> dict[str, object]:
+def replayed(answer: str, resolution: Resolution | None, root: str) -> dict[str, object]:
     """Give the first answer again, without a profile's name that its caller might know and this one may not."""
     document: dict[str, object] = json.loads(answer)
-    if not resolution.visible(root):
+    if resolution is None or not resolution.visible(root):
         document["profile"] = None
     return document
 

@@ -10,6 +10,7 @@ cancelling and retrying what another key posted takes `admin`. What a caller may
 from dataclasses import dataclass, replace
 from typing import Final, assert_never
 
+from gateway.directory.snapshot import Resolution
 from gateway.http.acceptance import Candidate, Promise, candidate, canonical, replayed
 from gateway.http.call import JSON_HEADERS, Answer, Call, json_answer
 from gateway.http.faults import read
@@ -34,19 +35,40 @@ SCAN_PAGES: Final = 10  # … and how often, before a page is answered as full a
 async def post(call: Call) -> Answer:
     """Accept one notification."""
     call.no_query()
-    chosen = candidate(call, read(NotificationRequest, call.body), _promise(call))
-    result = await _commit_one(call, chosen)
+    reading = read(NotificationRequest, call.body)
+    promise = _promise(call)
+    try:
+        chosen = candidate(call, reading, promise)
+        result = await _commit_one(call, chosen)
+    except Problem as problem:
+        return await _remembered(call, reading.value, promise, problem)
+    if isinstance(result, Inserted):
+        return Answer(202, chosen.submission.answer.encode(), {**JSON_HEADERS, "Location": chosen.href})
+    return _again(call, result, chosen.resolution)
+
+
+def _again(call: Call, result: Replayed | Mismatched, resolution: Resolution | None) -> Answer:
     match result:
-        case Inserted():
-            body = chosen.submission.answer.encode()
-            return Answer(202, body, {**JSON_HEADERS, "Location": chosen.href})
         case Replayed(answer):
-            document = replayed(answer, chosen.resolution, call.caller.tenant)
+            document = replayed(answer, resolution, call.caller.tenant)
             return json_answer(document, 202, Location=str(document["href"]), Idempotency_Replayed="true")
         case Mismatched():
             raise Problem(Code.IDEMPOTENCY_MISMATCH)
         case _:
             assert_never(result)
+
+
+async def _remembered(
+    call: Call, request: NotificationRequest | None, promise: Promise | None, problem: Problem
+) -> Answer:
+    """Give the first answer also when the request would not be accepted any more, or not at the moment (409, 429)."""
+    if promise is None or request is None or problem.code.status not in (409, 429):
+        raise problem
+    sha256 = promise.sha256(simulated=call.caller.simulated)
+    result = await call.services.outbox.recall(request.tenant or call.caller.tenant, promise.key, sha256)
+    if result is None or isinstance(result, Inserted):
+        raise problem
+    return _again(call, result, None)
 
 
 def _promise(call: Call) -> Promise | None:

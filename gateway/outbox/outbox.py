@@ -32,7 +32,9 @@ from gateway.store.rows import (
     Idempotency,
     Inserted,
     LeasedRow,
+    Mismatched,
     NewRow,
+    Replayed,
     Settlement,
     Stage,
     StoredRow,
@@ -130,6 +132,13 @@ class Outbox:
                 self.queued[row.flow.tenant] += 1
                 self.on_ready(row.flow, row.due_at)
         return results
+
+    async def recall(self, tenant: str, key: str, sha256: bytes) -> Acceptance | None:
+        """Find what was answered under an idempotency key, for a request that would not be accepted any more."""
+        known = await self._store.recall(tenant, key, self.clock())
+        if known is None:
+            return None
+        return Replayed(known[1]) if known[0] == sha256 else Mismatched()
 
     # Claim.
 

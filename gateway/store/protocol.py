@@ -50,6 +50,9 @@ class Store(Protocol):
     async def accept(self, rows: Sequence[NewRow], now: int) -> list[Acceptance]:
         """Insert the rows under their idempotency keys, all in one commit."""
 
+    async def recall(self, tenant: str, key: str, now: int) -> tuple[bytes, str] | None:
+        """Read what an idempotency key stands for: the request's SHA-256 and the answer it got."""
+
     async def claim(self, claim: Claim) -> Claimed:
         """Take due rows of one flow under a new lease, most urgent first."""
 

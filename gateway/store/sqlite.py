@@ -300,6 +300,7 @@ class SqliteStore:
         return self._broken
 
     def _transact(self, batch: list[_Queued]) -> list[tuple["asyncio.Future[Any]", object]]:
+        self._look_at_space()
         settles, runs, accepts, claims = _sorted_by_kind(batch)
         outcomes: list[tuple[asyncio.Future[Any], object]] = []
         self._db.execute("BEGIN IMMEDIATE")
@@ -345,7 +346,7 @@ class SqliteStore:
     # Accept.
 
     def _accept(self, jobs: list[tuple[_Accept, "asyncio.Future[Any]"]]) -> list[tuple["asyncio.Future[Any]", object]]:
-        if self._no_room():
+        if self.space_low:
             full = StoreFull("free disk space is below the floor")
             return [(future, full) for _, future in jobs]
         known = self._known_keys(jobs)
@@ -401,14 +402,13 @@ class SqliteStore:
                     known[row.flow.tenant, row.idempotency.key] = (bytes(_bytes(sha256)), str(answer))
         return known
 
-    def _no_room(self) -> bool:
-        """Look at the file system at most once a second."""
+    def _look_at_space(self) -> None:
+        """Look at the file system at most once a second, also when nothing is accepted: readiness depends on it."""
         now = time.monotonic()
         if now - self._space_checked >= SPACE_CHECK_SECONDS:
             self._space_checked = now
             space = os.statvfs(self.path.parent)
             self.space_low = space.f_bavail * space.f_frsize < self._disk_floor
-        return self.space_low
 
     def _insert(self, head: str, rows: Sequence[tuple[Value, ...]]) -> None:
         for chunk in _chunks(rows):
@@ -526,6 +526,17 @@ class SqliteStore:
         """Insert the rows under their idempotency keys, all in one commit."""
         result: list[Acceptance] = await self._submit(_Accept(rows, now))
         return result
+
+    async def recall(self, tenant: str, key: str, now: int) -> tuple[bytes, str] | None:
+        """Read what an idempotency key stands for: the request's SHA-256 and the answer it got."""
+        sql = "SELECT sha256, answer FROM idempotency WHERE tenant=? AND key=? AND forget_at>?"
+
+        def work(db: apsw.Connection) -> tuple[bytes, str] | None:
+            for sha256, answer in db.execute(sql, (tenant, key, now)):
+                return _bytes(sha256), str(answer)
+            return None
+
+        return await self._read(work)
 
     async def claim(self, claim: Claim) -> Claimed:
         """Take due rows of one flow under a new lease, most urgent first."""

@@ -37,9 +37,16 @@ FAULTS = [
     ({"to": [7]}, {"/to/0": "bad_address"}),
     ({"to": ["a@b.example"] * 101}, {"/to": "too_long"}),
     ({"to": ["a@b.example"] * 50, "cc": ["c@b.example"] * 30, "bcc": ["d@b.example"] * 21}, {"/to": "too_many"}),
-    ({"template": "t"}, {"/subject": "conflict", "/text": "conflict"}),
+    ({"template": "t"}, {"/subject": "conflict", "/text": "conflict", "/template": "unknown_template"}),
     ({"data": {"a": 1}}, {"/data": "conflict"}),
-    ({"template": "t", "subject": None, "text": None, "data": {"a": float("nan")}}, {"/data": "bad_value"}),
+    (
+        {"template": "t", "subject": None, "text": None, "data": {"a": float("nan")}},
+        {"/data": "bad_value", "/template": "unknown_template"},
+    ),
+    (
+        {"subject": None, "text": None, "template": "welcome", "data": {"name": "Ann", "list": [1, None, {"a": True}]}},
+        {"/template": "unknown_template"},
+    ),
     ({"headers": {"Bcc": "x@y.example"}}, {"/headers/Bcc": "bad_header"}),
     ({"headers": {"X-": "a"}}, {"/headers/X-": "bad_header"}),
     ({"headers": {"X-A": "a\nb"}}, {"/headers/X-A": "control_character"}),
@@ -73,7 +80,6 @@ FAULTS = [
 ACCEPTED = [
     {"text": None, "html": "<p>Hi</p>"},
     {"text": ""},
-    {"subject": None, "text": None, "template": "welcome", "data": {"name": "Ann", "list": [1, None, {"a": True}]}},
     {"headers": {"X-Anything": "ü", "List-Unsubscribe": "<https://example.test/u>", "references": "<a@b> <c@d>"}},
     {"attachments": [{**ATTACHMENT, "inline": True, "content_id": "logo"}, ATTACHMENT]},
     {"to": ["a@b.example"] * 100},

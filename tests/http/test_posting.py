@@ -212,6 +212,17 @@ async def test_test_key_never_sends(world: World) -> None:
 # Limits.
 
 
+async def test_a_replay_outlives_what_would_refuse_it_now(world: World) -> None:
+    """A repeat gets its first answer also when the tenant's rate is used up since, or the tenant disabled."""
+    first = await with_key(world, "k")
+    await world.put(Tenant.model_validate({"id": "acme", "enabled": False}))
+    again = await with_key(world, "k")
+
+    assert (again.status, again.headers["Idempotency-Replayed"]) == (202, "true")
+    assert again.json["id"] == first.json["id"]
+    assert (await with_key(world, "another")).code == "tenant_disabled"
+
+
 async def test_rate_limit(world: World) -> None:
     """Over its rate a tenant is told when to come back, and not before the body was checked."""
     await world.put(Tenant.model_validate({"id": "acme", "limits": {"per_minute": 2}}))

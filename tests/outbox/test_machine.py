@@ -140,6 +140,13 @@ class OutboxMachine(RuleBasedStateMachine):
         """Give one back."""
         self.world.run(self.world.give_back(self.world.hands.pop(pick % len(self.world.hands))))
 
+    @precondition(lambda self: self.world.hands)
+    @rule(pick=picks)
+    def hold(self, pick: int) -> None:
+        """Find that the sender is not allowed."""
+        delivery = self.world.hands.pop(pick % len(self.world.hands))
+        self.world.run(self.world.hold(delivery, self.world.clock() + MINUTE))
+
     @precondition(lambda self: self.world.ghosts)
     @rule(pick=picks)
     def come_too_late(self, pick: int) -> None:

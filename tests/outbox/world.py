@@ -193,6 +193,16 @@ class World:
                 assert (row.stage, row.recipients) == (Stage.READY, delivery.row.recipients)
                 assert row.due_at == delivery.row.due_at
 
+    async def hold(self, delivery: Delivery, until: int) -> None:
+        """Put a delivery off until a person helps, if it could be sent at all."""
+        if not delivery.live(self.clock()) or not delivery.due(self.clock(), 1):
+            await self.give_back(delivery)
+            return
+        await self.outbox.hold(delivery, until, "sender_not_allowed")
+        row = await self.row(delivery.row.id)
+        assert row.stage is Stage.READY
+        assert row.due_at == min(one.next_attempt_at or 0 for one in decode(row.recipients) if one.due)
+
     async def too_late(self, delivery: Delivery) -> None:
         """Settle under a lost lease: nothing of it may be written."""
         before = await self.store.get(delivery.row.id, content=True)

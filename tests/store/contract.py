@@ -217,7 +217,7 @@ class LeaseContract:
             store.settle(result(stale, recipients="stale", erase=True)),
         )
         stored = await read(store, valid.id)
-        assert (wrote, stored.recipients, stored.content) == ([False, True, False], "valid", b"body")
+        assert (list(wrote), stored.recipients, stored.content) == ([False, True, False], "valid", b"body")
 
     async def test_result_is_written_once(self, store: Store) -> None:
         """The lease ends with its first result."""

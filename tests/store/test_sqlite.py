@@ -110,7 +110,7 @@ async def test_newer_schema_is_refused(path: Path) -> None:
     with closing(apsw.Connection(str(path))) as db:
         db.execute("PRAGMA user_version=99")
     for _ in range(2):  # the second time tells that the first one left no lock behind
-        with pytest.raises(StoreBroken, match="newer version.*99"):
+        with pytest.raises(StoreBroken, match=r"newer version.*99"):
             await SqliteStore(path).__aenter__()
 
 

@@ -92,9 +92,16 @@ async def test_below_the_floor_only_accepting_stops(path: Path) -> None:
         assert not store.failed.is_set()
 
 
+async def test_low_space_is_seen_without_accepting(path: Path) -> None:
+    """Any write notices that room got scarce, so that readiness does not wait for somebody to be refused."""
+    async with SqliteStore(path, disk_floor_bytes=MORE_THAN_ANY_DISK) as store:
+        await store.check()
+        assert store.space_low
+
+
 async def _fill(store: SqliteStore) -> int:
     """Accept rows until the file may not grow any more; answers how many went in."""
-    store._db.execute(f"PRAGMA max_page_count={int(store._db.pragma('page_count')) + 8}")  # type: ignore[arg-type]
+    store._db.execute(f"PRAGMA max_page_count={int(store._db.pragma('page_count')) + 8}")
     for accepted in range(1000):
         try:
             await store.accept([row(content=b"x" * 3000)], NOW)
@@ -121,6 +128,15 @@ async def test_full_disk_loses_nothing_and_passes(store: SqliteStore) -> None:
     assert await store.unfinished() == {"acme": accepted + 1}
     assert not store.space_low
     assert not store.failed.is_set()
+
+
+@pytest.mark.usefixtures("_look_at_once")
+async def test_room_is_seen_again_without_accepting(store: SqliteStore) -> None:
+    """Once there is room again any write notices it, so that readiness comes back by itself."""
+    await _fill(store)
+    store._db.execute("PRAGMA max_page_count=1000000")
+    await store.check()
+    assert not store.space_low
 
 
 @pytest.mark.usefixtures("_look_at_once")
