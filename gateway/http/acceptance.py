@@ -23,7 +23,7 @@ from gateway.http.schema import NotificationRequest
 from gateway.http.values import time_text
 from gateway.message.address import Mailbox, address_key
 from gateway.message.compose import Attachment
-from gateway.message.notification import Content, Notification, Priority, Role, new_id
+from gateway.message.notification import Content, Notification, Priority, Role, compact, new_id
 from gateway.outbox.outbox import Submission
 from gateway.problems import Code, Fault, Problem, refusal
 from gateway.store.rows import Idempotency
@@ -195,7 +195,7 @@ def _content(request: NotificationRequest, addressees: _Addressees) -> Content:
 
 
 def _submission(call: Call, notification: Notification, resolution: Resolution, promise: Promise | None) -> Submission:
-    answer = json.dumps(
+    answer = compact(
         {
             "id": notification.id,
             "status": "queued" if notification.send_at is None else "scheduled",

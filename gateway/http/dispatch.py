@@ -7,7 +7,6 @@ Promises: every answer has a request id; every refusal is a problem document; an
 operator with that id, and to the caller with nothing else. There is no middleware: what every request needs is here.
 """
 
-import os
 import re
 import time
 from typing import Final
@@ -18,6 +17,7 @@ from gateway.http.authentication import Authenticator
 from gateway.http.body import read_body
 from gateway.http.call import Answer, Call, Caller, Services
 from gateway.http.routing import Resource, Route, Router
+from gateway.message.entropy import random_hex
 from gateway.observe.failpoint import failpoint
 from gateway.problems import MEDIA_TYPE, Code, Problem
 from gateway.store.protocol import StoreError, StoreFull
@@ -42,7 +42,7 @@ class Dispatcher:
         """Answer one request, whatever happens on the way."""
         began = time.perf_counter()
         given = request.headers.get("X-Request-Id")
-        request_id = given if given is not None and REQUEST_ID.fullmatch(given) else os.urandom(16).hex()
+        request_id = given if given is not None and REQUEST_ID.fullmatch(given) else random_hex(32)
         name = ""
         try:
             route, call = self._begin(request, request_id)

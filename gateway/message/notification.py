@@ -4,16 +4,17 @@ Recipients, Message-ID and Date are fixed at acceptance; profile, From and rende
 milliseconds since the epoch.
 """
 
-import os
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
-from json import dumps, loads
 from typing import Any, Final
+
+from pydantic_core import from_json, to_json
 
 from gateway.message.address import Mailbox
 from gateway.message.compose import Attachment
+from gateway.message.entropy import random_hex
 
 
 class Severity(StrEnum):
@@ -97,12 +98,17 @@ class Notification:
     content: Content
 
 
+def compact(value: object) -> str:
+    """Write JSON as the store keeps it; `from_json` reads it. Several times as fast as the standard library."""
+    return to_json(value).decode()
+
+
 def new_id(now: int) -> str:
     """Make an id of 32 hex digits: 48 bits of time, then 80 random ones, so that ids sort by acceptance."""
-    return f"{now:012x}{os.urandom(10).hex()}"
+    return f"{now:012x}{random_hex(20)}"
 
 
-def encode_content(content: Content) -> bytes:
+def encode_content(content: Content) -> str:
     """Write the content as the store keeps it."""
     document: dict[str, Any] = {"subject": content.subject}
     for name in ("to", "cc", "reply_to"):
@@ -122,12 +128,12 @@ def encode_content(content: Content) -> bytes:
             [a.filename, a.content_type, b64encode(a.content).decode(), a.inline, a.content_id]
             for a in content.attachments
         ]
-    return dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+    return compact(document)
 
 
-def decode_content(stored: bytes) -> Content:
+def decode_content(stored: str) -> Content:
     """Read what `encode_content` wrote."""
-    document: dict[str, Any] = loads(stored)
+    document: dict[str, Any] = from_json(stored)
     sender = document.get("from")
     return Content(
         sender=Mailbox(*sender) if sender else None,

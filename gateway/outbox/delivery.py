@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from json import dumps, loads
 from typing import Any
 
+from pydantic_core import from_json
+
 from gateway.message.address import Mailbox
-from gateway.message.notification import Content, Notification, OnAmbiguous, decode_content
+from gateway.message.notification import Content, Notification, OnAmbiguous, compact, decode_content
 from gateway.outbox.states import Recipient, decode
 from gateway.store.rows import LeasedRow
 
@@ -39,12 +39,12 @@ def encode_envelope(notification: Notification) -> str:
     ]
     while len(fields) > 3 and not fields[-1]:
         fields.pop()
-    return dumps(fields, ensure_ascii=False, separators=(",", ":"))
+    return compact(fields)
 
 
 def decode_envelope(stored: str) -> Envelope:
     """Read what `encode_envelope` wrote."""
-    fields: list[Any] = loads(stored)
+    fields: list[Any] = from_json(stored)
     message_id, severity, on_ambiguous, send_at, sender, simulated, metadata = fields + [None] * (7 - len(fields))
     return Envelope(
         message_id,
@@ -69,28 +69,27 @@ class Lease:
 class Delivery:
     """One notification in our hands."""
 
+    __slots__ = ("_content", "begun", "envelope", "lease", "recipients", "revoked", "row", "strict")
+
     def __init__(self, row: LeasedRow, lease: Lease) -> None:
         """Read the row; the content is read when it is needed."""
         self.row = row
         self.lease = lease
         self.recipients: list[Recipient] = decode(row.recipients)
+        self.envelope = decode_envelope(row.envelope)
+        self.strict = (
+            self.envelope.on_ambiguous is not OnAmbiguous.RETRY
+        )  # its final dot is committed before it is sent
         self.begun = False
         self.revoked = row.cancelled
-
-    @cached_property
-    def envelope(self) -> Envelope:
-        """What the hot row keeps besides its columns."""
-        return decode_envelope(self.row.envelope)
-
-    @cached_property
-    def content(self) -> Content:
-        """What the message says."""
-        return decode_content(self.row.content or b'{"subject":""}')
+        self._content: Content | None = None
 
     @property
-    def strict(self) -> bool:
-        """Must its final dot be committed before it is sent?"""
-        return self.envelope.on_ambiguous is not OnAmbiguous.RETRY
+    def content(self) -> Content:
+        """What the message says."""
+        if self._content is None:
+            self._content = decode_content(self.row.content or '{"subject":""}')
+        return self._content
 
     def due(self, now: int, limit: int) -> list[int]:
         """Indexes of the recipients that are due, at most `limit`."""

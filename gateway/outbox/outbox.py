@@ -14,10 +14,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from json import dumps
+from functools import partial
 from typing import Final
 
-from gateway.message.notification import Notification, encode_content
+from gateway.message.notification import Notification, compact, encode_content
 from gateway.outbox.delivery import Delivery, Lease, encode_envelope
 from gateway.outbox.states import RETRYABLE, Recipient, State, decode, encode, status_of
 from gateway.outbox.verdict import Circumstances, Judgement, Schedule, burns_no_attempt, judge
@@ -43,7 +43,6 @@ from gateway.store.rows import (
 LEASE: Final = 120_000  # ms; renewed every RENEW while a delivery is in our hands
 RENEW: Final = 30_000
 SWEEP_ROWS: Final = 500
-FULL_AGAIN: Final = 1.0  # seconds until a result is written again on a full disk
 SIMULATED: Final = Reply(250, "2.0.0", "simulated")
 
 Clock = Callable[[], int]
@@ -122,16 +121,18 @@ class Outbox:
 
         A caller that goes away meanwhile changes nothing: what is committed is counted and sent all the same.
         """
-        return await asyncio.shield(self._accept(submissions))
-
-    async def _accept(self, submissions: Sequence[Submission]) -> list[Acceptance]:
         rows = [_new_row(submission, self._retention) for submission in submissions]
-        results = await self._store.accept(rows, self.clock())
-        for row, result in zip(rows, results, strict=True):
+        committed = self._store.accept(rows, self.clock())
+        committed.add_done_callback(partial(self._accepted, rows))
+        return await asyncio.shield(committed)
+
+    def _accepted(self, rows: list[NewRow], committed: "asyncio.Future[list[Acceptance]]") -> None:
+        if committed.cancelled() or committed.exception() is not None:
+            return
+        for row, result in zip(rows, committed.result(), strict=True):
             if isinstance(result, Inserted) and row.stage is Stage.READY:
                 self.queued[row.flow.tenant] += 1
                 self.on_ready(row.flow, row.due_at)
-        return results
 
     async def recall(self, tenant: str, key: str, sha256: bytes) -> Acceptance | None:
         """Find what was answered under an idempotency key, for a request that would not be accepted any more."""
@@ -168,31 +169,30 @@ class Outbox:
         """Commit that the final dot is about to leave; False: it must not."""
         return delivery.live(self.clock()) and await self._store.dot(delivery.row.seq, delivery.lease.token)
 
-    # Settle.
+    # Settle. Each of these commits in any case; what it answers need not be waited for.
 
-    async def settle(self, delivery: Delivery, indexes: Sequence[int], transaction: Transaction) -> None:
+    def settle(self, delivery: Delivery, indexes: Sequence[int], transaction: Transaction) -> "asyncio.Future[bool]":
         """Judge a transaction over the recipients at `indexes` and commit the result."""
         if burns_no_attempt(transaction.outcomes):
-            await self.release(delivery)
-            return
-        await self._finish(delivery, self._judge(delivery, indexes, transaction.outcomes))
+            return self.release(delivery)
+        return self._finish(delivery, self._judge(delivery, indexes, transaction.outcomes))
 
-    async def release(self, delivery: Delivery) -> None:
+    def release(self, delivery: Delivery) -> "asyncio.Future[bool]":
         """Give a notification back untouched: what went wrong was not its fault."""
-        await self._finish(delivery, [])
+        return self._finish(delivery, [])
 
-    async def hold(self, delivery: Delivery, until: int, reason: str) -> None:
+    def hold(self, delivery: Delivery, until: int, reason: str) -> "asyncio.Future[bool]":
         """Give a notification back and look at it again then (ms): a person has to change something first."""
         now = self.clock()
         judgements = [
             (index, Judgement(replace(delivery.recipients[index], next_attempt_at=until), "held", reason))
             for index in delivery.due(now, len(delivery.recipients))
         ]
-        await self._finish(delivery, judgements)
+        return self._finish(delivery, judgements)
 
-    async def expire(self, delivery: Delivery) -> None:
+    def expire(self, delivery: Delivery) -> "asyncio.Future[bool]":
         """End a claimed notification whose time is over."""
-        await self._finish(delivery, [] if delivery.revoked else _expired(delivery.recipients))
+        return self._finish(delivery, [] if delivery.revoked else _expired(delivery.recipients))
 
     def _judge(
         self, delivery: Delivery, indexes: Sequence[int], outcomes: Sequence[RecipientOutcome]
@@ -209,21 +209,28 @@ class Outbox:
             for index, outcome in zip(indexes, outcomes, strict=True)
         ]
 
-    async def _finish(self, delivery: Delivery, judgements: list[tuple[int, Judgement]]) -> None:
-        """Write a result under its lease, whatever happens to the caller meanwhile."""
+    def _finish(self, delivery: Delivery, judgements: list[tuple[int, Judgement]]) -> "asyncio.Future[bool]":
+        """Write a result under its lease; answers whether the lease still held."""
         for index, judgement in judgements:
             delivery.recipients[index] = judgement.recipient
         if delivery.revoked:
             judgements += _cancelled(delivery.recipients)
-        await asyncio.shield(self._conclude(delivery, judgements))
-
-    async def _conclude(self, delivery: Delivery, judgements: list[tuple[int, Judgement]]) -> None:
         settlement = self._settlement(delivery, judgements)
-        try:
-            written = await self._write(settlement)
-        finally:
-            self._let_go(delivery)
-        if not written:
+        written = self._store.settle(settlement)
+        written.add_done_callback(partial(self._finished, delivery, judgements, settlement))
+        return asyncio.shield(written)
+
+    def _finished(
+        self,
+        delivery: Delivery,
+        judgements: list[tuple[int, Judgement]],
+        settlement: Settlement,
+        written: "asyncio.Future[bool]",
+    ) -> None:
+        self._let_go(delivery)
+        if written.cancelled() or written.exception() is not None:
+            return
+        if not written.result():
             self.on_event("lease_lost", 1)
             return
         for _, judgement in judgements:
@@ -233,14 +240,6 @@ class Outbox:
             self.queued[delivery.row.flow.tenant] -= 1
         elif settlement.stage is Stage.READY:
             self.on_ready(delivery.row.flow, settlement.due_at)
-
-    async def _write(self, settlement: Settlement) -> bool:
-        """Write a result; on a full disk again and again, because it is true and known nowhere else."""
-        while True:
-            try:
-                return await self._store.settle(settlement)
-            except StoreFull:
-                await asyncio.sleep(FULL_AGAIN)
 
     def _settlement(self, delivery: Delivery, judgements: list[tuple[int, Judgement]]) -> Settlement:
         now = self.clock()
@@ -468,7 +467,6 @@ def _events(now: int, recipients: Sequence[Recipient], judgements: list[tuple[in
             told.setdefault((judgement.event, judgement.detail), []).append(recipients[index].address)
     alone = len(recipients) == 1
     return "".join(
-        dumps([now, event, detail if alone else f"{', '.join(who)}: {detail}".removesuffix(": ")], ensure_ascii=False)
-        + "\n"
+        compact([now, event, detail if alone else f"{', '.join(who)}: {detail}".removesuffix(": ")]) + "\n"
         for (event, detail), who in told.items()
     )

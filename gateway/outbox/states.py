@@ -16,10 +16,11 @@ relay's now, the second was promised to the caller.
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from json import dumps, loads
 from typing import Final
 
-from gateway.message.notification import Role
+from pydantic_core import from_json
+
+from gateway.message.notification import Role, compact
 from gateway.smtp.reply import Reply
 
 
@@ -108,13 +109,12 @@ def _ended(states: set[State]) -> Status:
 
 def encode(recipients: Iterable[Recipient]) -> str:
     """Write recipients as the store keeps them; trailing defaults are left out."""
-    return dumps([_row(recipient) for recipient in recipients], ensure_ascii=False, separators=(",", ":"))
+    return compact([_row(recipient) for recipient in recipients])
 
 
 def _row(recipient: Recipient) -> list[object]:
-    if recipient.state is State.QUEUED and recipient == Recipient(
-        recipient.address, recipient.role, next_attempt_at=recipient.next_attempt_at
-    ):
+    tried = recipient.attempts or recipient.unanswered or recipient.cuts or recipient.reply is not None
+    if recipient.state is State.QUEUED and not tried:
         return [recipient.address, recipient.role, recipient.next_attempt_at]
     reply = recipient.reply
     return [
@@ -132,7 +132,7 @@ def _row(recipient: Recipient) -> list[object]:
 def decode(stored: str) -> list[Recipient]:
     """Read what `encode` wrote."""
     recipients = []
-    for address, role, next_attempt_at, *rest in loads(stored):
+    for address, role, next_attempt_at, *rest in from_json(stored):
         recipient = Recipient(address, Role(role), next_attempt_at=next_attempt_at)
         if rest:
             state, attempts, unanswered, cuts, *reply = rest

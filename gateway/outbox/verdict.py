@@ -87,8 +87,11 @@ def judge(recipient: Recipient, outcome: RecipientOutcome, given: Circumstances)
     """Decide what becomes of one recipient."""
     match outcome:
         case Relayed(reply):
-            tried = replace(recipient, attempts=recipient.attempts + 1, cuts=0, reply=reply)
-            return Judgement(replace(tried, state=State.RELAYED, next_attempt_at=None), "relayed", str(reply))
+            relayed = Recipient(
+                recipient.address, recipient.role, State.RELAYED, recipient.attempts + 1, None, reply,
+                recipient.unanswered,
+            )  # fmt: skip
+            return Judgement(relayed, "relayed", str(reply))
         case Refused(phase, reply):
             return _refused(recipient, phase, reply, given)
         case Rejected(reply):

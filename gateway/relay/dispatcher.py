@@ -3,11 +3,12 @@
 Owns the lanes, the pool of idle sessions and the workers. Routes are looked up when mail is taken and again at every
 change of the directory, so queued mail follows its profile. Mail without a usable profile stays in the outbox.
 
-Promises: one delivery has one worker; a worker has at most one message whose final dot has left and one whose result
-is being committed; a fault of a profile blames no message.
+Promises: one delivery has one worker; a worker has at most one message whose final dot has left, and `UNCOMMITTED`
+whose results are being committed, which bounds what a crash can send twice; a fault of a profile blames no message.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ from gateway.store.rows import Flow
 
 TLS_PATIENCE: Final = 10  # failed handshakes in a row that park a profile
 IDLE: Final = 5.0
+UNCOMMITTED: Final = 16  # results a session may run ahead of the disk; less starves it when a sync takes 10 ms
 FULL_AGAIN: Final = 1_000  # ms after which claiming is tried again on a full disk
 HELD_AGAIN: Final = 60_000  # ms after which mail with a sender that is not allowed is looked at again
 
@@ -220,8 +222,10 @@ class Dispatcher:
         wishes = lane.wishes(self._outbox.clock())
         if not wishes:
             return
-        claims = (self._outbox.claim(flow, limit) for flow, limit in wishes)
-        for (flow, _), claim in zip(wishes, await asyncio.gather(*claims, return_exceptions=True), strict=True):
+        claims = await asyncio.gather(
+            *(self._outbox.claim(flow, limit) for flow, limit in wishes), return_exceptions=True
+        )
+        for (flow, _), claim in zip(wishes, claims, strict=True):
             if isinstance(claim, StoreFull):
                 lane.note(flow, self._outbox.clock() + FULL_AGAIN)
             elif isinstance(claim, BaseException):
@@ -302,7 +306,7 @@ class Dispatcher:
     async def _converse(self, feeding: _Feeding, engine: Engine) -> None:
         lane = feeding.lane
         upcoming: Prepared | None = None
-        settling: asyncio.Task[None] | None = None
+        settling: deque[asyncio.Future[bool]] = deque()
 
         def follow() -> Envelope | None:
             nonlocal upcoming
@@ -315,9 +319,10 @@ class Dispatcher:
             while engine.usable and (current := upcoming or self._next(feeding, pipelined=False)) is not None:
                 upcoming = None
                 transaction = await self._transact(engine, current, follow)
-                if settling is not None:
-                    await settling
-                settling = asyncio.create_task(self._settle(feeding, current, transaction))
+                if len(settling) == UNCOMMITTED:
+                    await settling.popleft()
+                settling.append(self._outbox.settle(current.delivery, current.indexes, transaction))
+                self._learn(feeding, transaction)
                 if engine.messages >= lane.profile.limits.messages_per_connection and upcoming is None:
                     break
                 if lane.ready in (0, HELPING // 2):
@@ -325,8 +330,8 @@ class Dispatcher:
         finally:
             if upcoming is not None:
                 await self._outbox.release(upcoming.delivery)
-            if settling is not None:
-                await settling
+            for result in settling:
+                await result
 
     def _may_follow(self, lane: Lane, engine: Engine) -> bool:
         more = engine.messages + 1 < lane.profile.limits.messages_per_connection
@@ -377,10 +382,9 @@ class Dispatcher:
         indexes = delivery.due(now, len(delivery.recipients))
         await self._outbox.settle(delivery, indexes, Transaction(tuple(why for _ in indexes)))
 
-    async def _settle(self, feeding: _Feeding, prepared: Prepared, transaction: Transaction) -> None:
-        """Commit what came of a message, and heed what it says about the profile."""
+    def _learn(self, feeding: _Feeding, transaction: Transaction) -> None:
+        """Heed what a transaction says about the profile."""
         outcomes = transaction.outcomes
-        await self._outbox.settle(prepared.delivery, prepared.indexes, transaction)
         beyond = beyond_the_message(outcomes)
         if beyond is not None:
             self._heed(feeding, beyond, "the relay put a message off")

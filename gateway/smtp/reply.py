@@ -7,6 +7,7 @@ is cut. Nothing here touches a socket.
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 MAX_LINE: Final = 8 * 1024  # octets; RFC 5321 §4.5.3.1.5 allows 512, real relays exceed that with long texts
@@ -46,6 +47,7 @@ class Reply:
         return " ".join(filter(None, (str(self.code), self.enhanced, self.text)))
 
 
+@lru_cache(1024)  # a relay says the same few things over and over
 def reply(code: int, text: str) -> Reply:
     """Make a reply of a code and its raw text; an enhanced code counts only if its class agrees (RFC 2034 §4)."""
     enhanced = None

@@ -5,6 +5,7 @@ one. `StoreFull` leaves everything as it was and may be tried again; after `Stor
 a disk that refused one sync may have dropped pages that a later sync would claim to have kept.
 """
 
+import asyncio
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -47,8 +48,8 @@ class RevisionConflict(StoreError):
 class Store(Protocol):
     """Durable rows. Times are milliseconds since the epoch."""
 
-    async def accept(self, rows: Sequence[NewRow], now: int) -> list[Acceptance]:
-        """Insert the rows under their idempotency keys, all in one commit."""
+    def accept(self, rows: Sequence[NewRow], now: int) -> "asyncio.Future[list[Acceptance]]":
+        """Insert the rows under their idempotency keys, all in one commit; it happens whether or not anybody waits."""
 
     async def recall(self, tenant: str, key: str, now: int) -> tuple[bytes, str] | None:
         """Read what an idempotency key stands for: the request's SHA-256 and the answer it got."""
@@ -56,8 +57,11 @@ class Store(Protocol):
     async def claim(self, claim: Claim) -> Claimed:
         """Take due rows of one flow under a new lease, most urgent first."""
 
-    async def settle(self, settlement: Settlement) -> bool:
-        """Write a delivery's result; False if the lease was lost meanwhile."""
+    def settle(self, settlement: Settlement) -> "asyncio.Future[bool]":
+        """Write a delivery's result; False if the lease was lost meanwhile. It happens whether or not anybody waits.
+
+        On a full disk it waits for room: a result is true, and known nowhere else.
+        """
 
     async def dot(self, seq: int, lease_token: int) -> bool:
         """Commit that the final dot is about to be sent; False if the lease was lost or the row cancelled."""

@@ -34,8 +34,7 @@ class Flow(NamedTuple):
     profile: str
 
 
-@dataclass(frozen=True, slots=True)
-class Idempotency:
+class Idempotency(NamedTuple):
     """A caller's promise that the same key means the same request."""
 
     key: str
@@ -43,8 +42,7 @@ class Idempotency:
     forget_at: int
 
 
-@dataclass(frozen=True, slots=True)
-class NewRow:
+class NewRow(NamedTuple):
     """An accepted notification on its way to stable storage. `content` is None if nothing will need it."""
 
     id: str
@@ -57,7 +55,7 @@ class NewRow:
     accepted_at: int
     recipients: str
     envelope: str
-    content: bytes | None
+    content: str | None
     answer: str
     stage: Stage = Stage.READY
     status: str = "queued"
@@ -95,8 +93,7 @@ class Claim:
     max_bytes: int = 4 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class LeasedRow:
+class LeasedRow(NamedTuple):
     """A row under our lease: nobody else delivers it until `lease_until`."""
 
     seq: int
@@ -109,7 +106,7 @@ class LeasedRow:
     accepted_at: int
     recipients: str
     envelope: str
-    content: bytes | None
+    content: str | None
     lease_token: int
     cancelled: bool
 
@@ -122,8 +119,7 @@ class Claimed:
     next_due_at: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(NamedTuple):
     """The result of one delivery; written only if the row is still under `lease_token`."""
 
     seq: int
@@ -158,7 +154,7 @@ class StoredRow:
     recipients: str
     events: str
     envelope: str
-    content: bytes | None = field(default=None, repr=False)
+    content: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

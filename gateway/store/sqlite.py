@@ -16,15 +16,16 @@ is then left beside the file, so that the next opening checks both.
 import asyncio
 import fcntl
 import itertools
+import json
 import os
 import secrets
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Final, Self, TypeVar, assert_never
@@ -64,6 +65,7 @@ CHUNK: Final = 32  # rows a statement: enough to amortise it, few enough texts t
 CHECKPOINT_PAGES_IDLE: Final = 1_000  # 4 MiB of log are folded back when nobody waits …
 CHECKPOINT_PAGES_BUSY: Final = 16_000  # … and 64 MiB even when somebody does
 SPACE_CHECK_SECONDS: Final = 1.0
+FULL_AGAIN_SECONDS: Final = 1.0  # until a result is written again on a full disk
 MIGRATIONS: Final = Path(__file__).with_name("migrations")
 
 _NEW: Final = (
@@ -78,6 +80,28 @@ _STORED: Final = (
     "n.seq, n.id, n.tenant, n.profile, n.category, n.key_id, n.priority, n.stage, n.status, n.due_at, n.expires_at,"
     " n.accepted_at, n.finished_at, n.lease_token, n.cancelled, n.recipients, n.events, n.envelope"
 )
+
+
+# A statement hands the interpreter lock over at every step, so what is read often comes as one JSON value.
+_DUE_OF_PRIORITY: Final = (
+    "SELECT * FROM (SELECT n.seq, coalesce(octet_length(c.body), 0) AS size FROM notification n"
+    " LEFT JOIN content c USING (seq) WHERE n.stage=0 AND n.tenant=? AND n.profile=? AND n.priority=? AND n.due_at<=?"
+    " ORDER BY n.due_at LIMIT ?)"
+)
+_DUE: Final = (
+    "SELECT json_group_array(json_array(seq, size)) FROM ("
+    + " UNION ALL ".join([_DUE_OF_PRIORITY] * len(PRIORITIES))
+    + ")"
+)
+_READ_LEASED: Final = (
+    f"SELECT json_group_array(json_array({_LEASED})) FROM json_each(?) chosen"
+    " JOIN notification n ON n.seq=chosen.value LEFT JOIN content c USING (seq)"
+)
+_NEXT_DUE_OF_PRIORITY: Final = (
+    "SELECT * FROM (SELECT due_at FROM notification WHERE stage=0 AND tenant=? AND profile=? AND priority=?"
+    " ORDER BY due_at LIMIT 1)"
+)
+_NEXT_DUE: Final = "SELECT min(due_at) FROM (" + " UNION ALL ".join([_NEXT_DUE_OF_PRIORITY] * len(PRIORITIES)) + ")"
 
 
 @dataclass(slots=True)
@@ -266,12 +290,25 @@ class SqliteStore:
                 for queued in batch:  # one of them is to blame: each alone
                     self._commit([queued])
                 return
+            if isinstance(failure, StoreFull):
+                batch = self._postponed(batch)
             outcomes = [(future, failure) for _, future in batch]
         else:
             self.commits += 1
             self.committed_jobs += len(batch)
         with suppress(RuntimeError):  # the loop is gone: nobody waits any more
             self._loop.call_soon_threadsafe(self._wake, outcomes, time.perf_counter() - began, len(batch))
+
+    def _postponed(self, batch: list[_Queued]) -> list[_Queued]:
+        """Put results back into the queue for when there may be room; answers the rest of the batch."""
+        results = [queued for queued in batch if isinstance(queued[0], Settlement)]
+        with suppress(RuntimeError):
+            for queued in results:
+                self._loop.call_soon_threadsafe(self._put_later, queued)
+        return [queued for queued in batch if not isinstance(queued[0], Settlement)]
+
+    def _put_later(self, queued: _Queued) -> None:
+        self._loop.call_later(FULL_AGAIN_SECONDS, self._queue.put, queued)
 
     def _wake(self, outcomes: list[tuple["asyncio.Future[Any]", object]], seconds: float, jobs: int) -> None:
         for future, outcome in outcomes:
@@ -417,95 +454,89 @@ class SqliteStore:
     # Claim and settle.
 
     def _claim(self, claim: Claim) -> Claimed:
+        chosen = self._choose(claim)
+        if not chosen:
+            return Claimed([], self._next_due(self._db, claim.flow))
         token = secrets.randbits(62)
-        rows: list[LeasedRow] = []
-        size = 0
-        for priority in PRIORITIES:
-            if len(rows) >= claim.limit or size >= claim.max_bytes:
-                break
-            for row in self._db.execute(
-                f"SELECT {_LEASED} FROM notification n LEFT JOIN content c USING (seq)"
-                " WHERE n.stage=0 AND n.tenant=? AND n.profile=? AND n.priority=? AND n.due_at<=?"
-                " ORDER BY n.due_at LIMIT ?",
-                (*claim.flow, priority, claim.now, claim.limit - len(rows)),
-            ):
-                rows.append(leased := _leased(row, token))
-                size += len(leased.content or b"")
-                if size >= claim.max_bytes:
-                    break
-        for chunk in _chunks(rows):
-            self._db.execute(
-                "UPDATE notification SET stage=1, lease_token=?, lease_until=? WHERE seq IN ("
-                + ",".join("?" * len(chunk))
-                + ")",
-                (token, claim.lease_until, *(row.seq for row in chunk)),
-            )
+        rows = [_leased(row, token) for row in self._json(_READ_LEASED, (json.dumps(chosen),))]
+        self._db.execute(
+            "UPDATE notification SET stage=1, lease_token=?, lease_until=?"
+            " WHERE seq IN (SELECT value FROM json_each(?))",
+            (token, claim.lease_until, json.dumps(chosen)),
+        )
         return Claimed(rows, self._next_due(self._db, claim.flow))
+
+    def _choose(self, claim: Claim) -> list[int]:
+        """Pick the rows to claim: most urgent first, up to the limit, until there is content enough."""
+        bounds = tuple((*claim.flow, priority, claim.now, claim.limit) for priority in PRIORITIES)
+        due = self._json(_DUE, tuple(itertools.chain.from_iterable(bounds)))
+        chosen: list[int] = []
+        size = 0
+        for seq, octets in due[: claim.limit]:
+            chosen.append(seq)
+            size += octets
+            if size >= claim.max_bytes:
+                break
+        return chosen
+
+    def _json(self, sql: str, values: tuple[Value, ...]) -> list[Any]:
+        """Read rows as one JSON array: one step of one statement, however many rows there are."""
+        found: list[Any] = json.loads(str(self._db.execute(sql, values).fetchall()[0][0]))
+        return found
 
     @staticmethod
     def _next_due(db: apsw.Connection, flow: Flow) -> int | None:
-        found = [
-            int(str(due_at))
-            for priority in PRIORITIES
-            for (due_at,) in db.execute(
-                "SELECT due_at FROM notification WHERE stage=0 AND tenant=? AND profile=? AND priority=?"
-                " ORDER BY due_at LIMIT 1",
-                (*flow, priority),
-            )
-        ]
-        return min(found, default=None)
+        bounds = tuple((*flow, priority) for priority in PRIORITIES)
+        ((due_at,),) = db.execute(_NEXT_DUE, tuple(itertools.chain.from_iterable(bounds))).fetchall()
+        return due_at if isinstance(due_at, int) else None
 
     def _settle(
         self, jobs: list[tuple[Settlement, "asyncio.Future[Any]"]]
     ) -> list[tuple["asyncio.Future[Any]", object]]:
-        """Write results. Of two for one row at most one is valid, so a row's second waits for the next statement."""
-        rounds: Counter[int] = Counter()
-        by_round: dict[int, list[tuple[Settlement, asyncio.Future[Any]]]] = {}
-        for job, future in jobs:
-            by_round.setdefault(rounds[job.seq], []).append((job, future))
-            rounds[job.seq] += 1
-        return [outcome for together in by_round.values() for outcome in self._settle_once(together)]
+        outcomes: list[tuple[asyncio.Future[Any], object]] = []
+        for chunk in _chunks(jobs):
+            self._db.execute("SAVEPOINT settle")
+            written = [True] * len(chunk)
+            if self._write_results([job for job, _ in chunk]) != len(chunk):
+                # A lease was lost, or a row has two results: each alone, to know which were written.
+                self._db.execute("ROLLBACK TO settle")
+                written = [self._write_results([job]) == 1 for job, _ in chunk]
+            self._db.execute("RELEASE settle")
+            self._erase([job.seq for (job, _), done in zip(chunk, written, strict=True) if job.erase and done])
+            outcomes += [(future, done) for (_, future), done in zip(chunk, written, strict=True)]
+        return outcomes
 
-    def _settle_once(
-        self, jobs: list[tuple[Settlement, "asyncio.Future[Any]"]]
-    ) -> list[tuple["asyncio.Future[Any]", object]]:
-        written: set[int] = set()
-        for chunk in _chunks([job for job, _ in jobs]):
-            values: list[Value] = []
-            for job in chunk:
-                values += (
-                    job.seq, job.lease_token, int(job.stage), job.status, job.due_at, job.finished_at,
-                    job.recipients, job.events,
-                )  # fmt: skip
-            written.update(
-                int(str(seq))
-                for (seq,) in self._db.execute(
-                    "WITH v(seq, token, stage, status, due_at, finished_at, recipients, events) AS (VALUES "
-                    + _values(len(chunk), 8)
-                    + ") UPDATE notification SET stage=v.stage, status=v.status, due_at=v.due_at,"
-                    " finished_at=v.finished_at, recipients=v.recipients, events=notification.events || v.events,"
-                    " lease_token=NULL, lease_until=NULL, dotted=0 FROM v"
-                    " WHERE notification.seq=v.seq AND notification.stage=1 AND notification.lease_token=v.token"
-                    " RETURNING notification.seq",
-                    values,
-                )
-            )
-        self._erase(job.seq for job, _ in jobs if job.erase and job.seq in written)
-        return [(future, job.seq in written) for job, future in jobs]
+    def _write_results(self, chunk: Sequence[Settlement]) -> int:
+        """Write results whose leases are still held; answers how many."""
+        values: list[Value] = []
+        for job in chunk:
+            values += (
+                job.seq, job.lease_token, int(job.stage), job.status, job.due_at, job.finished_at,
+                job.recipients, job.events,
+            )  # fmt: skip
+        self._db.execute(
+            "WITH v(seq, token, stage, status, due_at, finished_at, recipients, events) AS (VALUES "
+            + _values(len(chunk), 8)
+            + ") UPDATE notification SET stage=v.stage, status=v.status, due_at=v.due_at,"
+            " finished_at=v.finished_at, recipients=v.recipients, events=notification.events || v.events,"
+            " lease_token=NULL, lease_until=NULL, dotted=0 FROM v"
+            " WHERE notification.seq=v.seq AND notification.stage=1 AND notification.lease_token=v.token",
+            values,
+        )
+        return self._db.changes()
 
-    def _erase(self, sequence: Iterable[int]) -> None:
-        for chunk in _chunks(list(sequence)):
-            self._db.execute("DELETE FROM content WHERE seq IN (" + ",".join("?" * len(chunk)) + ")", chunk)
+    def _erase(self, chosen: Sequence[int]) -> None:
+        if chosen:
+            self._db.execute("DELETE FROM content WHERE seq IN (SELECT value FROM json_each(?))", (json.dumps(chosen),))
 
     # Calls, on the event loop.
 
     def _submit(self, job: _Job) -> "asyncio.Future[Any]":
-        if self._broken:
-            raise self._broken
-        if self._closing:
-            raise StoreError("the store is closed")
         future: asyncio.Future[Any] = self._loop.create_future()
-        self._queue.put((job, future))
+        if self._broken or self._closing:
+            future.set_exception(self._broken or StoreError("the store is closed"))
+        else:
+            self._queue.put((job, future))
         return future
 
     async def _write(self, work: Callable[[apsw.Connection], T]) -> T:
@@ -522,10 +553,9 @@ class SqliteStore:
             self.failed.set()
             raise self._broken from error
 
-    async def accept(self, rows: Sequence[NewRow], now: int) -> list[Acceptance]:
-        """Insert the rows under their idempotency keys, all in one commit."""
-        result: list[Acceptance] = await self._submit(_Accept(rows, now))
-        return result
+    def accept(self, rows: Sequence[NewRow], now: int) -> "asyncio.Future[list[Acceptance]]":
+        """Insert the rows under their idempotency keys, all in one commit; it happens whether or not anybody waits."""
+        return self._submit(_Accept(rows, now))
 
     async def recall(self, tenant: str, key: str, now: int) -> tuple[bytes, str] | None:
         """Read what an idempotency key stands for: the request's SHA-256 and the answer it got."""
@@ -543,10 +573,12 @@ class SqliteStore:
         result: Claimed = await self._submit(claim)
         return result
 
-    async def settle(self, settlement: Settlement) -> bool:
-        """Write a delivery's result; False if the lease was lost meanwhile."""
-        result: bool = await self._submit(settlement)
-        return result
+    def settle(self, settlement: Settlement) -> "asyncio.Future[bool]":
+        """Write a delivery's result; False if the lease was lost meanwhile. It happens whether or not anybody waits.
+
+        On a full disk it waits for room: a result is true, and known nowhere else.
+        """
+        return self._submit(settlement)
 
     async def dot(self, seq: int, lease_token: int) -> bool:
         """Commit that the final dot is about to be sent; False if the lease was lost or the row cancelled."""
@@ -784,6 +816,7 @@ def _chunks(rows: Sequence[T]) -> Iterable[Sequence[T]]:
     return (rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK))
 
 
+@lru_cache(256)
 def _values(rows: int, columns: int) -> str:
     return ",".join(("(" + ",".join("?" * columns) + ")",) * rows)
 
@@ -810,5 +843,5 @@ def _stored(row: tuple[Any, ...]) -> StoredRow:
     return StoredRow(
         seq, id_, Flow(tenant, profile), category, key_id, priority, Stage(stage), status, due_at, expires_at,
         accepted_at, finished_at, lease_token, bool(cancelled), recipients, events, envelope,
-        body if isinstance(body, bytes) else (b"" if body else None),
+        body if isinstance(body, str) else ("" if body else None),
     )  # fmt: skip

@@ -190,10 +190,10 @@ class Bystanders:
 
     @staticmethod
     def _taken() -> float:
-        user, nice, system = map(int, Path("/proc/stat").read_text().split()[1:4])
+        user, nice, system, _, _, irq, softirq = map(int, Path("/proc/stat").read_text().split()[1:8])
         times = os.times()
         own = times.user + times.system + times.children_user + times.children_system
-        return (user + nice + system) / TICKS - own
+        return (user + nice + system + irq + softirq) / TICKS - own
 
 
 def _stat(pid: int) -> list[str]:

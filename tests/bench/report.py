@@ -86,7 +86,7 @@ def _quiet(figures: Figures) -> str:
     ]
     if not shares:
         return ""
-    words = "" if median(shares) < NOISE else "; **the machine was not quiet, the figures are too low**"
+    words = "" if median(shares) < NOISE else "; **the machine was not quiet: every figure is worse than it could be**"
     return f"- other processes took {median(shares):.0%} of the CPUs meanwhile (at most {max(shares):.0%}){words}\n"
 
 

@@ -32,7 +32,7 @@ from tests.outbox.building import (
 from tests.outbox.world import FLOWS, TAKEN_IN_SILENCE, World
 
 PROOF = bool(os.environ.get("GATEWAY_PROOF"))
-LIVES = 80
+LIVES = 120
 STEPS = 50
 
 GREYLISTED = Refused(Phase.RECIPIENT, Reply(450, "4.7.1", "greylisted"))
@@ -128,6 +128,27 @@ class OutboxMachine(RuleBasedStateMachine):
         self.world.run(self.world.deliver(delivery, limit, answers))
 
     @precondition(lambda self: self.world.hands)
+    @rule(pick=picks, limit=st.integers(1, 3))
+    def send(self, pick: int, limit: int) -> None:
+        """Send one; its answer comes later, with the next thing that is done with it."""
+        self.world.run(self.world.send(self.world.hands[pick % len(self.world.hands)], limit))
+
+    @precondition(lambda self: self.world.hands)
+    @rule(pick=picks)
+    def meet_a_mute_relay(self, pick: int) -> None:
+        """Send one as long as it may be sent to a relay that never answers."""
+        delivery = self.world.hands[pick % len(self.world.hands)]
+        for _ in range(4):
+            self.world.hands.remove(delivery)
+            self.world.run(self.world.deliver(delivery, 3, [SILENCE] * 3))
+            self.world.clock.now += 10 * MINUTE
+            self.world.run(self.world.claim(delivery.row.flow, 5))
+            again = [one for one in self.world.hands if one.row.id == delivery.row.id]
+            if not again:
+                break
+            delivery = again[-1]
+
+    @precondition(lambda self: self.world.hands)
     @rule(pick=picks)
     def be_told_to_sign_in(self, pick: int) -> None:
         """Meet a relay that refuses the profile, not the message."""
@@ -157,16 +178,19 @@ class OutboxMachine(RuleBasedStateMachine):
         self.world.run(self.world.too_late(ghosts.pop(pick % len(ghosts) // 2)))
 
     @precondition(lambda self: self.world.hands)
-    @rule(swept=st.booleans(), again=st.booleans())
-    def lose_the_leases(self, *, swept: bool, again: bool) -> None:
-        """Be slower than the leases, and perhaps find the mail claimed anew."""
+    @rule(pick=picks, swept=st.booleans(), renewed=st.booleans(), again=st.booleans())
+    def be_slower_than_the_lease(self, pick: int, *, swept: bool, renewed: bool, again: bool) -> None:
+        """Come with one after the time of its lease, and perhaps find it claimed anew."""
+        late = self.world.hands[pick % len(self.world.hands)]
         self.world.clock.now += 2 * MINUTE
         if swept:
             self.world.run(self.world.sweep())
-        if again:
-            self.world.run(self.world.claim(self.world.hands[-1].row.flow, 5))
-        if not swept:
+        if renewed:
             self.world.run(self.world.renew())
+        if again:
+            self.world.run(self.world.claim(late.row.flow, 5))
+        self.world.hands.remove(late)
+        self.world.run(self.world.deliver(late, 3, [OK] * 3))
 
     # Power cuts.
 
@@ -179,9 +203,21 @@ class OutboxMachine(RuleBasedStateMachine):
     @rule(pick=picks)
     def crash_in_the_window(self, pick: int) -> None:
         """Die after the relay took the mail and before the result was committed."""
-        delivery = self.world.hands[pick % len(self.world.hands)]
-        self.world.run(self.world.attempt(delivery, 3, [TAKEN_IN_SILENCE] * 3))
+        self.world.run(self.world.send(self.world.hands[pick % len(self.world.hands)], 3))
         self.world.run(self.world.crash())
+
+    @precondition(lambda self: self.world.hands)
+    @rule(pick=picks, then=st.sampled_from(["retry", "expire"]))
+    def crash_after_a_cancellation(self, pick: int, then: str) -> None:
+        """Die with cancelled mail in hand, which somebody retries, or which nobody claims before its time is over."""
+        cancelled = self.world.hands[pick % len(self.world.hands)].row.id
+        self.world.run(self.world.cancel(cancelled))
+        self.world.run(self.world.crash())
+        if then == "retry":
+            self.world.run(self.world.retry(cancelled))
+        else:
+            self.world.clock.now += DAY
+            self.world.run(self.world.sweep())
 
     # Time and upkeep.
 

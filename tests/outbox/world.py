@@ -23,7 +23,7 @@ from gateway.outbox.states import State, decode, encode, status_of
 from gateway.smtp.outcome import RecipientOutcome, Relayed, Transaction, Unknown
 from gateway.store.rows import Acceptance, Flow, Inserted, Listing, Mismatched, Replayed, Stage, StoredRow
 from gateway.store.sqlite import SqliteStore
-from tests.outbox.building import DAY, HOUR, NOW, SCHEDULE, SILENCE, Clock
+from tests.outbox.building import DAY, HOUR, NOW, OK, SCHEDULE, SILENCE, Clock
 
 T = TypeVar("T")
 TENANTS: Final = ("a", "b")
@@ -65,6 +65,7 @@ class World:
         self.keys: dict[tuple[str, str], tuple[bytes, str, int]] = {}
         self.hands: list[Delivery] = []
         self.ghosts: list[Delivery] = []
+        self.sent: dict[tuple[str, int], list[int]] = {}
         self.leases: dict[int, int] = {}
         self.wake: dict[Flow, int] = {}
         self._dice = cycle((0.5, 0.0, 0.999))
@@ -107,6 +108,7 @@ class World:
         await self.store.__aexit__()
         self.ghosts += self.hands
         self.hands = []
+        self.sent.clear()
         await self._open(image)
         rows = await self.rows()
         assert Stage.LEASED not in {row.stage for row in rows.values()}, "a dead daemon's mail waits for its lease"
@@ -152,7 +154,7 @@ class World:
     async def attempt(self, delivery: Delivery, limit: int, outcomes: Sequence[RecipientOutcome]) -> list[int] | None:
         """Send a delivery to the relay as far as its answers; None if it may not be sent."""
         now = self.clock()
-        indexes = delivery.due(now, limit)
+        indexes = [] if _key(delivery) in self.sent else delivery.due(now, limit)
         if not indexes or not delivery.live(now) or (delivery.strict and not await self.outbox.dot(delivery)):
             return None
         assert await self._current(delivery), "a body was begun under a lost lease"
@@ -166,13 +168,33 @@ class World:
             posted.excuses[address] += isinstance(outcome, Unknown) and not posted.strict
         return indexes
 
+    async def send(self, delivery: Delivery, limit: int) -> None:
+        """Send a delivery of which the relay takes every copy, and wait for its answer."""
+        if (indexes := await self.attempt(delivery, limit, [TAKEN_IN_SILENCE] * limit)) is not None:
+            self.sent[_key(delivery)] = indexes
+
+    async def hear(self, delivery: Delivery) -> bool:
+        """Hear the answer to what was sent, if it was; perhaps it comes too late."""
+        if (indexes := self.sent.pop(_key(delivery), None)) is None:
+            return False
+        if await self._current(delivery):
+            await self._settle(delivery, indexes, [OK] * len(indexes))
+        else:
+            await self.too_late(delivery)
+        return True
+
     async def deliver(self, delivery: Delivery, limit: int, outcomes: Sequence[RecipientOutcome]) -> None:
         """Do with a delivery what a worker does."""
+        if await self.hear(delivery):
+            return
         indexes = await self.attempt(delivery, limit, outcomes)
         if indexes is None:
             await self.give_back(delivery)
             return
-        transaction = Transaction(tuple(outcomes[: len(indexes)]))
+        await self._settle(delivery, indexes, outcomes[: len(indexes)])
+
+    async def _settle(self, delivery: Delivery, indexes: Sequence[int], outcomes: Sequence[RecipientOutcome]) -> None:
+        transaction = Transaction(tuple(outcomes))
         addresses = [delivery.recipients[index].address for index in indexes]
         await self.outbox.settle(delivery, indexes, transaction)
         assert not await self._current(delivery)
@@ -182,6 +204,8 @@ class World:
     async def give_back(self, delivery: Delivery) -> None:
         """Return a delivery unsent; without a reason it must be as it was."""
         now = self.clock()
+        if await self.hear(delivery):
+            return
         if not await self._current(delivery):
             await self.too_late(delivery)
         elif now >= delivery.row.expires_at:
@@ -195,7 +219,7 @@ class World:
 
     async def hold(self, delivery: Delivery, until: int) -> None:
         """Put a delivery off until a person helps, if it could be sent at all."""
-        if not delivery.live(self.clock()) or not delivery.due(self.clock(), 1):
+        if _key(delivery) in self.sent or not delivery.live(self.clock()) or not delivery.due(self.clock(), 1):
             await self.give_back(delivery)
             return
         await self.outbox.hold(delivery, until, "sender_not_allowed")
@@ -331,6 +355,8 @@ class World:
             assert now[address].unanswered <= (1 if posted.strict else 3), "silence was taken for consent"
             if posted.cancelled and now[address].state is State.EXPIRED:
                 assert one.state is State.EXPIRED, "cancelled mail expired"
+            if row.stage is Stage.READY and now[address].due:
+                assert posted.copies[address] <= posted.excuses[address], "a copy too many will be sent"
             assert posted.copies[address] <= 1 + posted.excuses[address], "a copy too many"
 
     async def _content(self, posted: Posted, row: StoredRow) -> None:
@@ -338,3 +364,7 @@ class World:
         found = await self.store.get(row.id)
         assert found is not None
         assert (found.content is None) == done, "content was erased too early or too late"
+
+
+def _key(delivery: Delivery) -> tuple[str, int]:
+    return delivery.row.id, delivery.lease.token

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from gateway.observe.failpoint import PLACES
+from gateway.relay.dispatcher import UNCOMMITTED
 from tests.process.crash import Account, Load, settled
 from tests.process.daemon import DaemonDiedError, plain
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 PROOF = "GATEWAY_PROOF" in os.environ
 WINDOW = frozenset({"smtp.after_terminator", "smtp.reply_read"})
-PER_CONNECTION = 2  # one message whose dot has left, one whose result is being committed
+PER_CONNECTION = 1 + UNCOMMITTED  # one message whose dot has left, and those whose results are being committed
 CONNECTIONS = 4
 BODIES = {"smtp.body_written": {"text": "x\n" * 60_000}}
 # The log is folded back only when it is long, or at rest after a thousand pages; give it enough to fold.

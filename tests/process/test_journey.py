@@ -113,7 +113,9 @@ async def test_sigterm_ends_in_order_and_loses_nothing(install: Install, relay: 
 
 async def test_first_mail_of_a_tenant_passes_anothers_backlog(install: Install, relay: ScriptedRelay) -> None:
     """A tenant with thousands queued on a shared profile does not delay another's first mail."""
-    more = '[[tenants]]\nid = "zoo"\n[[keys]]\ntenant = "zoo"\nname = "app"\nscopes = ["send", "read"]\nfile = "zoo.key"\n'
+    more = (
+        '[[tenants]]\nid = "zoo"\n[[keys]]\ntenant = "zoo"\nname = "app"\nscopes = ["send", "read"]\nfile = "zoo.key"\n'
+    )
     system = f'[[profiles]]\ntenant = "system"\nname = "shared"\nis_default = true\n{plain(relay.port, connections=1)}\nfrom = {{address = "noreply@example.test"}}\n'
     daemon = install(plain(relay.port) + "\nenabled = false", more_tenants=more + system)
     await relay.reachable(False)

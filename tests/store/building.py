@@ -37,7 +37,7 @@ def row(
     priority: int = 1,
     category: str = "general",
     key_id: str = "k1",
-    content: bytes | None = b'{"subject":"Hello"}',
+    content: str | None = '{"subject":"Hello"}',
     idempotency: Idempotency | None = None,
     stage: Stage = Stage.READY,
     status: str = "queued",

@@ -142,7 +142,7 @@ class ClaimContract:
 
     async def test_claim_stops_at_its_bytes(self, store: Store) -> None:
         """A claim ends with the row that fills it, and takes at least one."""
-        await put(store, *(row(content=b"x" * 600) for _ in range(3)))
+        await put(store, *(row(content="x" * 600) for _ in range(3)))
         assert [len((await store.claim(claim(max_bytes=size))).rows) for size in (1000, 1)] == [2, 1]
 
     async def test_claimed_row_is_not_claimed_again(self, store: Store) -> None:
@@ -207,7 +207,7 @@ class LeaseContract:
 
     async def test_stale_result_beside_the_valid_one_is_refused(self, store: Store) -> None:
         """A stale and a valid result in the same moment: one is written, and the stale one erases nothing."""
-        await put(store, row(content=b"body"))
+        await put(store, row(content="body"))
         stale = await take(store)
         await store.release_expired(NOW + HOUR)
         valid = await take(store, now=NOW + HOUR)
@@ -217,7 +217,7 @@ class LeaseContract:
             store.settle(result(stale, recipients="stale", erase=True)),
         )
         stored = await read(store, valid.id)
-        assert (list(wrote), stored.recipients, stored.content) == ([False, True, False], "valid", b"body")
+        assert (list(wrote), stored.recipients, stored.content) == ([False, True, False], "valid", "body")
 
     async def test_result_is_written_once(self, store: Store) -> None:
         """The lease ends with its first result."""

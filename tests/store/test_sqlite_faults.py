@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 
 import apsw
@@ -104,7 +103,7 @@ async def _fill(store: SqliteStore) -> int:
     store._db.execute(f"PRAGMA max_page_count={int(store._db.pragma('page_count')) + 8}")
     for accepted in range(1000):
         try:
-            await store.accept([row(content=b"x" * 3000)], NOW)
+            await store.accept([row(content="x" * 3000)], NOW)
         except StoreFull:
             return accepted
     raise AssertionError("the database never got full")
@@ -188,7 +187,7 @@ async def test_failed_commit_takes_no_other_row_along(path: Path, vfs: FaultyVFS
         vfs.broken = ("", "")
     async with SqliteStore(path) as store:
         assert await store.get(kept.id) is not None
-        (again,) = await store.accept([replace(unknown, id="f" * 32)], NOW)
+        (again,) = await store.accept([row(idempotency=key("a"))], NOW)
         assert (again == Replayed(unknown.answer)) == (await store.get(unknown.id) is not None)
 
 

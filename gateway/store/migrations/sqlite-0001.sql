@@ -34,7 +34,7 @@ CREATE INDEX notification_listing  ON notification (tenant, id);
 -- Bodies apart: erased as soon as nothing can need them any more.
 CREATE TABLE content (
   seq  INTEGER PRIMARY KEY,
-  body BLOB NOT NULL
+  body TEXT NOT NULL
 );
 
 CREATE TABLE idempotency (
