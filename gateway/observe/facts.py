@@ -29,6 +29,7 @@ HTTP_SECONDS = Histogram(
     buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0),
 )  # fmt: skip
 _answers: dict[tuple[str, int], Counter] = {}
+_outcomes: dict[str, Counter] = {}
 RECIPIENTS = Counter(_PREFIX + "recipient_outcomes", "What became of recipients.", ["outcome"], registry=REGISTRY)
 SESSIONS = Counter(
     _PREFIX + "relay_sessions", "Sessions with relays, by how opening ended.", ["result"], registry=REGISTRY
@@ -130,7 +131,9 @@ def key_refused(address: str) -> None:
 
 def recipient(outcome: str, count: int) -> None:
     """Recipients reached a state."""
-    RECIPIENTS.labels(outcome).inc(count)
+    if (child := _outcomes.get(outcome)) is None:
+        child = _outcomes[outcome] = RECIPIENTS.labels(outcome)
+    child.inc(count)
 
 
 def session_opened(place: tuple[str, str]) -> None:

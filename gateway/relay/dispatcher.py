@@ -320,7 +320,7 @@ class Dispatcher:
                 upcoming = None
                 transaction = await self._transact(engine, current, follow)
                 if len(settling) == UNCOMMITTED:
-                    await settling.popleft()
+                    await asyncio.shield(settling.popleft())
                 settling.append(self._outbox.settle(current.delivery, current.indexes, transaction))
                 self._learn(feeding, transaction)
                 if engine.messages >= lane.profile.limits.messages_per_connection and upcoming is None:
@@ -329,9 +329,9 @@ class Dispatcher:
                     feeding.wake.set()
         finally:
             if upcoming is not None:
-                await self._outbox.release(upcoming.delivery)
+                settling.append(self._outbox.release(upcoming.delivery))
             for result in settling:
-                await result
+                await asyncio.shield(result)
 
     def _may_follow(self, lane: Lane, engine: Engine) -> bool:
         more = engine.messages + 1 < lane.profile.limits.messages_per_connection

@@ -191,8 +191,10 @@ async def test_failures(
 ) -> None:
     """A failure of ours is a problem without its reason; the operator is told, unless the disk is just full."""
 
-    async def fail(_rows: object, _now: object) -> Any:
-        raise error
+    def fail(_rows: object, _now: object) -> Any:
+        failed: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        failed.set_exception(error)
+        return failed
 
     monkeypatch.setattr(world.store, "accept", fail)
     answered = await world.post()
@@ -261,7 +263,7 @@ async def test_client_that_leaves(world: World, monkeypatch: pytest.MonkeyPatch)
         await leave.wait()
         return await accept(rows, now)
 
-    monkeypatch.setattr(world.store, "accept", slow)
+    monkeypatch.setattr(world.store, "accept", lambda rows, now: asyncio.ensure_future(slow(rows, now)))
     posting = asyncio.create_task(world.post())
     await arrived.wait()
     posting.cancel()

@@ -7,6 +7,7 @@ import ssl
 import stat
 import time
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -231,12 +232,12 @@ async def test_stop_lets_answers_finish(world: World, monkeypatch: pytest.Monkey
     arrived, leave = asyncio.Event(), asyncio.Event()
     accept = world.store.accept
 
-    async def slow(rows: object, now: int) -> object:
+    async def slow(rows: Any, now: int) -> object:
         arrived.set()
         await leave.wait()
-        return await accept(rows, now)  # type: ignore[arg-type]
+        return await accept(rows, now)
 
-    monkeypatch.setattr(world.store, "accept", slow)
+    monkeypatch.setattr(world.store, "accept", lambda rows, now: asyncio.ensure_future(slow(rows, now)))
     posting = asyncio.create_task(world.post())
     await arrived.wait()
     stopping = asyncio.create_task(world.server.stop())
