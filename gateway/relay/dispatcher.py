@@ -359,7 +359,7 @@ class Dispatcher:
             if delivery is None:
                 return None
             now = self._outbox.clock()
-            if not delivery.live(now):
+            if not delivery.live(now) or not delivery.due(now, 1):  # a clock may have been set back
                 self._spawn(self._overdue(delivery, now))
                 continue
             prepared = lane.prepare(delivery, now)

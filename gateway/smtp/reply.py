@@ -13,6 +13,7 @@ from typing import Final
 MAX_LINE: Final = 8 * 1024  # octets; RFC 5321 §4.5.3.1.5 allows 512, real relays exceed that with long texts
 MAX_LINES: Final = 128
 MAX_TEXT: Final = 200  # characters kept
+FAMILIAR: Final = 128  # octets of a line that is worth remembering
 
 _ENHANCED: Final = re.compile(r"([245]\.[0-9]{1,3}\.[0-9]{1,3})(?:[ \t]+|$)")
 _UNPRINTABLE: Final = re.compile(
@@ -95,14 +96,12 @@ class ReplyParser:
 
     def _line(self, line: bytes) -> Reply | None:
         """Take one line; the reply, if it is its last."""
-        digits, separator = line[:3], line[3:4]
-        if len(digits) != 3 or not digits.isdigit() or not b"2" <= digits[:1] <= b"5" or separator not in b" -":
-            raise ReplyError("not an SMTP reply")
-        code = int(digits)
+        if not self._texts and line[3:4] == b" " and len(line) <= FAMILIAR:
+            return _familiar(line)
+        code, last, text = _parts(line)
         if self._texts and code != self._code:
             raise ReplyError("reply code changed within a reply")
-        text = line[4:].decode("utf-8", "replace")
-        if separator == b"-":
+        if not last:
             self._code = code
             self._texts.append(text)
             if len(self._texts) > MAX_LINES:
@@ -112,6 +111,20 @@ class ReplyParser:
             text = _joined([*self._texts, text])
             self._texts = []
         return reply(code, text)
+
+
+@lru_cache(1024)  # a relay says the same few things over and over
+def _familiar(line: bytes) -> Reply:
+    code, _, text = _parts(line)
+    return reply(code, text)
+
+
+def _parts(line: bytes) -> tuple[int, bool, str]:
+    """Take a line apart: its code, whether it is the last of its reply, and its text."""
+    digits, separator = line[:3], line[3:4]
+    if len(digits) != 3 or not digits.isdigit() or not b"2" <= digits[:1] <= b"5" or separator not in b" -":
+        raise ReplyError("not an SMTP reply")
+    return int(digits), separator != b"-", line[4:].decode("utf-8", "replace")
 
 
 def _joined(lines: list[str]) -> str:
