@@ -169,7 +169,7 @@ class Outbox:
         """Commit that the final dot is about to leave; False: it must not."""
         return delivery.live(self.clock()) and await self._store.dot(delivery.row.seq, delivery.lease.token)
 
-    # Settle. Each of these commits in any case: what it answers need not be waited for, and must not be cancelled.
+    # Settle. Each of these commits in any case; what it answers need not be waited for.
 
     def settle(self, delivery: Delivery, indexes: Sequence[int], transaction: Transaction) -> "asyncio.Future[bool]":
         """Judge a transaction over the recipients at `indexes` and commit the result."""
@@ -218,7 +218,7 @@ class Outbox:
         settlement = self._settlement(delivery, judgements)
         written = self._store.settle(settlement)
         written.add_done_callback(partial(self._finished, delivery, judgements, settlement))
-        return written
+        return asyncio.shield(written)
 
     def _finished(
         self,

@@ -11,7 +11,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, assert_never
 
 from gateway.credentials.sealed import SealError
@@ -47,6 +47,7 @@ class _Feeding:
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     opening: asyncio.Lock = field(default_factory=asyncio.Lock)
     feeder: "asyncio.Task[None] | None" = None
+    relay: Relay | None = None
     tls_failures: int = 0
     closed: bool = False
 
@@ -67,7 +68,7 @@ class Dispatcher:
         self._slots = asyncio.Semaphore(connections)
         self._pool = Pool()
         self._lanes: dict[Place, _Feeding] = {}
-        self._breakers: dict[tuple[str, int], Breaker] = {}
+        self._breakers: dict[tuple[str, str, int], Breaker] = {}
         self._unrouted: dict[Flow, int] = {}
         self._workers: dict[asyncio.Task[None], Engine | None] = {}
         self._tasks: asyncio.TaskGroup | None = None
@@ -135,11 +136,9 @@ class Dispatcher:
         return self._lanes.get((profile.tenant, profile.name)) or self._open_lane(profile)
 
     def _open_lane(self, profile: Profile) -> _Feeding:
-        relay, fault = self._relay(profile)
-        breaker = self._breakers.setdefault((relay.host, relay.port), Breaker())
-        feeding = self._lanes[profile.tenant, profile.name] = _Feeding(Lane(profile, relay, breaker))
-        if fault is not None:
-            self._heed(feeding, consequence(fault), fault.detail)
+        # Per owner: one tenant's failing handshakes keep no other tenant away from the same relay.
+        breaker = self._breakers.setdefault((profile.tenant, profile.host, profile.port), Breaker())
+        feeding = self._lanes[profile.tenant, profile.name] = _Feeding(Lane(profile, breaker))
         if self._tasks is not None:
             self._start(feeding)
         return feeding
@@ -148,24 +147,23 @@ class Dispatcher:
         if feeding.feeder is None and not self._draining:
             feeding.feeder = self._spawn(self._feed(feeding))
 
-    def _relay(self, profile: Profile) -> tuple[Relay, Fault | None]:
-        """Make of a profile what a session is, with its password."""
+    def _relay(self, profile: Profile) -> Relay | Fault:
+        """Make of a profile what a session is, with its password; without one that it needs there is no session."""
         auth = profile.auth
         tls = TlsPolicy(
             profile.tls.verify, profile.tls.allow_auth_unverified, profile.tls.ca_certificates, profile.tls.min_version
         )
         relay = Relay(profile.host, profile.port, Security(profile.security), tls)
         if auth.anonymous:
-            return relay, None
+            return relay
         try:
             password = self._directory.password(profile)
         except SealError as error:
-            return relay, Fault(Phase.SECRET, Trouble.SECRET_DENIED, str(error))
+            return Fault(Phase.SECRET, Trouble.SECRET_DENIED, str(error))
         if password is None:
-            return relay, Fault(Phase.SECRET, Trouble.SECRET_MISSING, "the profile has no password")
+            return Fault(Phase.SECRET, Trouble.SECRET_MISSING, "the profile has no password")
         failpoint("secret.fetched")
-        login = Login(Method(auth.method), auth.username or "", password)
-        return Relay(profile.host, profile.port, relay.security, tls, login), None
+        return replace(relay, login=Login(Method(auth.method), auth.username or "", password))
 
     def refresh(self) -> None:
         """The directory changed: close the lanes whose profile is not what it was, and route everything anew."""
@@ -173,11 +171,9 @@ class Dispatcher:
         waiting = self._unrouted
         self._unrouted = {}
         for place, feeding in list(self._lanes.items()):
-            waiting.update(feeding.lane.flows())
+            waiting.update(feeding.lane.forget_flows())
             if profiles.get(place) != feeding.lane.profile:
                 self._close_lane(place, feeding)
-            elif (given_up := feeding.lane.empty()) and self._tasks is not None:
-                self._spawn(self._give_back(given_up))
         for flow, due_at in waiting.items():
             self.ready(flow, due_at)
 
@@ -227,11 +223,14 @@ class Dispatcher:
         )
         for (flow, _), claim in zip(wishes, claims, strict=True):
             if isinstance(claim, StoreFull):
-                lane.note(flow, self._outbox.clock() + FULL_AGAIN)
+                self.ready(flow, self._outbox.clock() + FULL_AGAIN)
             elif isinstance(claim, BaseException):
                 raise claim
             else:
-                lane.claimed(flow, *claim)
+                deliveries, next_due_at = claim
+                lane.claimed(flow, deliveries)
+                if next_due_at is not None:
+                    self.ready(flow, next_due_at)  # which may be another lane's by now
 
     def _until_next(self, lane: Lane) -> float | None:
         """Seconds until there may be something to do; None: until somebody wakes the lane."""
@@ -276,26 +275,32 @@ class Dispatcher:
                 session.engine.abort()
                 raise
             finally:
-                fits = lane.session_key == session.key and self._lanes.get(lane.place) is feeding
+                fits = self._lanes.get(lane.place) is feeding
                 enough = session.engine.messages >= lane.profile.limits.messages_per_connection
                 self._pool.give(session, keep=fits and not enough and not self._draining)
 
     async def _session(self, feeding: _Feeding) -> Session | None:
         """Take an idle session or open one; one opening at a time, so that a wrong password is tried once."""
         lane = feeding.lane
-        if (session := self._pool.take(lane.session_key)) is not None:
-            return session
         async with feeding.opening:
-            if self._draining or (lane.wait(self._now()) or 0) > 0:
+            if self._draining or lane.wait(self._now()) != 0.0:
                 return None
-            opened = await self._opener.open(lane.relay)
+            relay = feeding.relay or self._relay(lane.profile)
+            opened: Engine | Fault
+            if isinstance(relay, Fault):
+                opened = relay
+            else:
+                feeding.relay = relay
+                if (session := self._pool.take((lane.place, relay))) is not None:
+                    return session
+                opened = await self._opener.open(relay)
         if isinstance(opened, Fault):
             facts.session_failed(lane.place, opened)
             self._heed(feeding, self._tls_patience(feeding, opened), opened.detail)
             return None
         feeding.tls_failures = 0
         facts.session_opened(lane.place)
-        return Session(opened, lane.session_key, self._now())
+        return Session(opened, (lane.place, feeding.relay), self._now())
 
     def _tls_patience(self, feeding: _Feeding, fault: Fault) -> Consequence:
         feeding.tls_failures += fault.trouble is Trouble.TLS_FAILED
@@ -320,7 +325,7 @@ class Dispatcher:
                 upcoming = None
                 transaction = await self._transact(engine, current, follow)
                 if len(settling) == UNCOMMITTED:
-                    await asyncio.shield(settling.popleft())
+                    await settling.popleft()
                 settling.append(self._outbox.settle(current.delivery, current.indexes, transaction))
                 self._learn(feeding, transaction)
                 if engine.messages >= lane.profile.limits.messages_per_connection and upcoming is None:
@@ -331,7 +336,7 @@ class Dispatcher:
             if upcoming is not None:
                 settling.append(self._outbox.release(upcoming.delivery))
             for result in settling:
-                await asyncio.shield(result)
+                await result
 
     def _may_follow(self, lane: Lane, engine: Engine) -> bool:
         more = engine.messages + 1 < lane.profile.limits.messages_per_connection
@@ -358,6 +363,9 @@ class Dispatcher:
             delivery = lane.take(pipelined=pipelined)
             if delivery is None:
                 return None
+            if self._lane_of(delivery.row.flow) is not feeding:  # routed elsewhere since it was claimed
+                self._spawn(self._give_back([delivery]))
+                continue
             now = self._outbox.clock()
             if not delivery.live(now) or not delivery.due(now, 1):  # a clock may have been set back
                 self._spawn(self._overdue(delivery, now))

@@ -6,7 +6,6 @@ profile's connections and rate, and stands still while its relay's breaker is op
 """
 
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -15,7 +14,6 @@ from gateway.outbox.delivery import Delivery
 from gateway.relay.limits import Breaker, Rate, Standstill
 from gateway.relay.render import Held, Prepared, render
 from gateway.smtp.outcome import Rejected
-from gateway.smtp.session import Relay
 from gateway.store.rows import Flow
 
 HELPING: Final = 256  # messages that a lane keeps claimed, shared by its tenants
@@ -40,10 +38,9 @@ class Share:
 class Lane:
     """What one profile has to send, and whether it may."""
 
-    def __init__(self, profile: Profile, relay: Relay, breaker: Breaker) -> None:
+    def __init__(self, profile: Profile, breaker: Breaker) -> None:
         """Begin with nothing to send."""
         self.profile = profile
-        self.relay = relay
         self.breaker = breaker
         self.rate = Rate(profile.limits.per_minute)
         self.standstill: Standstill | None = None
@@ -58,11 +55,6 @@ class Lane:
     def place(self) -> Place:
         """Whose profile it is, and its name."""
         return self.profile.tenant, self.profile.name
-
-    @property
-    def session_key(self) -> tuple[Place, Relay]:
-        """What a session is kept under: nobody else's session ever fits."""
-        return self.place, self.relay
 
     def state(self, now: float) -> str:
         """The lane's state as the queue shows it."""
@@ -86,12 +78,11 @@ class Lane:
             self._ring.append(share)
         return share
 
-    def claimed(self, flow: Flow, deliveries: list[Delivery], next_due_at: int | None) -> None:
+    def claimed(self, flow: Flow, deliveries: list[Delivery]) -> None:
         """Take what a claim brought."""
-        self._share(flow.tenant).ready.extend(deliveries)
-        self.ready += len(deliveries)
-        if next_due_at is not None:
-            self.note(flow, next_due_at)
+        if deliveries:
+            self._share(flow.tenant).ready.extend(deliveries)
+            self.ready += len(deliveries)
 
     def wishes(self, now: int) -> list[tuple[Flow, int]]:
         """Which flows to claim from, and how much: helpings are equal, and refilled when half is eaten."""
@@ -110,10 +101,12 @@ class Lane:
         """When the next unclaimed mail falls due (ms)."""
         return min((due_at for share in self._ring for due_at in share.flows.values()), default=None)
 
-    def flows(self) -> Iterator[tuple[Flow, int]]:
-        """Every flow with unclaimed mail."""
+    def forget_flows(self) -> dict[Flow, int]:
+        """Give up every flow with unclaimed mail, with when it falls due."""
+        flows = {flow: due_at for share in self._ring for flow, due_at in share.flows.items()}
         for share in self._ring:
-            yield from share.flows.items()
+            share.flows.clear()
+        return flows
 
     def empty(self) -> list[Delivery]:
         """Give up all claimed mail."""

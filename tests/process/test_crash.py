@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     Install = Callable[..., Daemon]
 
 PROOF = "GATEWAY_PROOF" in os.environ
-WINDOW = frozenset({"smtp.after_terminator", "smtp.reply_read"})
 PER_CONNECTION = 1 + UNCOMMITTED  # one message whose dot has left, and those whose results are being committed
 CONNECTIONS = 4
 BODIES = {"smtp.body_written": {"text": "x\n" * 60_000}}
@@ -53,8 +52,6 @@ async def test_a_kill_at_a_named_place_loses_nothing(
     assert load.acknowledged or place.startswith(("http", "accept", "secret"))
     assert account.missing(load.acknowledged) == set()
     assert account.duplicates <= CONNECTIONS * PER_CONNECTION
-    if place not in WINDOW and place.startswith(("http", "accept.before", "secret")):
-        assert account.duplicates == 0
 
 
 async def test_kills_at_random_moments_lose_nothing(install: Install, relay: ScriptedRelay) -> None:
