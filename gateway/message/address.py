@@ -34,13 +34,14 @@ _ATEXT: Final = r"A-Za-z0-9!#$&'*+/=?^_`{|}~\-"  # RFC 5322 §3.2.3, without "%"
 _LABEL: Final = r"(?!..--)[a-z0-9](?:[a-z0-9\-]{0,61}[a-z0-9])?"
 
 # Matches nearly every address that arrives, and only canonical ones. Labels with "--" in third place (A-labels
-# and reserved ones) are left to the IDNA library. Possessive repeats: nothing to backtrack into.
+# and reserved ones) are left to the IDNA library. No two repeats can match the
+# same text, so there is nothing to backtrack into (possessive ones misbehave before Python 3.11.5).
 _CANONICAL: Final = re.compile(
     rf"(?=[^@]{{1,{_MAX_LOCAL}}}@)(?![^@]*=\?)"
-    rf"[{_ATEXT}]++(?:\.[{_ATEXT}]++)*+"
-    rf"@(?:{_LABEL}\.)++(?![0-9]++\Z){_LABEL}"
+    rf"[{_ATEXT}]+(?:\.[{_ATEXT}]+)*"
+    rf"@(?:{_LABEL}\.)+(?![0-9]+\Z){_LABEL}"
 )
-_LOCAL: Final = re.compile(rf"[{_ATEXT}\u0080-\U0010ffff]++(?:\.[{_ATEXT}\u0080-\U0010ffff]++)*+")
+_LOCAL: Final = re.compile(rf"[{_ATEXT}\u0080-\U0010ffff]+(?:\.[{_ATEXT}\u0080-\U0010ffff]+)*")
 
 # CR and LF end a header; the others are taken for a line end by one library or another (str.splitlines knows
 # ten), or cut a C string short. Lone surrogates cannot be encoded at all.
