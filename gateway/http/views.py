@@ -165,7 +165,7 @@ def status_of_row(call: Call, row: StoredRow, envelope: Envelope) -> Status:
         decode(row.recipients),
         sending=row.stage is Stage.LEASED,
         scheduled=(envelope.send_at or 0) > call.now,
-        held=call.services.held(row.flow),
+        held=row.status == Status.HELD or call.services.held(row.flow),
     )
 
 

@@ -34,8 +34,8 @@ _ATEXT: Final = r"A-Za-z0-9!#$&'*+/=?^_`{|}~\-"  # RFC 5322 §3.2.3, without "%"
 _LABEL: Final = r"(?!..--)[a-z0-9](?:[a-z0-9\-]{0,61}[a-z0-9])?"
 
 # Matches nearly every address that arrives, and only canonical ones. Labels with "--" in third place (A-labels
-# and reserved ones) are left to the IDNA library. No two repeats can match the
-# same text, so there is nothing to backtrack into (possessive ones misbehave before Python 3.11.5).
+# and reserved ones) are left to the IDNA library. No two repeats can match the same text, so there is nothing to
+# backtrack into (possessive repeats, which would say so, misbehave before Python 3.11.5).
 _CANONICAL: Final = re.compile(
     rf"(?=[^@]{{1,{_MAX_LOCAL}}}@)(?![^@]*=\?)"
     rf"[{_ATEXT}]+(?:\.[{_ATEXT}]+)*"

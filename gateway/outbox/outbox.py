@@ -19,7 +19,7 @@ from typing import Final
 
 from gateway.message.notification import Notification, compact, encode_content
 from gateway.outbox.delivery import Delivery, Lease, encode_envelope
-from gateway.outbox.states import RETRYABLE, Recipient, State, decode, encode, status_of
+from gateway.outbox.states import RETRYABLE, Recipient, State, Status, decode, encode, status_of
 from gateway.outbox.verdict import Circumstances, Judgement, Schedule, burns_no_attempt, judge
 from gateway.smtp.outcome import RecipientOutcome, Relayed, Transaction, Unknown
 from gateway.smtp.reply import Reply
@@ -184,11 +184,12 @@ class Outbox:
     def hold(self, delivery: Delivery, until: int, reason: str) -> "asyncio.Future[bool]":
         """Give a notification back and look at it again then (ms): a person has to change something first."""
         now = self.clock()
+        event = "" if delivery.row.status == Status.HELD else "held"  # told once
         judgements = [
-            (index, Judgement(replace(delivery.recipients[index], next_attempt_at=until), "held", reason))
+            (index, Judgement(replace(delivery.recipients[index], next_attempt_at=until), event, reason))
             for index in delivery.due(now, len(delivery.recipients))
         ]
-        return self._finish(delivery, judgements)
+        return self._finish(delivery, judgements, held=True)
 
     def expire(self, delivery: Delivery) -> "asyncio.Future[bool]":
         """End a claimed notification whose time is over."""
@@ -209,13 +210,15 @@ class Outbox:
             for index, outcome in zip(indexes, outcomes, strict=True)
         ]
 
-    def _finish(self, delivery: Delivery, judgements: list[tuple[int, Judgement]]) -> "asyncio.Future[bool]":
+    def _finish(
+        self, delivery: Delivery, judgements: list[tuple[int, Judgement]], *, held: bool = False
+    ) -> "asyncio.Future[bool]":
         """Write a result under its lease; answers whether the lease still held."""
         for index, judgement in judgements:
             delivery.recipients[index] = judgement.recipient
         if delivery.revoked:
             judgements += _cancelled(delivery.recipients)
-        settlement = self._settlement(delivery, judgements)
+        settlement = self._settlement(delivery, judgements, held=held)
         written = self._store.settle(settlement)
         written.add_done_callback(partial(self._finished, delivery, judgements, settlement))
         return asyncio.shield(written)
@@ -241,7 +244,7 @@ class Outbox:
         elif settlement.stage is Stage.READY:
             self.on_ready(delivery.row.flow, settlement.due_at)
 
-    def _settlement(self, delivery: Delivery, judgements: list[tuple[int, Judgement]]) -> Settlement:
+    def _settlement(self, delivery: Delivery, judgements: list[tuple[int, Judgement]], *, held: bool) -> Settlement:
         now = self.clock()
         row = delivery.row
         stage, due_at = _stage(delivery.recipients, row.due_at)
@@ -249,7 +252,7 @@ class Outbox:
             seq=row.seq,
             lease_token=delivery.lease.token,
             stage=stage,
-            status=status_of(delivery.recipients, sending=False, scheduled=False, held=False),
+            status=status_of(delivery.recipients, sending=False, scheduled=False, held=held),
             due_at=due_at,
             finished_at=now if stage is Stage.FINAL else None,
             recipients=encode(delivery.recipients),
@@ -363,7 +366,7 @@ class Outbox:
                 recipients[index] = judgement.recipient
             change, event = _change(row, recipients, self.clock(), judgements), State.EXPIRED
         if await self._store.change(change):
-            self.queued[row.flow.tenant] -= 1
+            self.queued[row.flow.tenant] -= change.stage is Stage.FINAL
             self.on_event(event, sum(not recipient.final for recipient in decode(row.recipients)))
 
     async def keep(self) -> None:
@@ -444,7 +447,14 @@ def _ended(recipients: Sequence[Recipient], state: State) -> list[tuple[int, Jud
 
 
 def _expired(recipients: Sequence[Recipient]) -> list[tuple[int, Judgement]]:
-    return _ended(recipients, State.EXPIRED)
+    """End what was to be attempted; a copy whose fate is unknown stays so, for it may have arrived."""
+    return [
+        (index, Judgement(replace(recipient, next_attempt_at=None), "", ""))
+        if recipient.state is State.UNCERTAIN
+        else (index, Judgement(replace(recipient, state=State.EXPIRED, next_attempt_at=None), "expired", ""))
+        for index, recipient in enumerate(recipients)
+        if recipient.due
+    ]
 
 
 def _cancelled(recipients: list[Recipient]) -> list[tuple[int, Judgement]]:

@@ -82,7 +82,7 @@ class Store(Protocol):
         """Read notifications, newest first, without content."""
 
     async def expired(self, now: int, limit: int) -> list[StoredRow]:
-        """Read rows that nobody holds and whose time is over."""
+        """Read ready rows whose time is over."""
 
     async def backlog(self) -> list[FlowBacklog]:
         """Read which flows have ready rows."""

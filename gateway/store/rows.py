@@ -109,6 +109,7 @@ class LeasedRow(NamedTuple):
     content: str | None
     lease_token: int
     cancelled: bool
+    status: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,7 +74,7 @@ _NEW: Final = (
 )
 _LEASED: Final = (
     "n.seq, n.id, n.tenant, n.profile, n.category, n.priority, n.due_at, n.expires_at, n.accepted_at, n.recipients,"
-    " n.envelope, c.body, n.lease_token, n.cancelled"
+    " n.envelope, c.body, n.lease_token, n.cancelled, n.status"
 )
 _STORED: Final = (
     "n.seq, n.id, n.tenant, n.profile, n.category, n.key_id, n.priority, n.stage, n.status, n.due_at, n.expires_at,"
@@ -683,8 +683,8 @@ class SqliteStore:
         return await self._read(lambda db: [_stored(row) for row in db.execute(" ".join(sql), values)])
 
     async def expired(self, now: int, limit: int) -> list[StoredRow]:
-        """Read rows that nobody holds and whose time is over."""
-        sql = f"SELECT {_STORED}, NULL FROM notification n WHERE stage<3 AND expires_at<=? AND stage<>1 LIMIT ?"
+        """Read ready rows whose time is over."""
+        sql = f"SELECT {_STORED}, NULL FROM notification n WHERE stage=0 AND expires_at<=? LIMIT ?"
         return await self._read(lambda db: [_stored(row) for row in db.execute(sql, (now, limit))])
 
     async def backlog(self) -> list[FlowBacklog]:
@@ -826,12 +826,13 @@ def _bytes(value: Value) -> bytes:
 
 
 def _leased(row: tuple[Any, ...], token: int) -> LeasedRow:
-    seq, id_, tenant, profile, category, priority, due_at, expires_at, accepted_at, recipients, envelope, body = row[
-        :12
-    ]
+    (
+        seq, id_, tenant, profile, category, priority, due_at, expires_at, accepted_at, recipients, envelope, body, _,
+        cancelled, status,
+    ) = row  # fmt: skip
     return LeasedRow(
         seq, id_, Flow(tenant, profile), category, priority, due_at, expires_at, accepted_at, recipients, envelope,
-        body, token, bool(row[13]),
+        body, token, bool(cancelled), status,
     )  # fmt: skip
 
 
