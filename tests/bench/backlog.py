@@ -25,7 +25,7 @@ FILL = 500
 LAPS = 3
 REST = 0.3  # seconds in which the log of the filling is folded back into the file
 DAY = 86_400_000
-CONTENT = json.dumps({"to": [["ann@example.test", ""]], "subject": "Export finished", "text": TEXT}).encode()
+CONTENT = json.dumps({"to": [["ann@example.test", ""]], "subject": "Export finished", "text": TEXT})
 
 
 async def measure(file: Path, batches: int, depths: list[int]) -> dict[int, float]:

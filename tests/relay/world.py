@@ -1,0 +1,114 @@
+"""A dispatcher at work in this process: real store, outbox and directory, and relays that the test scripts."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from ipaddress import ip_network
+from typing import TYPE_CHECKING, Any
+
+from gateway.credentials.sealed import Seal
+from gateway.directory.directory import Directory
+from gateway.directory.entries import API, Item, entry
+from gateway.directory.rules import Policy
+from gateway.directory.shapes import Profile, Tenant
+from gateway.message.address import Mailbox
+from gateway.message.notification import Content, Notification, OnAmbiguous, Priority, Role, Severity, new_id
+from gateway.outbox.outbox import Outbox, Submission, wall_clock
+from gateway.outbox.states import Recipient, decode
+from gateway.outbox.verdict import Schedule
+from gateway.relay.dispatcher import Dispatcher
+from gateway.settings import EgressRule
+from gateway.smtp.dial import Dialer
+from gateway.smtp.egress import EgressPolicy
+from gateway.smtp.session import Opener
+from gateway.store.sqlite import SqliteStore
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+EGRESS = EgressPolicy((25,), (EgressRule(ip_network("127.0.0.0/8"), None),))
+
+
+@dataclass
+class World:
+    """Everything that a test may touch."""
+
+    store: SqliteStore
+    directory: Directory
+    outbox: Outbox
+    dispatcher: Dispatcher
+
+    async def put(self, *items: Item) -> None:
+        """Write directory objects and let everybody know."""
+        revision, _ = await self.store.directory()
+        await self.store.change_directory(revision, [entry(item, API) for item in items], [])
+        await self.directory.load()
+
+    async def post(self, tenant: str, *to: str, profile: str | None = None, **more: Any) -> str:
+        """Accept a notification; its id."""
+        now = wall_clock()
+        addresses = to or ("ann@example.test",)
+        content = Content(
+            None, tuple(map(Mailbox, addresses)), (), (), "hello", "text", None, (), (), None, None, False
+        )
+        given: dict[str, Any] = {"on_ambiguous": OnAmbiguous.RETRY, "expires_at": now + 3_600_000, **more}
+        notification = Notification(
+            id=new_id(now), tenant=tenant, profile=profile, key_id="k", category="general", severity=Severity.INFO,
+            priority=Priority.NORMAL, message_id=f"<{new_id(now)}@example.test>", accepted_at=now, send_at=None,
+            simulated=False, metadata={}, recipients=tuple((one, Role.TO) for one in addresses), content=content, **given,
+        )  # fmt: skip
+        await self.outbox.accept([Submission(notification, "{}")])
+        return notification.id
+
+    async def recipients(self, notification_id: str) -> list[Recipient]:
+        """Read how its recipients stand."""
+        row = await self.store.get(notification_id)
+        assert row is not None
+        return decode(row.recipients)
+
+    async def until(self, place: tuple[str, str], state: str) -> None:
+        """Wait until a lane is in this state."""
+        async with asyncio.timeout(10):
+            while self.dispatcher.states().get(place) != state:
+                await asyncio.sleep(0.01)
+
+
+def profile(port: int, tenant: str = "acme", name: str = "main", **more: Any) -> Profile:
+    """A default profile for a relay on this machine."""
+    document = {
+        "tenant": tenant, "name": name, "host": "127.0.0.1", "port": port, "security": "none", "is_default": True,
+        "from": f"noreply@{tenant}.example", **more,
+    }  # fmt: skip
+    return Profile.model_validate(document)
+
+
+def password(world_seal: Seal, tenant: str, name: str, text: str) -> dict[str, Any]:
+    """Give the `auth` of a profile that signs in with this password."""
+    from gateway.credentials.secret import Secret
+
+    sealed = world_seal.close(Secret(text), ("profile", tenant, name, "auth.credential"))
+    return {"username": "app", "credential": {"source": "plaintext", "sealed": sealed}}
+
+
+SEAL = Seal([b"k" * 32])
+
+
+@asynccontextmanager
+async def world(folder: Path, *items: Item) -> AsyncIterator[World]:
+    """Run a dispatcher for tenants acme and zoo."""
+    async with SqliteStore(folder / "gateway.db") as store:
+        directory = Directory(store, Policy(EGRESS), SEAL)
+        outbox = Outbox(store, Schedule((30,), 300))
+        dispatcher = Dispatcher(outbox, directory, Opener(Dialer(EGRESS), "gateway.example.test"), 64)
+        made = World(store, directory, outbox, dispatcher)
+        await made.put(Tenant(id="acme"), Tenant(id="zoo"), *items)
+        running = asyncio.ensure_future(dispatcher.run())
+        try:
+            yield made
+        finally:
+            await dispatcher.drain(5)
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
