@@ -10,7 +10,6 @@ import asyncio
 import gc
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -41,7 +40,6 @@ EXIT_OK: Final = 0
 EXIT_FAILED: Final = 1
 EXIT_CONFIG: Final = 78  # sysexits.h EX_CONFIG
 GC_THRESHOLD: Final = (20_000, 50, 100)  # hardly anything here is cyclic; a full collection stops the loop for 40 ms
-SWITCH_INTERVAL: Final = 0.005  # s; the writer thread waits at most this long for the interpreter after a commit
 
 
 @dataclass(slots=True)
@@ -66,6 +64,7 @@ async def daemon(settings: Settings, environ: Mapping[str, str]) -> AsyncIterato
         store.observe_commit = facts.commit
         directory = await _directory(settings, store, environ)
         outbox = Outbox(store, _schedule(settings), retention=_retention(settings))
+        outbox.on_accepted = facts.accepted
         outbox.on_event = facts.recipient
         dispatcher = Dispatcher(outbox, directory, _opener(settings), settings.relay.connections)
         catcher = await _catcher(settings, stack)
@@ -193,7 +192,6 @@ async def serve(
     """Run until a signal says stop; answers the exit code."""
     settings = load(config, environ)
     facts.configure(settings.log.format, settings.log.level)
-    sys.setswitchinterval(SWITCH_INTERVAL)
     gc.set_threshold(*GC_THRESHOLD)
     os.umask(0o077)
     try:

@@ -20,6 +20,7 @@ from gateway.directory.provision import Declaration, read_files, settle_keys
 from gateway.directory.shapes import Key as KeyShape
 from gateway.directory.shapes import Profile
 from gateway.directory.snapshot import Key, Snapshot
+from gateway.observe import facts
 from gateway.problems import Code, Problem
 from gateway.settings import SettingsError
 from gateway.store.protocol import RevisionConflict, Store
@@ -70,15 +71,20 @@ class Directory:
             put = self._wanted(declaration, keys)
             gone = [stored for stored in self._entries if stored.origin == PROVISION and stored[:3] not in _places(put)]
             changed = [stored for stored in put if stored not in self._entries]
-            if not changed and not gone:
-                return
             try:
-                await self._commit(changed, gone)
+                if changed or gone:
+                    await self._commit(changed, gone)
             except RevisionConflict:
                 await self.load()
             else:
+                self._tell_revoked(keys)
                 return
         raise RevisionConflict
+
+    def _tell_revoked(self, keys: list[KeyShape]) -> None:
+        for key in keys:
+            if key.id in self.snapshot.revoked:
+                facts.provisioned_key_revoked(key.file or "")
 
     def _declared(self, declaration: Declaration, keys: list[KeyShape]) -> Snapshot:
         """What the directory would be: made objects as they are, provisioned ones as declared."""

@@ -69,7 +69,7 @@ class Lease:
 class Delivery:
     """One notification in our hands."""
 
-    __slots__ = ("_content", "begun", "envelope", "lease", "recipients", "revoked", "row", "strict")
+    __slots__ = ("_content", "envelope", "lease", "recipients", "revoked", "row", "strict")
 
     def __init__(self, row: LeasedRow, lease: Lease) -> None:
         """Read the row; the content is read when it is needed."""
@@ -80,7 +80,6 @@ class Delivery:
         self.strict = (
             self.envelope.on_ambiguous is not OnAmbiguous.RETRY
         )  # its final dot is committed before it is sent
-        self.begun = False
         self.revoked = row.cancelled
         self._content: Content | None = None
 

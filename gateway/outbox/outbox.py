@@ -94,6 +94,7 @@ class Outbox:
         self.clock = clock
         self.queued: Counter[str] = Counter()
         self.on_ready: Callable[[Flow, int], None] = lambda _flow, _due_at: None
+        self.on_accepted: Callable[[int], None] = lambda _count: None
         self.on_event: Callable[[str, int], None] = lambda _event, _count: None
         self._store = store
         self._schedule = schedule
@@ -129,8 +130,10 @@ class Outbox:
     def _accepted(self, rows: list[NewRow], committed: "asyncio.Future[list[Acceptance]]") -> None:
         if committed.cancelled() or committed.exception() is not None:
             return
-        for row, result in zip(rows, committed.result(), strict=True):
-            if isinstance(result, Inserted) and row.stage is Stage.READY:
+        fresh = [row for row, result in zip(rows, committed.result(), strict=True) if isinstance(result, Inserted)]
+        self.on_accepted(len(fresh))
+        for row in fresh:
+            if row.stage is Stage.READY:
                 self.queued[row.flow.tenant] += 1
                 self.on_ready(row.flow, row.due_at)
 

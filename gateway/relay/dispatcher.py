@@ -346,8 +346,7 @@ class Dispatcher:
         delivery = prepared.delivery
 
         def fence() -> bool:
-            delivery.begun = delivery.live(self._outbox.clock())
-            return delivery.begun
+            return delivery.live(self._outbox.clock())
 
         async def dot() -> bool:
             return await self._outbox.dot(delivery)

@@ -17,6 +17,7 @@ from gateway.http.listeners import sockets_for
 from gateway.http.server import HttpServer
 from gateway.settings import SystemdSocket, TcpAddress, UnixAddress
 from tests.http.world import World, running
+from tests.peers.requirements import require
 
 HEAD = b"POST /v1/notifications HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 
@@ -154,9 +155,9 @@ async def test_admin_socket(world: World) -> None:
     assert not path.exists()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
 async def test_admin_socket_and_other_users(world: World) -> None:
     """Another user is nobody at the admin socket, even if the file lets them connect."""
+    require("root, who can be somebody else", os.geteuid() == 0)
     async with HttpServer.for_administrators(world.services):
         path = world.settings.admin.socket
         for folder in (path, *path.parents[:-1]):
