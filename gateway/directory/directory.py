@@ -11,7 +11,7 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
 from gateway.credentials.reference import Credential
-from gateway.credentials.sealed import Seal
+from gateway.credentials.sealed import Seal, SealError
 from gateway.credentials.secret import Secret
 from gateway.directory import rules
 from gateway.directory.entries import API, PROVISION, Item, entry, snapshot_of
@@ -63,7 +63,8 @@ class Directory:
     async def provision(self, files: Sequence[Path], base: Path) -> None:
         """Make the provisioned objects what the files say; SettingsError, and nothing changed, if they cannot be."""
         declaration = read_files(files)
-        faults = rules.faults(self._declared(declaration, []), self._policy)
+        wanted = self._declared(declaration, [])
+        faults = [*rules.faults(wanted, self._policy), *declaration.keys_of_nobody(wanted.tenants)]
         if faults:
             raise SettingsError(tuple(declaration.fault(fault) for fault in faults))
         keys = settle_keys(declaration.keys, base, _now())
@@ -121,7 +122,10 @@ class Directory:
         credential = before.auth.credential
         if credential is None or credential.sealed is None:
             return None
-        same = self._seal.open(credential.sealed, seal_place(before)) == secret
+        try:
+            same = self._seal.open(credential.sealed, seal_place(before)) == secret
+        except SealError:  # its master key is gone; the file has the password
+            return None
         return credential if same else None
 
     # Keys.

@@ -2,7 +2,7 @@
 
 import os
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -31,6 +31,14 @@ class Declaration:
     items: list[Item] = field(default_factory=list)
     keys: list[DeclaredKey] = field(default_factory=list)
     origins: dict[tuple[str, str, str], tuple[str, str]] = field(default_factory=dict)
+
+    def keys_of_nobody(self, tenants: Container[str]) -> list[RuleFault]:
+        """Keys that are asked for a tenant that does not exist."""
+        return [
+            RuleFault("key", "", os.path.normpath(key.file), "unknown_tenant", "the tenant does not exist")
+            for key in self.keys
+            if key.tenant not in tenants
+        ]
 
     def fault(self, fault: RuleFault) -> Fault:
         """Say where in the files a relation does not hold."""
@@ -85,14 +93,17 @@ def _read_row(path: Path, key: str, shape: type[Shape], row: object, declaration
             for fault in error.errors(include_url=False, include_input=False, include_context=False)
         ]
     if isinstance(item, DeclaredKey):
-        declaration.keys.append(item)
-        return []
-    if not isinstance(item, Tenant | Profile | Link | Preferences):
+        where = ("key", "", os.path.normpath(item.file))  # one file is one key
+    elif isinstance(item, Tenant | Profile | Link | Preferences):
+        where = place(item)
+    else:
         raise TypeError(shape)
-    where = place(item)
     if where in declaration.origins:
         return [Fault(str(path), key, "is defined twice", f"keep one; the other is {declaration.origins[where][1]}")]
-    declaration.items.append(item)
+    if isinstance(item, DeclaredKey):
+        declaration.keys.append(item)
+    else:
+        declaration.items.append(item)
     declaration.origins[where] = (str(path), key)
     return []
 

@@ -108,6 +108,13 @@ class Tenant(Shape):
     own_profiles: bool = True
     limits: TenantLimits = TenantLimits()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _root_has_no_parent(cls, given: object) -> object:
+        if isinstance(given, dict) and given.get("id") == "system" and "parent" not in given:
+            return {**given, "parent": None}
+        return given
+
 
 class Tls(Shape):
     """What is asked of the relay's certificate."""

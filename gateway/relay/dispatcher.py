@@ -236,7 +236,9 @@ class Dispatcher:
         """Seconds until there may be something to do; None: until somebody wakes the lane."""
         if lane.ready:
             rate = lane.rate.wait(self._now())
-            return rate if rate > 0 else None  # otherwise workers are at it, and say when they are done
+            if rate > 0:
+                return rate
+            return None if lane.working else 0.0  # workers say when they are done; none, if the rate allows it only now
         due_at = lane.next_due()
         return None if due_at is None else max((due_at - self._outbox.clock()) / 1000, 0.0)
 
@@ -270,7 +272,7 @@ class Dispatcher:
             if task is not None:
                 self._workers[task] = session.engine
             try:
-                await self._converse(feeding, session.engine)
+                await self._converse(feeding, session)
             except BaseException:
                 session.engine.abort()
                 raise
@@ -303,13 +305,13 @@ class Dispatcher:
         return Session(opened, (lane.place, feeding.relay), self._now())
 
     def _tls_patience(self, feeding: _Feeding, fault: Fault) -> Consequence:
-        feeding.tls_failures += fault.trouble is Trouble.TLS_FAILED
+        feeding.tls_failures = feeding.tls_failures + 1 if fault.trouble is Trouble.TLS_FAILED else 0
         if feeding.tls_failures >= TLS_PATIENCE:
             return Park("tls_failed", (600.0,))
         return consequence(fault)
 
-    async def _converse(self, feeding: _Feeding, engine: Engine) -> None:
-        lane = feeding.lane
+    async def _converse(self, feeding: _Feeding, session: Session) -> None:
+        lane, engine = feeding.lane, session.engine
         upcoming: Prepared | None = None
         settling: deque[asyncio.Future[bool]] = deque()
 
@@ -327,7 +329,7 @@ class Dispatcher:
                 if len(settling) == UNCOMMITTED:
                     await settling.popleft()
                 settling.append(self._outbox.settle(current.delivery, current.indexes, transaction))
-                self._learn(feeding, transaction)
+                self._learn(feeding, transaction, session.born)
                 if engine.messages >= lane.profile.limits.messages_per_connection and upcoming is None:
                     break
                 if lane.ready in (0, HELPING // 2):
@@ -389,14 +391,14 @@ class Dispatcher:
         indexes = delivery.due(now, len(delivery.recipients))
         await self._outbox.settle(delivery, indexes, Transaction(tuple(why for _ in indexes)))
 
-    def _learn(self, feeding: _Feeding, transaction: Transaction) -> None:
+    def _learn(self, feeding: _Feeding, transaction: Transaction, born: float) -> None:
         """Heed what a transaction says about the profile."""
         outcomes = transaction.outcomes
         beyond = beyond_the_message(outcomes)
         if beyond is not None:
             self._heed(feeding, beyond, "the relay put a message off")
         elif any(isinstance(outcome, Relayed | Refused) for outcome in outcomes):
-            stood = feeding.lane.answered()
+            stood = feeding.lane.answered(born)
             if stood is not None:
                 facts.unparked(feeding.lane.place, stood)
 

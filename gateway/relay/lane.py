@@ -167,8 +167,14 @@ class Lane:
             return
         self.standstill.begin(now)
 
-    def answered(self) -> str | None:
-        """The relay works: all may go again. Answers the reason the lane stood still for, if it did."""
+    def answered(self, born: float) -> str | None:
+        """The relay works: all may go again. Answers the reason the lane stood still for, if it did.
+
+        A session that was `born` before the standstill began proves nothing about what is wrong since: were it to end
+        the standstill, each message it still carries would let a wrong password be tried once more.
+        """
         self.breaker.reset()
+        if self.standstill is not None and born < self.standstill.since:
+            return None
         stood, self.standstill = self.standstill, None
         return None if stood is None else stood.reason

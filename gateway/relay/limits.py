@@ -80,9 +80,11 @@ class Standstill:
     reason: str
     steps: tuple[float, ...]
     until: float = 0.0
+    since: float = 0.0
     _step: int = field(default=0)
 
     def begin(self, now: float) -> None:
         """Stand for the next step's time."""
+        self.since = now
         self.until = now + self.steps[min(self._step, len(self.steps) - 1)]
         self._step += 1

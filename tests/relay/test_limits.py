@@ -79,3 +79,52 @@ def test_a_standstill_lasts_longer_each_time() -> None:
         times.append(standstill.until)
 
     assert times == [900.0, 3600.0, 21600.0, 21600.0]
+
+
+def test_a_rate_that_was_not_used_saves_no_more_than_its_burst() -> None:
+    """After an hour of rest ten seconds' worth go at once, then one each interval."""
+    rate, burst = Rate(60), 0
+    while rate.wait(3_600.0) == 0.0:
+        rate.spend(3_600.0)
+        burst += 1
+
+    assert (burst, rate.wait(3_600.0), rate.wait(3_601.0)) == (10, 1.0, 0.0)
+
+
+def test_a_slow_rate_has_no_burst() -> None:
+    """One in ten seconds, or fewer, go one by one."""
+    rate = Rate(2)
+    rate.spend(100.0)
+
+    assert rate.wait(100.0) == 30.0
+
+
+def test_a_breaker_that_was_opened_is_half_open_until_an_answer() -> None:
+    """When its rest is over it still stands half open; one fault then opens it, however many it takes to begin with."""
+    breaker = Breaker()
+    breaker.trip(0.0, after=1)
+    over = (breaker.wait(30.0), breaker.half_open)
+
+    assert over == (0.0, True)
+    assert breaker.trip(30.0, after=5, pause=False) is True
+    assert breaker.wait(30.0) == 60.0
+
+
+def test_a_relay_that_says_how_long_is_heeded() -> None:
+    """Its wish counts where it is longer than ours."""
+    wishes, waits = (600.0, 1.0), []
+    for wish in wishes:
+        breaker = Breaker()
+        breaker.trip(0.0, after=1, seconds=wish)
+        waits.append(breaker.wait(0.0))
+
+    assert waits == [600.0, 30.0]
+
+
+def test_a_standstill_knows_since_when() -> None:
+    """Since it was last found, not since it was found first."""
+    standstill = Standstill("auth_failed", (900.0,))
+    standstill.begin(10.0)
+    standstill.begin(910.0)
+
+    assert (standstill.since, standstill.until) == (910.0, 1_810.0)

@@ -1,0 +1,303 @@
+"""A lane by itself: whose turn it is, how much is claimed for whom, and whether it may go."""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import Any
+
+from gateway.message.notification import OnAmbiguous, Role
+from gateway.outbox.delivery import Delivery, Lease, encode_envelope
+from gateway.outbox.states import Recipient, State, encode
+from gateway.relay.lane import HELPING, SMALLEST_HELPING, Lane
+from gateway.relay.limits import Breaker
+from gateway.store.rows import Flow, LeasedRow
+from tests.outbox.building import NOW, notification
+from tests.relay.world import profile
+
+NUMBERS = count(1)
+
+
+def lane(**limits: Any) -> Lane:
+    """A lane with nothing to send."""
+    return Lane(profile(2525, limits=limits), Breaker())
+
+
+def delivery(tenant: str = "acme", *, strict: bool = False) -> Delivery:
+    """Claimed mail of a tenant; strict mail commits before its final dot."""
+    made = notification(tenant=tenant, on_ambiguous=OnAmbiguous.FAIL if strict else OnAmbiguous.RETRY)
+    recipients = encode([Recipient("ann@example.test", Role.TO, State.QUEUED, next_attempt_at=NOW)])
+    row = LeasedRow(
+        next(NUMBERS), made.id, Flow(tenant, ""), "general", 1, NOW, made.expires_at, NOW, recipients,
+        encode_envelope(made), None, 1, False, "queued",
+    )  # fmt: skip
+    return Delivery(row, Lease(1, NOW + 120_000, 1))
+
+
+def fill(to: Lane, tenant: str, number: int) -> None:
+    """Let a claim bring so much mail of a tenant."""
+    to.claimed(Flow(tenant, ""), [delivery(tenant) for _ in range(number)])
+
+
+def turns(of: Lane, number: int) -> str:
+    """The initials of those whose mail goes next."""
+    taken = [of.take(pipelined=False) for _ in range(number)]
+    return "".join("-" if one is None else one.row.flow.tenant[0] for one in taken)
+
+
+def test_tenants_take_turns_whatever_each_has_waiting() -> None:
+    """A hundred messages of one tenant never stand before another's first."""
+    of = lane()
+    fill(of, "acme", 100)
+    fill(of, "busy", 3)
+    fill(of, "calm", 1)
+
+    assert turns(of, 8) == "abcababa"
+
+
+def test_one_tenants_mail_keeps_its_order() -> None:
+    """What was claimed first goes first."""
+    of = lane()
+    mail = [delivery() for _ in range(3)]
+    of.claimed(Flow("acme", ""), mail)
+
+    assert [of.take(pipelined=False) for _ in range(4)] == [*mail, None]
+
+
+def test_ready_counts_what_is_claimed_and_not_taken() -> None:
+    """The number that workers are hired by is right after claims and takes."""
+    of = lane()
+    fill(of, "acme", 2)
+    fill(of, "busy", 1)
+    of.take(pipelined=False)
+
+    assert of.ready == 2
+
+
+def test_a_strict_delivery_is_never_given_to_ride_behind_another() -> None:
+    """It waits for a transaction of its own, and its tenant does not lose the turn."""
+    of = lane()
+    strict = delivery(strict=True)
+    of.claimed(Flow("acme", ""), [strict])
+    fill(of, "busy", 1)
+
+    assert of.take(pipelined=True) is None
+    assert of.ready == 2
+    assert of.take(pipelined=False) is strict
+    assert of.take(pipelined=True) is not None
+
+
+def test_a_share_without_flows_and_mail_is_forgotten() -> None:
+    """A tenant that has nothing left leaves no trace in the ring."""
+    of = lane()
+    fill(of, "acme", 1)
+    turns(of, 2)
+
+    assert (of._shares, list(of._ring)) == ({}, [])
+
+
+def test_a_share_with_flows_is_kept() -> None:
+    """A tenant whose next mail falls due later keeps its place, and what is due is still known."""
+    of = lane()
+    fill(of, "acme", 1)
+    of.note(Flow("acme", ""), NOW + 5)
+    turns(of, 2)
+
+    assert of.next_due() == NOW + 5
+
+
+def test_the_whole_ring_can_be_forgotten_at_once() -> None:
+    """Many shares that ended together are no reason to stumble, and later ones are served."""
+    of = lane()
+    for number in range(5):
+        fill(of, f"t{number}", 1)
+    turns(of, 5)
+    nothing = of.take(pipelined=False)
+    fill(of, "acme", 1)
+
+    assert (nothing, turns(of, 1)) == (None, "a")
+
+
+def test_a_helping_is_shared_by_the_hungry() -> None:
+    """The lane's helping is divided equally among those who have mail that is due."""
+    of = lane()
+    flows = [Flow(f"t{number}", "") for number in range(4)]
+    for flow in flows:
+        of.note(flow, NOW)
+
+    assert of.wishes(NOW) == [(flow, HELPING // 4) for flow in flows]
+
+
+def test_a_helping_has_a_least_size() -> None:
+    """However many are hungry, a claim is worth its transaction."""
+    of = lane()
+    for number in range(HELPING):
+        of.note(Flow(f"t{number}", ""), NOW)
+
+    assert {limit for _, limit in of.wishes(NOW)} == {SMALLEST_HELPING}
+
+
+def test_a_slow_lane_claims_little() -> None:
+    """What cannot leave within ten seconds stays in the outbox, where people can still cancel it."""
+    of = lane(per_minute=60)
+    of.note(Flow("acme", ""), NOW)
+
+    assert of.wishes(NOW) == [(Flow("acme", ""), 10)]
+
+
+def test_the_slowest_lane_claims_one() -> None:
+    """A rate below one helping still moves."""
+    of = lane(per_minute=1)
+    of.note(Flow("acme", ""), NOW)
+
+    assert of.wishes(NOW) == [(Flow("acme", ""), 1)]
+
+
+def test_a_plate_is_refilled_when_half_is_eaten() -> None:
+    """More than half: nothing; half: up to a helping."""
+    of = lane()
+    of.note(Flow("acme", ""), NOW)
+    fill(of, "acme", HELPING // 2 + 1)
+    before = of.wishes(NOW)
+    of.take(pipelined=False)
+
+    assert (before, of.wishes(NOW)) == ([], [(Flow("acme", ""), HELPING // 2)])
+
+
+def test_a_flow_that_is_being_claimed_is_not_wished_for_again() -> None:
+    """A second claim beside the first would bring nothing."""
+    of = lane()
+    of.note(Flow("acme", ""), NOW)
+    of.wishes(NOW)
+
+    assert of.wishes(NOW) == []
+
+
+def test_mail_that_falls_due_later_is_not_wished_for() -> None:
+    """Before its time nothing is claimed."""
+    of = lane()
+    of.note(Flow("acme", ""), NOW + 1)
+
+    assert (of.wishes(NOW), of.wishes(NOW + 1)) == ([], [(Flow("acme", ""), HELPING)])
+
+
+def test_the_earliest_note_counts() -> None:
+    """Later mail of a flow does not put its earlier mail off."""
+    of = lane()
+    of.note(Flow("acme", ""), NOW)
+    of.note(Flow("acme", ""), NOW + 1_000)
+
+    assert of.next_due() == NOW
+
+
+def test_forgetting_flows_gives_all_of_them_up() -> None:
+    """Every flow comes with its time, and the lane knows none any more."""
+    of = lane()
+    noted = {Flow("acme", ""): NOW, Flow("acme", "main"): NOW + 1, Flow("busy", ""): NOW + 2}
+    for flow, due_at in noted.items():
+        of.note(flow, due_at)
+
+    assert of.forget_flows() == noted
+    assert of.next_due() is None
+
+
+def test_emptying_gives_all_claimed_mail_up() -> None:
+    """What is given up is given up once."""
+    of = lane()
+    fill(of, "acme", 2)
+    fill(of, "busy", 1)
+
+    assert len(of.empty()) == 3
+    assert (of.ready, of.empty(), of.take(pipelined=False)) == (0, [], None)
+
+
+def test_one_session_while_the_breaker_is_half_open() -> None:
+    """One message is to prove that the relay is back."""
+    of = lane(connections=8)
+    before = of.connections(0.0)
+    of.breaker.trip(0.0, after=1)
+
+    assert (before, of.connections(31.0)) == (8, 1)
+
+
+def test_one_session_while_a_parked_profile_is_looked_at() -> None:
+    """One login is to prove that what was wrong is put right."""
+    of = lane(connections=8)
+    of.stand("auth_failed", (900.0,), 0.0)
+
+    assert of.connections(901.0) == 1
+
+
+def test_half_the_sessions_after_the_relay_had_too_many() -> None:
+    """Half of them, at least one, until the time is over."""
+    of, single = lane(connections=5), lane(connections=1)
+    of.halved_until = single.halved_until = 600.0
+
+    assert (of.connections(599.0), of.connections(600.0), single.connections(0.0)) == (2, 5, 1)
+
+
+def test_the_longer_wait_counts() -> None:
+    """A lane goes when both its standstill and its breaker let it."""
+    of = lane()
+    of.breaker.trip(0.0, after=1)
+    breaker = of.wait(0.0)
+    of.stand("tls_verify", (600.0,), 0.0)
+
+    assert (breaker, of.wait(0.0), of.wait(590.0), of.wait(600.0)) == (30.0, 600.0, 10.0, 0.0)
+
+
+def test_a_paused_lane_waits_for_a_person() -> None:
+    """No time ends a pause."""
+    of = lane()
+    of.paused = True
+
+    assert (of.wait(1e9), of.state(0.0)) == (None, "paused")
+
+
+def test_the_state_says_why_a_lane_stands() -> None:
+    """Active, open, parked and why; parked outranks open."""
+    of = lane()
+    states = [of.state(0.0)]
+    of.breaker.trip(0.0, after=1)
+    states.append(of.state(0.0))
+    of.stand("auth_failed", (900.0,), 0.0)
+    states.append(of.state(0.0))
+
+    assert states == ["active", "open", "parked:auth_failed"]
+
+
+def test_the_same_trouble_again_is_waited_for_longer() -> None:
+    """Each look that finds it again takes the next step; a second report of the same look does not."""
+    of, waits = lane(), []
+    for now in (0.0, 0.0, 900.0):
+        of.stand("auth_failed", (900.0, 3_600.0), now)
+        waits.append(of.wait(now))
+
+    assert waits == [900.0, 900.0, 3_600.0]
+
+
+def test_another_trouble_begins_anew() -> None:
+    """Another reason has its own steps, from the first."""
+    of = lane()
+    of.stand("auth_failed", (900.0, 3_600.0), 0.0)
+    of.stand("tls_verify", (600.0,), 900.0)
+
+    assert (of.wait(900.0), of.state(900.0)) == (600.0, "parked:tls_verify")
+
+
+def test_an_answer_lets_all_go_again() -> None:
+    """A session that was opened after the trouble proves that it is over."""
+    of = lane()
+    of.breaker.trip(0.0, after=1)
+    of.stand("auth_failed", (900.0,), 0.0)
+
+    assert of.answered(born=901.0) == "auth_failed"
+    assert (of.wait(0.0), of.state(0.0), of.connections(0.0)) == (0.0, "active", 4)
+
+
+def test_an_older_session_proves_nothing_about_a_standstill() -> None:
+    """It signed in before the password was changed: the profile stays parked."""
+    of = lane()
+    of.stand("auth_failed", (900.0,), 10.0)
+
+    assert of.answered(born=5.0) is None
+    assert of.state(10.0) == "parked:auth_failed"
