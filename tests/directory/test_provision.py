@@ -282,7 +282,7 @@ async def test_a_key_file_is_made(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o600
     assert known is not None
     assert (known.tenant, known.scopes, known.sha256, known.provisioned) == (
-        "acme", {"send", "read"}, text.sha256, True,
+        "acme", frozenset({"send", "read"}), text.sha256, True,
     )  # fmt: skip
 
 
