@@ -18,7 +18,6 @@ from gateway import __version__
 from gateway.cli import calls
 from gateway.settings import SettingsError, default_path
 
-EXIT_FAILED = 1
 EXIT_CONFIG = 78
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from gateway.app import policy
+from gateway.app import EXIT_CONFIG, EXIT_FAILED, EXIT_OK, policy
 from gateway.directory import rules
 from gateway.directory.entries import PROVISION, entry, snapshot_of
 from gateway.directory.provision import read_files
@@ -16,8 +16,6 @@ from gateway.settings import Fault, Settings, SettingsError, load
 from gateway.smtp.dial import Dialer
 from gateway.smtp.outcome import Fault as SessionFault
 from gateway.smtp.session import Opener, Relay, Security, TlsPolicy
-
-EXIT_CONFIG = 78
 
 
 async def check(config: Path | None, *, probe: bool, as_json: bool) -> int:
@@ -29,9 +27,9 @@ async def check(config: Path | None, *, probe: bool, as_json: bool) -> int:
         _tell(error.faults, as_json=as_json)
         return EXIT_CONFIG
     if probe and not await _probe(settings, profiles):
-        return 1
+        return EXIT_FAILED
     _tell((), as_json=as_json)
-    return 0
+    return EXIT_OK
 
 
 def _tell(faults: tuple[Fault, ...], *, as_json: bool) -> None:

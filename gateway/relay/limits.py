@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Final
 
+BURST_SECONDS: Final = 10.0  # of its rate that a lane may send at once
 FIRST_REST: Final = 30.0
 LONGEST_REST: Final = 600.0
 
@@ -26,8 +27,7 @@ class Rate:
             self._due = max(self._due, now) + 60.0 / self.per_minute
 
     def _tolerance(self) -> float:
-        interval = 60.0 / (self.per_minute or 1)
-        return max(0.0, min(10.0, 60.0) - interval) if interval < 10.0 else 0.0
+        return max(0.0, BURST_SECONDS - 60.0 / (self.per_minute or 1))
 
 
 @dataclass(slots=True)
