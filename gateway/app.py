@@ -61,7 +61,7 @@ async def daemon(settings: Settings, environ: Mapping[str, str]) -> AsyncIterato
     """Run the whole daemon for as long as the block lasts."""
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(_store(settings))
-        store.observe_commit = facts.commit
+        store.writer.observe_commit = facts.commit
         directory = await _directory(settings, store, environ)
         outbox = Outbox(store, _schedule(settings), retention=_retention(settings))
         outbox.on_accepted = facts.accepted
@@ -173,16 +173,16 @@ async def _metrics(settings: Settings, services: Services, stack: AsyncExitStack
 
 def _unready(store: SqliteStore) -> list[str]:
     reasons = []
-    if store.failed.is_set():
+    if store.writer.failed.is_set():
         reasons.append("store_broken")
-    if store.space_low:
+    if store.writer.space_low:
         reasons.append("storage_full")
     return reasons
 
 
 async def _gauges(outbox: Outbox, store: SqliteStore) -> None:
     while True:
-        facts.gauges(sum(outbox.queued.values()), outbox.in_hand, space_low=store.space_low)
+        facts.gauges(sum(outbox.queued.values()), outbox.in_hand, space_low=store.writer.space_low)
         await asyncio.sleep(1)
 
 
@@ -202,7 +202,7 @@ async def serve(
             service_manager.notify(READY="1")
             when_ready(running)
             gc.freeze()  # what is there now stays: no collection need look at it again
-            broken = await _until(stop, running.store.failed)
+            broken = await _until(stop, running.store.writer.failed)
             service_manager.notify(STOPPING="1")
             facts.stopping(running.outbox.in_hand)
             if broken:

@@ -10,7 +10,7 @@ a missing profile.
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -158,20 +158,25 @@ def _notification(
 
 def _addressees(request: NotificationRequest, resolution: Resolution, default_to: tuple[Mailbox, ...]) -> _Addressees:
     nobody_named = not (request.to or request.cc or request.bcc)
-    named: dict[Role, list[Mailbox]] = {Role.TO: [], Role.CC: [], Role.BCC: []}
     seen: set[str] = set()
-    for role, mailboxes in (
-        (Role.TO, default_to if nobody_named else request.to),
-        (Role.CC, (*request.cc, *map(Mailbox, resolution.cc))),
-        (Role.BCC, (*request.bcc, *map(Mailbox, resolution.bcc))),
-    ):
-        for mailbox in mailboxes:
-            key = address_key(mailbox.address)
-            if key not in seen:
-                seen.add(key)
-                named[role].append(mailbox)
-    envelope = tuple((mailbox.address, role) for role, mailboxes in named.items() for mailbox in mailboxes)
-    return _Addressees(envelope, tuple(named[Role.TO]), tuple(named[Role.CC]))
+    to = _unseen(default_to if nobody_named else request.to, seen)
+    cc = _unseen((*request.cc, *map(Mailbox, resolution.cc)), seen)
+    bcc = _unseen((*request.bcc, *map(Mailbox, resolution.bcc)), seen)
+    envelope = [(mailbox.address, Role.TO) for mailbox in to]
+    envelope += [(mailbox.address, Role.CC) for mailbox in cc]
+    envelope += [(mailbox.address, Role.BCC) for mailbox in bcc]
+    return _Addressees(tuple(envelope), tuple(to), tuple(cc))
+
+
+def _unseen(mailboxes: Iterable[Mailbox], seen: set[str]) -> list[Mailbox]:
+    """Keep those that were not seen yet, and see them."""
+    kept = []
+    for mailbox in mailboxes:
+        key = address_key(mailbox.address)
+        if key not in seen:
+            seen.add(key)
+            kept.append(mailbox)
+    return kept
 
 
 def _content(request: NotificationRequest, addressees: _Addressees) -> Content:

@@ -117,15 +117,15 @@ class Outbox:
 
     # Accept.
 
-    async def accept(self, submissions: Sequence[Submission]) -> list[Acceptance]:
-        """Commit notifications to stable storage, all in one transaction; only then it returns.
+    def accept(self, submissions: Sequence[Submission]) -> "asyncio.Future[list[Acceptance]]":
+        """Commit notifications to stable storage, all in one transaction; it is done once they are there.
 
         A caller that goes away meanwhile changes nothing: what is committed is counted and sent all the same.
         """
         rows = [_new_row(submission, self._retention) for submission in submissions]
         committed = self._store.accept(rows, self.clock())
         committed.add_done_callback(partial(self._accepted, rows))
-        return await asyncio.shield(committed)
+        return committed
 
     def _accepted(self, rows: list[NewRow], committed: "asyncio.Future[list[Acceptance]]") -> None:
         if committed.cancelled() or committed.exception() is not None:
@@ -224,7 +224,7 @@ class Outbox:
         settlement = self._settlement(delivery, judgements, held=held)
         written = self._store.settle(settlement)
         written.add_done_callback(partial(self._finished, delivery, judgements, settlement))
-        return asyncio.shield(written)
+        return written
 
     def _finished(
         self,

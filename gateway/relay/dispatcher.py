@@ -10,7 +10,7 @@ whose results are being committed, which bounds what a crash can send twice; a f
 import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field, replace
 from typing import Final, assert_never
 
@@ -70,6 +70,7 @@ class Dispatcher:
         self._lanes: dict[Place, _Feeding] = {}
         self._breakers: dict[tuple[str, str, int], Breaker] = {}
         self._unrouted: dict[Flow, int] = {}
+        self._routes: dict[Flow, _Feeding] = {}
         self._workers: dict[asyncio.Task[None], Engine | None] = {}
         self._tasks: asyncio.TaskGroup | None = None
         self._draining = False
@@ -126,14 +127,18 @@ class Dispatcher:
         lane.wake.set()
 
     def _lane_of(self, flow: Flow) -> _Feeding | None:
+        feeding = self._routes.get(flow)
+        if feeding is None and (profile := self._profile_of(flow)) is not None:
+            feeding = self._lanes.get((profile.tenant, profile.name)) or self._open_lane(profile)
+            self._routes[flow] = feeding
+        return feeding
+
+    def _profile_of(self, flow: Flow) -> Profile | None:
         snapshot = self._directory.snapshot
         tenant = snapshot.tenant(flow.tenant)
         if tenant is None or not tenant.enabled:
             return None
-        profile = snapshot.route(flow.tenant, flow.profile or None).profile
-        if profile is None:
-            return None
-        return self._lanes.get((profile.tenant, profile.name)) or self._open_lane(profile)
+        return snapshot.route(flow.tenant, flow.profile or None).profile
 
     def _open_lane(self, profile: Profile) -> _Feeding:
         # Per owner: one tenant's failing handshakes keep no other tenant away from the same relay.
@@ -170,6 +175,7 @@ class Dispatcher:
         profiles = self._directory.snapshot.profiles
         waiting = self._unrouted
         self._unrouted = {}
+        self._routes.clear()
         for place, feeding in list(self._lanes.items()):
             waiting.update(feeding.lane.forget_flows())
             if profiles.get(place) != feeding.lane.profile:
@@ -184,8 +190,11 @@ class Dispatcher:
 
     def holds(self, flow: Flow) -> bool:
         """Does this flow's mail wait for a person: no usable profile, a disabled tenant, a paused profile?"""
-        feeding = self._lane_of(flow)
-        return feeding is None or feeding.lane.paused
+        profile = self._profile_of(flow)
+        if profile is None:
+            return True
+        feeding = self._lanes.get((profile.tenant, profile.name))
+        return feeding is not None and feeding.lane.paused
 
     def states(self) -> dict[Place, str]:
         """Every lane's state."""
@@ -264,8 +273,11 @@ class Dispatcher:
     async def _work(self, feeding: _Feeding) -> None:
         """Carry messages of one lane over one session, until it has none or the session has done enough."""
         lane = feeding.lane
-        async with self._slots:
-            session = await self._session(feeding)
+        async with AsyncExitStack() as slot:
+            # A lane waits for a slot in one place, so that none is taken by workers who only wait for each other.
+            async with feeding.opening:
+                await slot.enter_async_context(self._slots)
+                session = await self._session(feeding)
             if session is None:
                 return
             task = asyncio.current_task()
@@ -282,20 +294,19 @@ class Dispatcher:
                 self._pool.give(session, keep=fits and not enough and not self._draining)
 
     async def _session(self, feeding: _Feeding) -> Session | None:
-        """Take an idle session or open one; one opening at a time, so that a wrong password is tried once."""
+        """Take an idle session or open one, under the lane's lock: so a wrong password is tried once."""
         lane = feeding.lane
-        async with feeding.opening:
-            if self._draining or lane.wait(self._now()) != 0.0:
-                return None
-            relay = feeding.relay or self._relay(lane.profile)
-            opened: Engine | Fault
-            if isinstance(relay, Fault):
-                opened = relay
-            else:
-                feeding.relay = relay
-                if (session := self._pool.take((lane.place, relay))) is not None:
-                    return session
-                opened = await self._opener.open(relay)
+        if self._draining or lane.wait(self._now()) != 0.0:
+            return None
+        relay = feeding.relay or self._relay(lane.profile)
+        opened: Engine | Fault
+        if isinstance(relay, Fault):
+            opened = relay
+        else:
+            feeding.relay = relay
+            if (session := self._pool.take((lane.place, relay))) is not None:
+                return session
+            opened = await self._opener.open(relay)
         if isinstance(opened, Fault):
             facts.session_failed(lane.place, opened)
             self._heed(feeding, self._tls_patience(feeding, opened), opened.detail)
@@ -344,7 +355,9 @@ class Dispatcher:
         more = engine.messages + 1 < lane.profile.limits.messages_per_connection
         return more and not self._draining and not lane.breaker.half_open and lane.standstill is None
 
-    async def _transact(self, engine: Engine, prepared: Prepared, follow: Callable[[], Envelope | None]) -> Transaction:
+    def _transact(
+        self, engine: Engine, prepared: Prepared, follow: Callable[[], Envelope | None]
+    ) -> Coroutine[object, object, Transaction]:
         delivery = prepared.delivery
 
         def fence() -> bool:
@@ -353,14 +366,14 @@ class Dispatcher:
         async def dot() -> bool:
             return await self._outbox.dot(delivery)
 
-        return await engine.transact(
+        return engine.transact(
             prepared.envelope, fence=fence, before_dot=dot if delivery.strict else None, follow=follow
         )
 
     def _next(self, feeding: _Feeding, *, pipelined: bool) -> Prepared | None:
         """Take the next message and render it; what cannot be sent is settled on the side."""
         lane = feeding.lane
-        while not self._draining and lane.wait(self._now()) == 0.0 and lane.rate.wait(self._now()) == 0.0:
+        while not self._draining and lane.free(self._now()):
             delivery = lane.take(pipelined=pipelined)
             if delivery is None:
                 return None
@@ -397,7 +410,7 @@ class Dispatcher:
         beyond = beyond_the_message(outcomes)
         if beyond is not None:
             self._heed(feeding, beyond, "the relay put a message off")
-        elif any(isinstance(outcome, Relayed | Refused) for outcome in outcomes):
+        elif any(isinstance(outcome, (Relayed, Refused)) for outcome in outcomes):
             stood = feeding.lane.answered(born)
             if stood is not None:
                 facts.unparked(feeding.lane.place, stood)

@@ -159,6 +159,10 @@ class Lane:
         standing = 0.0 if self.standstill is None else max(0.0, self.standstill.until - now)
         return max(standing, self.breaker.wait(now))
 
+    def free(self, now: float) -> bool:
+        """May the next message go at once?"""
+        return self.wait(now) == 0.0 and self.rate.wait(now) == 0.0
+
     def stand(self, reason: str, steps: tuple[float, ...], now: float) -> None:
         """Stand still for this reason; for the same one again, longer."""
         if self.standstill is None or self.standstill.reason != reason:

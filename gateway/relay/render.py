@@ -17,7 +17,7 @@ class Prepared:
     """A delivery ready for the wire: the recipients at `indexes`, in the envelope's order."""
 
     delivery: Delivery
-    indexes: tuple[int, ...]
+    indexes: list[int]
     envelope: Envelope
 
 
@@ -30,11 +30,11 @@ def render(delivery: Delivery, profile: Profile, now: int) -> Prepared | Rejecte
 
     Recipients with a non-ASCII local part are a transaction of their own (RFC 6531 §3.4: it needs SMTPUTF8).
     """
-    due = delivery.due(now, len(delivery.recipients))
-    utf8 = needs_smtputf8(delivery.recipients[due[0]].address)
-    indexes = tuple(i for i in due if needs_smtputf8(delivery.recipients[i].address) is utf8)[
-        : profile.limits.recipients
-    ]
+    indexes = delivery.due(now, len(delivery.recipients))
+    utf8 = needs_smtputf8(delivery.recipients[indexes[0]].address)
+    if len(indexes) > 1:
+        indexes = [i for i in indexes if needs_smtputf8(delivery.recipients[i].address) is utf8]
+        indexes = indexes[: profile.limits.recipients]
     sender = _sender(delivery, profile)
     return_path = profile.return_path or sender.address
     utf8 = utf8 or needs_smtputf8(return_path)
@@ -44,7 +44,7 @@ def render(delivery: Delivery, profile: Profile, now: int) -> Prepared | Rejecte
         return Rejected(Reply(554, "5.6.0", str(error)))
     if len(message) > profile.limits.bytes:
         return Rejected(Reply(552, "5.3.4", "message exceeds the profile's size limit"))
-    recipients = tuple(delivery.recipients[index].address for index in indexes)
+    recipients = tuple([delivery.recipients[index].address for index in indexes])
     return Prepared(delivery, indexes, Envelope(return_path, recipients, message, utf8))
 
 

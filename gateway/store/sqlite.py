@@ -1,40 +1,27 @@
-"""The store on SQLite: one file, one writer thread, one commit for everything that arrived during the previous one.
+"""The store on SQLite: one file, one thread that writes (`writer`), one that reads.
 
-Owns the database file. One connection, in one thread, does all writing and all checkpointing; reading has a
-connection and a thread of its own. An exclusive lock beside the file keeps a second process out.
-
-Every write call is a job in a queue. The writer takes all the jobs there are, runs them in one transaction (results
-first, claims last, so that a claim sees what was just accepted) and commits with `synchronous=FULL`; only then are
-the callers woken. Rows of a kind go in one multi-row statement: a statement hands the interpreter lock over once, and
-under a busy event loop each hand-over costs more than the row.
-
-Errors: a full disk rolls back and is `StoreFull`. A value that no column can hold fails its own call. Anything else
-wrong latches `broken`: every later call is `StoreBroken`, `failed` is set, and the daemon is expected to end; the log
-is then left beside the file, so that the next opening checks both.
+Owns the database file. One connection does all writing and all checkpointing; reading has a connection and a thread
+of its own. An exclusive lock beside the file keeps a second process out. After an error that leaves the file's state
+unknown the log is left beside it, so that the next opening checks both.
 """
 
 import asyncio
 import fcntl
 import itertools
-import json
 import os
-import secrets
-import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from queue import Empty, SimpleQueue
-from typing import Any, Final, Self, TypeVar, assert_never
+from typing import Any, Final, Self, TypeVar
 
 import apsw
 import apsw.bestpractice
 
-from gateway.observe.failpoint import failpoint
-from gateway.store.protocol import RevisionConflict, StoreBroken, StoreBusy, StoreError, StoreFull
+from gateway.store import group
+from gateway.store.group import Value
+from gateway.store.protocol import RevisionConflict, StoreBroken, StoreBusy
 from gateway.store.rows import (
     Acceptance,
     Change,
@@ -43,82 +30,33 @@ from gateway.store.rows import (
     Entry,
     Flow,
     FlowBacklog,
-    Inserted,
     LeasedRow,
     Listing,
-    Mismatched,
     NewRow,
-    Replayed,
     Settlement,
     Stage,
     StoredRow,
 )
+from gateway.store.writer import Accept, Run, Writer
 
 T = TypeVar("T")
-Value = str | int | float | bytes | None
 
 SQLITE_VERSION: Final = apsw.sqlite_lib_version()
 SCHEMA: Final = 1
-PRIORITIES: Final = (0, 1, 2)
-VALUE_ERRORS: Final = (ValueError, TypeError, OverflowError)  # what binding a value raises
 CHUNK: Final = 32  # rows a statement: enough to amortise it, few enough texts to keep prepared
-CHECKPOINT_PAGES_IDLE: Final = 1_000  # 4 MiB of log are folded back when nobody waits …
-CHECKPOINT_PAGES_BUSY: Final = 16_000  # … and 64 MiB even when somebody does
-SPACE_CHECK_SECONDS: Final = 1.0
-FULL_AGAIN_SECONDS: Final = 1.0  # until a result is written again on a full disk
 MIGRATIONS: Final = Path(__file__).with_name("migrations")
 
-_NEW: Final = (
-    "seq, id, tenant, profile, category, key_id, priority, stage, status, due_at, expires_at, accepted_at,"
-    " finished_at, recipients, envelope"
-)
-_LEASED: Final = (
-    "n.seq, n.id, n.tenant, n.profile, n.category, n.priority, n.due_at, n.expires_at, n.accepted_at, n.recipients,"
-    " n.envelope, c.body, n.lease_token, n.cancelled, n.status"
-)
 _STORED: Final = (
     "n.seq, n.id, n.tenant, n.profile, n.category, n.key_id, n.priority, n.stage, n.status, n.due_at, n.expires_at,"
     " n.accepted_at, n.finished_at, n.lease_token, n.cancelled, n.recipients, n.events, n.envelope"
-)
-
-
-# A statement hands the interpreter lock over at every step, so what is read often comes as one JSON value.
-_DUE_OF_PRIORITY: Final = (
-    "SELECT * FROM (SELECT n.seq, coalesce(octet_length(c.body), 0) AS size FROM notification n"
-    " LEFT JOIN content c USING (seq) WHERE n.stage=0 AND n.tenant=? AND n.profile=? AND n.priority=? AND n.due_at<=?"
-    " ORDER BY n.due_at LIMIT ?)"
-)
-_DUE: Final = (
-    "SELECT json_group_array(json_array(seq, size)) FROM ("
-    + " UNION ALL ".join([_DUE_OF_PRIORITY] * len(PRIORITIES))
-    + ")"
-)
-_READ_LEASED: Final = (
-    f"SELECT json_group_array(json_array({_LEASED})) FROM json_each(?) chosen"
-    " JOIN notification n ON n.seq=chosen.value LEFT JOIN content c USING (seq)"
 )
 _NEXT_DUE_OF_PRIORITY: Final = (
     "SELECT * FROM (SELECT due_at FROM notification WHERE stage=0 AND tenant=? AND profile=? AND priority=?"
     " ORDER BY due_at LIMIT 1)"
 )
-_NEXT_DUE: Final = "SELECT min(due_at) FROM (" + " UNION ALL ".join([_NEXT_DUE_OF_PRIORITY] * len(PRIORITIES)) + ")"
-
-
-@dataclass(slots=True)
-class _Accept:
-    rows: Sequence[NewRow]
-    now: int
-
-
-@dataclass(slots=True)
-class _Run:
-    """Any other write: runs inside the shared transaction, under a savepoint of its own."""
-
-    work: Callable[[apsw.Connection], object]
-
-
-_Job = _Accept | Settlement | Claim | _Run
-_Queued = tuple[_Job, "asyncio.Future[Any]"]
+_NEXT_DUE: Final = (
+    "SELECT min(due_at) FROM (" + " UNION ALL ".join([_NEXT_DUE_OF_PRIORITY] * len(group.PRIORITIES)) + ")"
+)
 
 
 class SqliteStore:
@@ -131,18 +69,7 @@ class SqliteStore:
         """
         self.path = path
         self._vfs = vfs
-        self.failed = asyncio.Event()
-        self.space_low = False
-        self.commits = 0
-        self.committed_jobs = 0
-        self.observe_commit: Callable[[float, int], None] = lambda _seconds, _jobs: None
-        self._disk_floor = disk_floor_bytes
-        self._space_checked = -SPACE_CHECK_SECONDS
-        self._broken: StoreBroken | None = None
-        self._queue: SimpleQueue[_Queued | None] = SimpleQueue()
-        self._wal_pages = 0
-        self._next_seq = 1
-        self._closing = False
+        self.writer = Writer(path.parent, disk_floor_bytes)
 
     async def __aenter__(self) -> Self:
         """Lock, open, check and migrate the file, and start the threads."""
@@ -153,15 +80,12 @@ class SqliteStore:
         except BaseException:
             self._reader.shutdown(wait=False)
             raise
-        self._thread = threading.Thread(target=self._write_forever, name="store-writer", daemon=True)
-        self._thread.start()
+        self.writer.start(self._db, int(str(self._scalar("SELECT coalesce(max(seq), 0) + 1 FROM notification"))))
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Finish what was asked for, fold the log back into the file and unlock it."""
-        self._closing = True
-        self._queue.put(None)
-        await self._loop.run_in_executor(self._reader, self._thread.join)
+        await self._loop.run_in_executor(self._reader, self.writer.stop)
         await self._loop.run_in_executor(self._reader, self._close)
         self._reader.shutdown()
 
@@ -214,11 +138,6 @@ class SqliteStore:
             "journal_size_limit=67108864",
         ):
             db.execute(f"PRAGMA {pragma}").fetchall()
-        db.set_wal_hook(self._note_wal)
-
-    def _note_wal(self, _db: apsw.Connection, _name: str, pages: int) -> int:
-        self._wal_pages = pages
-        return apsw.SQLITE_OK
 
     def _migrate(self) -> None:
         version = int(str(self._scalar("PRAGMA user_version")))
@@ -228,7 +147,6 @@ class SqliteStore:
             with self._db:
                 self._db.execute((MIGRATIONS / f"sqlite-{number:04}.sql").read_text())
                 self._db.execute(f"PRAGMA user_version={number}")
-        self._next_seq = int(str(self._scalar("SELECT coalesce(max(seq), 0) + 1 FROM notification")))
 
     def _recover(self) -> None:
         """Give back what a dead daemon held: the file's lock proves that it is dead. Unknown outcomes stay leased."""
@@ -242,7 +160,7 @@ class SqliteStore:
 
     def _close(self) -> None:
         self._read_db.close()
-        self._close_files(keep_log=self._broken is not None)
+        self._close_files(keep_log=self.writer.broken is not None)
         os.close(self._lock)
 
     def _close_files(self, *, keep_log: bool) -> None:
@@ -254,308 +172,32 @@ class SqliteStore:
                 self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
         self._db.close()
 
-    # The writer thread.
-
-    def _write_forever(self) -> None:
-        while (batch := self._next_batch()) is not None:
-            if batch:
-                self._commit(batch)
-            if self._wal_pages >= (CHECKPOINT_PAGES_IDLE if self._queue.empty() else CHECKPOINT_PAGES_BUSY):
-                self._checkpoint()
-
-    def _next_batch(self) -> list[_Queued] | None:
-        """Everything that arrived during the previous commit, at least one job; None when it is time to end."""
-        first = self._queue.get()
-        if first is None:
-            return None
-        batch = [first]
-        with suppress(Empty):
-            while True:
-                job = self._queue.get_nowait()
-                if job is None:
-                    self._queue.put(None)
-                    break
-                batch.append(job)
-        return batch
-
-    def _commit(self, batch: list[_Queued]) -> None:
-        began = time.perf_counter()
-        try:
-            if self._broken:
-                raise self._broken
-            outcomes = self._transact(batch)
-        except Exception as error:  # noqa: BLE001 - whatever it is, somebody waits for an answer
-            failure = self._classify(error)
-            if isinstance(error, VALUE_ERRORS) and len(batch) > 1:
-                for queued in batch:  # one of them is to blame: each alone
-                    self._commit([queued])
-                return
-            if isinstance(failure, StoreFull):
-                batch = self._postponed(batch)
-            outcomes = [(future, failure) for _, future in batch]
-        else:
-            self.commits += 1
-            self.committed_jobs += len(batch)
-        with suppress(RuntimeError):  # the loop is gone: nobody waits any more
-            self._loop.call_soon_threadsafe(self._wake, outcomes, time.perf_counter() - began, len(batch))
-
-    def _postponed(self, batch: list[_Queued]) -> list[_Queued]:
-        """Put results back into the queue for when there may be room; answers the rest of the batch."""
-        results = [queued for queued in batch if isinstance(queued[0], Settlement)]
-        with suppress(RuntimeError):
-            for queued in results:
-                self._loop.call_soon_threadsafe(self._put_later, queued)
-        return [queued for queued in batch if not isinstance(queued[0], Settlement)]
-
-    def _put_later(self, queued: _Queued) -> None:
-        self._loop.call_later(FULL_AGAIN_SECONDS, self._queue.put, queued)
-
-    def _wake(self, outcomes: list[tuple["asyncio.Future[Any]", object]], seconds: float, jobs: int) -> None:
-        for future, outcome in outcomes:
-            if future.done():
-                continue
-            if isinstance(outcome, Exception):
-                future.set_exception(outcome)
-            else:
-                future.set_result(outcome)
-        if self._broken:
-            self.failed.set()
-        self.observe_commit(seconds, jobs)
-
-    def _classify(self, error: Exception) -> StoreError:
-        """Undo the transaction and say what its failure means for those who wait."""
-        with suppress(apsw.Error):
-            self._db.execute("ROLLBACK")
-        if isinstance(error, StoreError):
-            return error
-        if isinstance(error, VALUE_ERRORS):
-            return StoreError(f"refused a value that cannot be stored: {type(error).__name__}")
-        if isinstance(error, apsw.FullError):
-            self.space_low = True
-            return StoreFull("the disk is full")
-        self._broken = StoreBroken(f"the database could not be written: {type(error).__name__}")
-        return self._broken
-
-    def _transact(self, batch: list[_Queued]) -> list[tuple["asyncio.Future[Any]", object]]:
-        self._look_at_space()
-        settles, runs, accepts, claims = _sorted_by_kind(batch)
-        outcomes: list[tuple[asyncio.Future[Any], object]] = []
-        self._db.execute("BEGIN IMMEDIATE")
-        if settles:
-            outcomes += self._settle(settles)
-        for run, future in runs:
-            outcomes.append((future, self._run(run)))
-        if accepts:
-            outcomes += self._accept(accepts)
-            failpoint("accept.before_commit")
-        for claim, future in claims:
-            outcomes.append((future, self._claim(claim)))
-        self._db.execute("COMMIT")
-        if accepts:
-            failpoint("accept.after_commit")
-        if claims:
-            failpoint("claim.after_commit")
-        if settles:
-            failpoint("result.after_commit")
-        return outcomes
-
-    def _run(self, run: _Run) -> object:
-        outcome: object
-        self._db.execute("SAVEPOINT run")
-        try:
-            outcome = run.work(self._db)
-        except StoreError as error:
-            self._db.execute("ROLLBACK TO run")
-            outcome = error
-        self._db.execute("RELEASE run")  # after any other error the engine may have ended the transaction already
-        return outcome
-
-    def _checkpoint(self) -> None:
-        failpoint("maint.checkpoint")
-        try:
-            self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-        except apsw.Error as error:
-            self._classify(error)
-            with suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._wake, [], 0.0, 0)
-        self._wal_pages = 0
-
-    # Accept.
-
-    def _accept(self, jobs: list[tuple[_Accept, "asyncio.Future[Any]"]]) -> list[tuple["asyncio.Future[Any]", object]]:
-        if self.space_low:
-            full = StoreFull("free disk space is below the floor")
-            return [(future, full) for _, future in jobs]
-        known = self._known_keys(jobs)
-        outcomes: list[tuple[asyncio.Future[Any], object]] = []
-        fresh: list[NewRow] = []
-        for job, future in jobs:
-            outcomes.append((future, [self._judge(row, known, fresh) for row in job.rows]))
-        first = self._next_seq
-        self._next_seq += len(fresh)
-        self._insert(
-            "INSERT INTO notification (" + _NEW + ") VALUES ",
-            [
-                (
-                    first + index, row.id, row.flow.tenant, row.flow.profile, row.category, row.key_id, row.priority,
-                    int(row.stage), row.status, row.due_at, row.expires_at, row.accepted_at,
-                    row.accepted_at if row.stage is Stage.FINAL else None, row.recipients, row.envelope,
-                )
-                for index, row in enumerate(fresh)
-            ],
-        )  # fmt: skip
-        self._insert(
-            "INSERT INTO content VALUES ",
-            [(first + index, row.content) for index, row in enumerate(fresh) if row.content is not None],
-        )
-        return outcomes
-
-    def _judge(self, row: NewRow, known: dict[tuple[str, str], tuple[bytes, str]], fresh: list[NewRow]) -> Acceptance:
-        if row.idempotency is not None:
-            key = (row.flow.tenant, row.idempotency.key)
-            if key in known:
-                sha256, answer = known[key]
-                return Replayed(answer) if sha256 == row.idempotency.sha256 else Mismatched()
-            known[key] = (row.idempotency.sha256, row.answer)
-            self._db.execute(
-                "INSERT OR REPLACE INTO idempotency VALUES (?,?,?,?,?)",
-                (*key, row.idempotency.sha256, row.answer, row.idempotency.forget_at),
-            )
-        fresh.append(row)
-        return Inserted()
-
-    def _known_keys(
-        self, jobs: list[tuple[_Accept, "asyncio.Future[Any]"]]
-    ) -> dict[tuple[str, str], tuple[bytes, str]]:
-        known: dict[tuple[str, str], tuple[bytes, str]] = {}
-        for job, _ in jobs:
-            for row in job.rows:
-                if row.idempotency is None:
-                    continue
-                for sha256, answer in self._db.execute(
-                    "SELECT sha256, answer FROM idempotency WHERE tenant=? AND key=? AND forget_at>?",
-                    (row.flow.tenant, row.idempotency.key, job.now),
-                ):
-                    known[row.flow.tenant, row.idempotency.key] = (bytes(_bytes(sha256)), str(answer))
-        return known
-
-    def _look_at_space(self) -> None:
-        """Look at the file system at most once a second, also when nothing is accepted: readiness depends on it."""
-        now = time.monotonic()
-        if now - self._space_checked >= SPACE_CHECK_SECONDS:
-            self._space_checked = now
-            space = os.statvfs(self.path.parent)
-            self.space_low = space.f_bavail * space.f_frsize < self._disk_floor
-
-    def _insert(self, head: str, rows: Sequence[tuple[Value, ...]]) -> None:
-        for chunk in _chunks(rows):
-            self._db.execute(head + _values(len(chunk), len(chunk[0])), tuple(itertools.chain.from_iterable(chunk)))
-
-    # Claim and settle.
-
-    def _claim(self, claim: Claim) -> Claimed:
-        chosen = self._choose(claim)
-        if not chosen:
-            return Claimed([], self._next_due(self._db, claim.flow))
-        token = secrets.randbits(62)
-        rows = [_leased(row, token) for row in self._json(_READ_LEASED, (json.dumps(chosen),))]
-        self._db.execute(
-            "UPDATE notification SET stage=1, lease_token=?, lease_until=?"
-            " WHERE seq IN (SELECT value FROM json_each(?))",
-            (token, claim.lease_until, json.dumps(chosen)),
-        )
-        return Claimed(rows, self._next_due(self._db, claim.flow))
-
-    def _choose(self, claim: Claim) -> list[int]:
-        """Pick the rows to claim: most urgent first, up to the limit, until there is content enough."""
-        bounds = tuple((*claim.flow, priority, claim.now, claim.limit) for priority in PRIORITIES)
-        due = self._json(_DUE, tuple(itertools.chain.from_iterable(bounds)))
-        chosen: list[int] = []
-        size = 0
-        for seq, octets in due[: claim.limit]:
-            chosen.append(seq)
-            size += octets
-            if size >= claim.max_bytes:
-                break
-        return chosen
-
-    def _json(self, sql: str, values: tuple[Value, ...]) -> list[Any]:
-        """Read rows as one JSON array: one step of one statement, however many rows there are."""
-        found: list[Any] = json.loads(str(self._db.execute(sql, values).fetchall()[0][0]))
-        return found
+    # Calls, on the event loop.
 
     @staticmethod
     def _next_due(db: apsw.Connection, flow: Flow) -> int | None:
-        bounds = tuple((*flow, priority) for priority in PRIORITIES)
+        bounds = tuple((*flow, priority) for priority in group.PRIORITIES)
         ((due_at,),) = db.execute(_NEXT_DUE, tuple(itertools.chain.from_iterable(bounds))).fetchall()
         return due_at if isinstance(due_at, int) else None
 
-    def _settle(
-        self, jobs: list[tuple[Settlement, "asyncio.Future[Any]"]]
-    ) -> list[tuple["asyncio.Future[Any]", object]]:
-        outcomes: list[tuple[asyncio.Future[Any], object]] = []
-        for chunk in _chunks(jobs):
-            self._db.execute("SAVEPOINT settle")
-            written = [True] * len(chunk)
-            if self._write_results([job for job, _ in chunk]) != len(chunk):
-                # A lease was lost, or a row has two results: each alone, to know which were written.
-                self._db.execute("ROLLBACK TO settle")
-                written = [self._write_results([job]) == 1 for job, _ in chunk]
-            self._db.execute("RELEASE settle")
-            self._erase([job.seq for (job, _), done in zip(chunk, written, strict=True) if job.erase and done])
-            outcomes += [(future, done) for (_, future), done in zip(chunk, written, strict=True)]
-        return outcomes
-
-    def _write_results(self, chunk: Sequence[Settlement]) -> int:
-        """Write results whose leases are still held; answers how many."""
-        values: list[Value] = []
-        for job in chunk:
-            values += (
-                job.seq, job.lease_token, int(job.stage), job.status, job.due_at, job.finished_at,
-                job.recipients, job.events,
-            )  # fmt: skip
-        self._db.execute(
-            "WITH v(seq, token, stage, status, due_at, finished_at, recipients, events) AS (VALUES "
-            + _values(len(chunk), 8)
-            + ") UPDATE notification SET stage=v.stage, status=v.status, due_at=v.due_at,"
-            " finished_at=v.finished_at, recipients=v.recipients, events=notification.events || v.events,"
-            " lease_token=NULL, lease_until=NULL, dotted=0 FROM v"
-            " WHERE notification.seq=v.seq AND notification.stage=1 AND notification.lease_token=v.token",
-            values,
-        )
-        return self._db.changes()
-
-    def _erase(self, chosen: Sequence[int]) -> None:
-        if chosen:
-            self._db.execute("DELETE FROM content WHERE seq IN (SELECT value FROM json_each(?))", (json.dumps(chosen),))
-
-    # Calls, on the event loop.
-
-    def _submit(self, job: _Job) -> "asyncio.Future[Any]":
-        future: asyncio.Future[Any] = self._loop.create_future()
-        if self._broken or self._closing:
-            future.set_exception(self._broken or StoreError("the store is closed"))
-        else:
-            self._queue.put((job, future))
-        return future
-
     async def _write(self, work: Callable[[apsw.Connection], T]) -> T:
-        result: T = await self._submit(_Run(work))
+        result: T = await self.writer.submit(Run(work))
         return result
 
     async def _read(self, work: Callable[[apsw.Connection], T]) -> T:
-        if self._broken:
-            raise self._broken
+        if self.writer.broken:
+            raise self.writer.broken
         try:
             return await self._loop.run_in_executor(self._reader, work, self._read_db)
         except apsw.Error as error:
-            self._broken = StoreBroken(f"the database could not be read: {type(error).__name__}")
-            self.failed.set()
-            raise self._broken from error
+            broken = StoreBroken(f"the database could not be read: {type(error).__name__}")
+            self.writer.fail(broken)
+            raise broken from error
 
     def accept(self, rows: Sequence[NewRow], now: int) -> "asyncio.Future[list[Acceptance]]":
         """Insert the rows under their idempotency keys, all in one commit; it happens whether or not anybody waits."""
-        return self._submit(_Accept(rows, now))
+        committed: asyncio.Future[list[Acceptance]] = self.writer.submit(Accept(rows, now))
+        return committed
 
     async def recall(self, tenant: str, key: str, now: int) -> tuple[bytes, str] | None:
         """Read what an idempotency key stands for: the request's SHA-256 and the answer it got."""
@@ -570,7 +212,7 @@ class SqliteStore:
 
     async def claim(self, claim: Claim) -> Claimed:
         """Take due rows of one flow under a new lease, most urgent first."""
-        result: Claimed = await self._submit(claim)
+        result: Claimed = await self.writer.submit(claim)
         return result
 
     def settle(self, settlement: Settlement) -> "asyncio.Future[bool]":
@@ -578,7 +220,8 @@ class SqliteStore:
 
         On a full disk it waits for room: a result is true, and known nowhere else.
         """
-        return self._submit(settlement)
+        written: asyncio.Future[bool] = self.writer.submit(settlement)
+        return written
 
     async def dot(self, seq: int, lease_token: int) -> bool:
         """Commit that the final dot is about to be sent; False if the lease was lost or the row cancelled."""
@@ -618,9 +261,9 @@ class SqliteStore:
                 )
             ]
             unknown = [
-                _leased(row, int(str(row[12])))
+                group.leased(row)
                 for row in db.execute(
-                    f"SELECT {_LEASED} FROM notification n LEFT JOIN content c USING (seq)"
+                    f"SELECT {group.LEASED} FROM notification n LEFT JOIN content c USING (seq)"
                     " WHERE n.stage=1 AND n.lease_until<=? AND n.dotted=1",
                     (now,),
                 )
@@ -785,55 +428,12 @@ def _revision(db: apsw.Connection) -> int:
     return int(str(rows[0][0])) if rows else 0
 
 
-def _sorted_by_kind(
-    batch: list[_Queued],
-) -> tuple[
-    list[tuple[Settlement, "asyncio.Future[Any]"]],
-    list[tuple[_Run, "asyncio.Future[Any]"]],
-    list[tuple[_Accept, "asyncio.Future[Any]"]],
-    list[tuple[Claim, "asyncio.Future[Any]"]],
-]:
-    settles: list[tuple[Settlement, asyncio.Future[Any]]] = []
-    runs: list[tuple[_Run, asyncio.Future[Any]]] = []
-    accepts: list[tuple[_Accept, asyncio.Future[Any]]] = []
-    claims: list[tuple[Claim, asyncio.Future[Any]]] = []
-    for job, future in batch:
-        match job:
-            case Settlement():
-                settles.append((job, future))
-            case _Run():
-                runs.append((job, future))
-            case _Accept():
-                accepts.append((job, future))
-            case Claim():
-                claims.append((job, future))
-            case _:
-                assert_never(job)
-    return settles, runs, accepts, claims
-
-
 def _chunks(rows: Sequence[T]) -> Iterable[Sequence[T]]:
     return (rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK))
 
 
-@lru_cache(256)
-def _values(rows: int, columns: int) -> str:
-    return ",".join(("(" + ",".join("?" * columns) + ")",) * rows)
-
-
 def _bytes(value: Value) -> bytes:
     return value if isinstance(value, bytes) else b""
-
-
-def _leased(row: tuple[Any, ...], token: int) -> LeasedRow:
-    (
-        seq, id_, tenant, profile, category, priority, due_at, expires_at, accepted_at, recipients, envelope, body, _,
-        cancelled, status,
-    ) = row  # fmt: skip
-    return LeasedRow(
-        seq, id_, Flow(tenant, profile), category, priority, due_at, expires_at, accepted_at, recipients, envelope,
-        body, token, bool(cancelled), status,
-    )  # fmt: skip
 
 
 def _stored(row: tuple[Any, ...]) -> StoredRow:

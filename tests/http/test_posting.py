@@ -334,7 +334,7 @@ async def batch(world: World, *items: Any, key: str = "acme", **options: Any) ->
 async def test_batch_results(world: World) -> None:
     """Each item has its result in order; bad ones stop no other, and good ones share one commit."""
     await world.key_for("acme")
-    before = world.store.commits
+    before = world.store.writer.commits
     answered = await batch(
         world,
         *[notification()] * 4,
@@ -350,7 +350,7 @@ async def test_batch_results(world: World) -> None:
     assert results[4]["problem"]["errors"][0]["pointer"] == "/subject"
     assert results[5]["problem"]["code"] == "not_found"
     assert set(results[0]) == {"index", "status", "id"}
-    assert world.store.commits == before + 1
+    assert world.store.writer.commits == before + 1
 
 
 async def test_batch_items_carry_their_own_keys(world: World) -> None:

@@ -69,6 +69,22 @@ async def test_no_more_sessions_than_the_profile_allows(tmp_path: Path) -> None:
     assert open_at_once == 3
 
 
+async def test_a_relay_that_never_greets_keeps_nobody_else_waiting(tmp_path: Path) -> None:
+    """One profile waits for a mute relay with all its workers; another's mail finds a connection all the same."""
+    never = asyncio.Event()
+    async with ScriptedRelay() as mute, ScriptedRelay() as relay:
+        mute.on("connect", Hold(never))
+        async with world(tmp_path, profile(mute.port), profile(relay.port, "zoo"), connections=2) as at:
+            for _ in range(8):
+                await at.post("acme")
+            await mute.wait(lambda: len(mute.sessions) == 1)
+            await at.post("zoo")
+            await relay.wait_messages(1)
+            never.set()
+
+    assert len(mute.sessions) >= 1
+
+
 async def test_many_recipients_are_several_transactions(tmp_path: Path) -> None:
     """More recipients than the profile takes in one transaction: all get it, in as many as are needed."""
     addresses = tuple(f"r{n}@example.test" for n in range(7))

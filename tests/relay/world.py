@@ -97,12 +97,12 @@ SEAL = Seal([b"k" * 32])
 
 
 @asynccontextmanager
-async def world(folder: Path, *items: Item) -> AsyncIterator[World]:
-    """Run a dispatcher for tenants acme and zoo."""
+async def world(folder: Path, *items: Item, connections: int = 64) -> AsyncIterator[World]:
+    """Run a dispatcher for tenants acme and zoo, with this many connections for all of them."""
     async with SqliteStore(folder / "gateway.db") as store:
         directory = Directory(store, Policy(EGRESS), SEAL)
         outbox = Outbox(store, Schedule((30,), 300))
-        dispatcher = Dispatcher(outbox, directory, Opener(Dialer(EGRESS), "gateway.example.test"), 64)
+        dispatcher = Dispatcher(outbox, directory, Opener(Dialer(EGRESS), "gateway.example.test"), connections)
         made = World(store, directory, outbox, dispatcher)
         await made.put(Tenant(id="acme"), Tenant(id="zoo"), *items)
         running = asyncio.ensure_future(dispatcher.run())

@@ -181,14 +181,14 @@ def blocker(path: Path, store: SqliteStore) -> Iterator[apsw.Connection]:
 
 async def test_concurrent_calls_share_a_commit(store: SqliteStore, blocker: apsw.Connection) -> None:
     """Calls that arrive during a commit go into the next one together."""
-    before = store.commits
+    before = store.writer.commits
     first = asyncio.ensure_future(store.check())
     calls = [asyncio.ensure_future(store.accept([row()], NOW)) for _ in range(100)]
     await asyncio.sleep(0)
     blocker.execute("COMMIT")
     await asyncio.gather(first, *calls)
-    assert store.commits - before <= 2
-    assert store.committed_jobs >= 101
+    assert store.writer.commits - before <= 2
+    assert store.writer.committed_jobs >= 101
 
 
 async def test_claim_sees_what_came_with_it(store: SqliteStore, blocker: apsw.Connection) -> None:

@@ -86,16 +86,16 @@ async def test_below_the_floor_only_accepting_stops(path: Path) -> None:
     async with SqliteStore(path, disk_floor_bytes=MORE_THAN_ANY_DISK) as store:
         with pytest.raises(StoreFull, match="floor"):
             await store.accept([row()], NOW)
-        assert store.space_low
+        assert store.writer.space_low
         assert await store.settle(result(await take(store)))
-        assert not store.failed.is_set()
+        assert not store.writer.failed.is_set()
 
 
 async def test_low_space_is_seen_without_accepting(path: Path) -> None:
     """Any write notices that room got scarce, so that readiness does not wait for somebody to be refused."""
     async with SqliteStore(path, disk_floor_bytes=MORE_THAN_ANY_DISK) as store:
         await store.check()
-        assert store.space_low
+        assert store.writer.space_low
 
 
 async def _fill(store: SqliteStore) -> int:
@@ -112,7 +112,7 @@ async def _fill(store: SqliteStore) -> int:
 @pytest.fixture
 def _look_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look at the free space at every call instead of once a second."""
-    monkeypatch.setattr("gateway.store.sqlite.SPACE_CHECK_SECONDS", 0.0)
+    monkeypatch.setattr("gateway.store.writer.SPACE_CHECK_SECONDS", 0.0)
 
 
 @pytest.mark.usefixtures("_look_at_once")
@@ -121,12 +121,12 @@ async def test_full_disk_loses_nothing_and_passes(store: SqliteStore) -> None:
     accepted = await _fill(store)
     assert accepted > 0
     assert await store.unfinished() == {"acme": accepted}
-    assert store.space_low
+    assert store.writer.space_low
     store._db.execute("PRAGMA max_page_count=1000000")
     await put(store, row())
     assert await store.unfinished() == {"acme": accepted + 1}
-    assert not store.space_low
-    assert not store.failed.is_set()
+    assert not store.writer.space_low
+    assert not store.writer.failed.is_set()
 
 
 @pytest.mark.usefixtures("_look_at_once")
@@ -135,7 +135,7 @@ async def test_room_is_seen_again_without_accepting(store: SqliteStore) -> None:
     await _fill(store)
     store._db.execute("PRAGMA max_page_count=1000000")
     await store.check()
-    assert not store.space_low
+    assert not store.writer.space_low
 
 
 @pytest.mark.usefixtures("_look_at_once")
@@ -165,7 +165,7 @@ async def test_io_error_latches(store: SqliteStore, vfs: FaultyVFS, fault: tuple
     vfs.broken = ("", "")
     with pytest.raises(StoreBroken):
         await store.accept([row()], NOW)
-    await asyncio.wait_for(store.failed.wait(), 5)
+    await asyncio.wait_for(store.writer.failed.wait(), 5)
 
 
 async def test_everyone_in_a_failed_commit_is_told(store: SqliteStore, vfs: FaultyVFS) -> None:
@@ -203,10 +203,10 @@ async def test_broken_store_is_checked_when_opened_again(path: Path, vfs: Faulty
 
 async def test_failed_checkpoint_latches(store: SqliteStore, vfs: FaultyVFS, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that refuses to fold the log back ends the store even if nobody calls any more."""
-    monkeypatch.setattr("gateway.store.sqlite.CHECKPOINT_PAGES_IDLE", 1)
+    monkeypatch.setattr("gateway.store.writer.CHECKPOINT_PAGES_IDLE", 1)
     vfs.broken = ("gateway.db", "sync")
     await put(store, row())
-    await asyncio.wait_for(store.failed.wait(), 5)
+    await asyncio.wait_for(store.writer.failed.wait(), 5)
     with pytest.raises(StoreBroken):
         await store.check()
 
@@ -219,4 +219,4 @@ async def test_failed_read_latches(path: Path, vfs: FaultyVFS) -> None:
         vfs.broken = ("gateway.db", "read")
         with pytest.raises(StoreBroken):
             await store.get(new.id)
-        assert store.failed.is_set()
+        assert store.writer.failed.is_set()
