@@ -41,6 +41,11 @@ class Protocol(web.RequestHandler):
             failpoint("accept.after_reply")
         return finished
 
+    def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT001, FBT002 - aiohttp's signature
+        """Go on reading if it was stopped; aiohttp asks after every body, and starts parser and transport each time."""
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
+
     def handle_error(
         self,
         request: web.BaseRequest,
