@@ -77,6 +77,7 @@ async def daemon(settings: Settings, environ: Mapping[str, str]) -> AsyncIterato
         stack.push_async_callback(dispatcher.drain, settings.relay.drain_seconds)
         services = Services(
             settings=settings, directory=directory, outbox=outbox, store=store, held=dispatcher.holds,
+            resume=dispatcher.resume,
             reasons=lambda: _unready(store), catcher=catcher, on_answer=facts.answered,
             on_failure=facts.request_failed, on_refused=facts.key_refused,
         )  # fmt: skip
@@ -120,9 +121,9 @@ def _store(settings: Settings) -> SqliteStore:
 
 
 async def _directory(settings: Settings, store: SqliteStore, environ: Mapping[str, str]) -> Directory:
-    _, entries = await store.directory()
+    revision, _ = await store.directory()
     try:
-        seal = load_seal(settings.master_key.sources, environ, may_make=not entries)
+        seal = load_seal(settings.master_key.sources, environ, may_make=revision == 0)
     except SealError as error:
         raise SettingsError((Fault("", "[master_key]", str(error), "give the key that sealed the database"),)) from None
     directory = Directory(store, policy(settings), seal)
@@ -133,7 +134,12 @@ async def _directory(settings: Settings, store: SqliteStore, environ: Mapping[st
 
 def policy(settings: Settings) -> Policy:
     """What the operator allows profiles to do."""
-    return Policy(_egress(settings), settings.egress.plaintext_auth)
+    return Policy(
+        _egress(settings),
+        settings.egress.plaintext_auth,
+        {name: connector.allow for name, connector in settings.connectors.items()},
+        {name: provider.allow for name, provider in settings.oauth.items()},
+    )
 
 
 def _egress(settings: Settings) -> EgressPolicy:

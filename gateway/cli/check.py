@@ -9,9 +9,10 @@ import click
 
 from gateway.app import EXIT_CONFIG, EXIT_FAILED, EXIT_OK, policy
 from gateway.directory import rules
-from gateway.directory.entries import PROVISION, entry, snapshot_of
+from gateway.directory.entries import entry, snapshot_of
 from gateway.directory.provision import read_files
 from gateway.directory.shapes import Profile
+from gateway.directory.snapshot import PROVISION
 from gateway.settings import Fault, Settings, SettingsError, load
 from gateway.smtp.dial import Dialer
 from gateway.smtp.outcome import Fault as SessionFault
@@ -44,7 +45,10 @@ def _tell(faults: tuple[Fault, ...], *, as_json: bool) -> None:
 def _provisioned(settings: Settings) -> list[Profile]:
     declaration = read_files(settings.provision.files)
     snapshot = snapshot_of(0, [entry(item, PROVISION) for item in declaration.items])
-    found = rules.faults(snapshot, policy(settings))
+    found = [
+        *rules.faults(snapshot, declaration.items, (), policy(settings)),
+        *declaration.keys_of_nobody(snapshot.tenants),
+    ]
     if found:
         raise SettingsError(tuple(declaration.fault(fault) for fault in found))
     return list(snapshot.profiles.values())

@@ -1,10 +1,11 @@
 """The directory: one immutable snapshot to read, and changes that are whole or not at all.
 
-A change is worked out on the present snapshot, checked against every rule, and committed on the condition that the
-store's revision is still the one it was worked out on; otherwise it is worked out again. Then the snapshot is swapped
-and those who depend on it are told.
+A change is worked out on the present snapshot, checked against every rule, and committed with its audit on the
+condition that the store's revision is still the one it was worked out on; otherwise it is worked out again. Then the
+snapshot is swapped and those who depend on it are told. A change that cannot be audited does not happen.
 """
 
+import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
 from ipaddress import IPv4Network, IPv6Network
@@ -13,20 +14,24 @@ from pathlib import Path
 from gateway.credentials.reference import Credential
 from gateway.credentials.sealed import Seal, SealError
 from gateway.credentials.secret import Secret
-from gateway.directory import rules
-from gateway.directory.entries import API, PROVISION, Item, entry, snapshot_of
+from gateway.directory import changes, rules
+from gateway.directory.auditing import happenings
+from gateway.directory.changes import OPERATOR, Actor, Change
+from gateway.directory.entries import REVOKED, Item, changed, entry, gone, key_of, place, snapshot_of
 from gateway.directory.keys import new_key
 from gateway.directory.provision import Declaration, read_files, settle_keys
+from gateway.directory.rules import RuleFault
 from gateway.directory.shapes import Key as KeyShape
 from gateway.directory.shapes import Profile
-from gateway.directory.snapshot import Key, Snapshot
+from gateway.directory.snapshot import API, PROVISION, Key, Place, Snapshot
 from gateway.observe import facts
-from gateway.problems import Code, Problem
+from gateway.problems import BY_CODE, Code, Fault, Problem, refusal
 from gateway.settings import SettingsError
 from gateway.store.protocol import RevisionConflict, Store
 from gateway.store.rows import Entry
 
 ATTEMPTS = 5
+Work = Callable[[Snapshot], Change]
 
 
 class Directory:
@@ -35,103 +40,146 @@ class Directory:
     def __init__(self, store: Store, policy: rules.Policy, seal: Seal) -> None:
         """Work on an open store."""
         self.snapshot = Snapshot()
+        self.policy = policy
         self.on_change: list[Callable[[], None]] = []
         self._store = store
-        self._policy = policy
         self._seal = seal
-        self._entries: list[Entry] = []
+        self._changing = asyncio.Lock()
 
     async def load(self) -> None:
         """Read everything."""
-        revision, self._entries = await self._store.directory()
-        self._swap(snapshot_of(revision, self._entries))
+        revision, entries = await self._store.directory()
+        self._swap(snapshot_of(revision, entries))
 
     def _swap(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
         for tell in self.on_change:
             tell()
 
-    async def _commit(self, put: Iterable[Entry], drop: Iterable[Entry]) -> None:
-        """Write a change that was worked out on the present snapshot; RevisionConflict if it is stale."""
-        put, drop = list(put), list(drop)
-        revision = await self._store.change_directory(self.snapshot.revision, put, drop)
-        self._entries = _changed(self._entries, put, drop)
-        self._swap(snapshot_of(revision, self._entries))
+    # Changing.
+
+    async def change(self, actor: Actor, work: Work, *, dry_run: bool = False) -> Change:
+        """Work a change out and commit it; answers it as committed. Raises the problem that keeps it from being done."""
+        async with self._changing:
+            for _ in range(ATTEMPTS):
+                change = self._sealed(work(self.snapshot))
+                put = [entry(item, self._origin(item, change)) for item in change.put]
+                drop = [gone(where) for where in change.drop]
+                after = changed(self.snapshot, self.snapshot.revision + 1, put, drop)
+                if faults := rules.faults(after, change.put, change.drop, self.policy):
+                    raise broken(faults)
+                if dry_run or not (put or drop):
+                    return change
+                try:
+                    await self._commit(after, put, drop, change, actor)
+                except RevisionConflict:
+                    await self.load()
+                else:
+                    return change
+        raise RevisionConflict
+
+    async def _commit(
+        self, after: Snapshot, put: Sequence[Entry], drop: Sequence[Entry], change: Change, actor: Actor
+    ) -> None:
+        happened = list(happenings(self.snapshot, change, actor))
+        await self._store.change_directory(self.snapshot.revision, put, drop, happened, _now())
+        self._swap(after)
+
+    def _origin(self, item: Item, change: Change) -> str:
+        """An object keeps the origin that it was made with, unless it is taken over."""
+        where = place(item)
+        if where in change.owned or self.snapshot.find(where) is None:
+            return change.origin
+        return self.snapshot.origins.get(where, API)
 
     # Provisioning.
 
     async def provision(self, files: Sequence[Path], base: Path) -> None:
         """Make the provisioned objects what the files say; SettingsError, and nothing changed, if they cannot be."""
         declaration = read_files(files)
-        wanted = self._declared(declaration, [])
-        faults = [*rules.faults(wanted, self._policy), *declaration.keys_of_nobody(wanted.tenants)]
-        if faults:
-            raise SettingsError(tuple(declaration.fault(fault) for fault in faults))
+        self._check_provision(declaration)
         keys = settle_keys(declaration.keys, base, _now())
-        for _ in range(ATTEMPTS):
-            put = self._wanted(declaration, keys)
-            gone = [stored for stored in self._entries if stored.origin == PROVISION and stored[:3] not in _places(put)]
-            changed = [stored for stored in put if stored not in self._entries]
-            try:
-                if changed or gone:
-                    await self._commit(changed, gone)
-            except RevisionConflict:
-                await self.load()
-            else:
-                self._tell_revoked(keys)
-                return
-        raise RevisionConflict
-
-    def _tell_revoked(self, keys: list[KeyShape]) -> None:
+        items = [*declaration.items, *(self._known_key(key) for key in keys)]
+        try:
+            await self.change(OPERATOR, lambda snapshot: self._provisioned(snapshot, items))
+        except Broken as error:
+            raise SettingsError(tuple(declaration.fault(fault) for fault in error.faults)) from None
         for key in keys:
             if key.id in self.snapshot.revoked:
                 facts.provisioned_key_revoked(key.file or "")
 
-    def _declared(self, declaration: Declaration, keys: list[KeyShape]) -> Snapshot:
-        """What the directory would be: made objects as they are, provisioned ones as declared."""
-        wanted = [entry(item, PROVISION) for item in (*declaration.items, *keys)]
-        made = [stored for stored in self._entries if stored.origin != PROVISION and stored[:3] not in _places(wanted)]
-        return snapshot_of(self.snapshot.revision, [*made, *wanted])
+    def _check_provision(self, declaration: Declaration) -> None:
+        """Find every fault before a key file is made."""
+        change = self._provisioned(self.snapshot, declaration.items, but=("key",))
+        put = [entry(item, PROVISION) for item in change.put]
+        after = changed(self.snapshot, self.snapshot.revision, put, map(gone, change.drop))
+        faults = rules.faults(after, change.put, change.drop, self.policy)
+        faults += declaration.keys_of_nobody(after.tenants)
+        if faults:
+            raise SettingsError(tuple(declaration.fault(fault) for fault in faults))
 
-    def _wanted(self, declaration: Declaration, keys: list[KeyShape]) -> list[Entry]:
-        known = {stored[:3]: stored for stored in self._entries}
-        wanted = [entry(self._sealed(item, known), PROVISION) for item in declaration.items]
-        for key in keys:
-            stored = known.get(("key", key.tenant, key.id))
-            made = key.created_at if stored is None else KeyShape.model_validate_json(stored.body).created_at
-            wanted.append(entry(key.model_copy(update={"created_at": made}), PROVISION))
-        return wanted
+    def _provisioned(self, snapshot: Snapshot, items: Sequence[Item], but: Sequence[str] = ()) -> Change:
+        """Make the provisioned part of the directory what the files say; what is gone from them is dropped."""
+        wanted = {place(item): self.with_kept_secrets(snapshot, item) for item in items}
+        put = [item for where, item in wanted.items() if not _stands(snapshot, where, item)]
+        drop = [
+            where
+            for where, origin in snapshot.origins.items()
+            if origin == PROVISION and where not in wanted and where[0] not in but
+        ]
+        others = changes.overtaken(snapshot, put, {*wanted, *drop})
+        return Change([*put, *map(changes.cleared, others)], drop, PROVISION, frozenset(wanted))
 
-    def _sealed(self, item: Item, known: dict[tuple[str, str, str], Entry]) -> Item:
-        """Seal a plaintext password; one that did not change keeps its seal, so that nothing changes."""
-        if not isinstance(item, Profile) or item.auth.credential is None or item.auth.credential.value is None:
+    def _known_key(self, key: KeyShape) -> KeyShape:
+        known = self.snapshot.keys.get(key.id)
+        return key if known is None else key.model_copy(update={"created_at": known.created_at})
+
+    # Secrets.
+
+    def _sealed(self, change: Change) -> Change:
+        """Seal the passwords that came in."""
+        change.put = [self._closed(item) if isinstance(item, Profile) else item for item in change.put]
+        return change
+
+    def _closed(self, profile: Profile) -> Profile:
+        for slot, credential in list(profile.credentials()):
+            if credential.value is not None:
+                sealed = self._seal.close(Secret(credential.value), seal_place(profile, slot))
+                profile = profile.with_credential(slot, Credential(source="plaintext", sealed=sealed))
+        return profile
+
+    def with_kept_secrets(self, snapshot: Snapshot, item: Item) -> Item:
+        """Give an object of a file with the secrets as they are kept, where they are the same."""
+        known = snapshot.find(place(item)) if isinstance(item, Profile) else None
+        if not isinstance(item, Profile) or not isinstance(known, Profile):
             return item
-        where = ("profile", item.tenant, item.name)
-        secret = Secret(item.auth.credential.value)
-        credential = self._same_seal(where, secret, known) or Credential(
-            source="plaintext", sealed=self._seal.close(secret, seal_place(item))
-        )
-        return item.model_copy(update={"auth": item.auth.model_copy(update={"credential": credential})})
+        before = dict(known.credentials())
+        for slot, credential in list(item.credentials()):
+            stored = before.get(slot)
+            if stored is not None and self._holds(known, slot, stored, credential):
+                item = item.with_credential(slot, stored)
+        return item
 
-    def _same_seal(
-        self, where: tuple[str, str, str], secret: Secret, known: dict[tuple[str, str, str], Entry]
-    ) -> Credential | None:
-        if where not in known:
-            return None
-        before = Profile.model_validate_json(known[where].body)
-        credential = before.auth.credential
+    def _holds(self, known: Profile, slot: changes.Slot, stored: Credential, given: Credential) -> bool:
+        if stored.sealed is None or given.value is None:
+            return False
+        try:
+            return self._seal.open(stored.sealed, seal_place(known, slot)) == Secret(given.value)
+        except SealError:  # its master key is gone; the file has the password
+            return False
+
+    def password(self, profile: Profile) -> Secret | None:
+        """Open the profile's sealed password."""
+        credential = profile.auth.credential
         if credential is None or credential.sealed is None:
             return None
-        try:
-            same = self._seal.open(credential.sealed, seal_place(before)) == secret
-        except SealError:  # its master key is gone; the file has the password
-            return None
-        return credential if same else None
+        return self._seal.open(credential.sealed, seal_place(profile))
 
     # Keys.
 
     async def create_key(
         self,
+        actor: Actor,
         tenant: str,
         name: str,
         scopes: Iterable[str],
@@ -155,56 +203,62 @@ class Directory:
                 "mode": mode,
             }
         )
-        await self._change(lambda: ([entry(shape, API)], []))
-        key = self.snapshot.key(text.id)
-        if key is None:
-            raise Problem(Code.INTERNAL)
-        return key, text.text()
+        await self.change(actor, lambda _snapshot: Change([shape]))
+        return self.snapshot.keys[text.id], text.text()
 
-    async def revoke_key(self, tenant: str, key_id: str) -> None:
+    async def revoke_key(self, actor: Actor, tenant: str, key_id: str) -> None:
         """Revoke a key for good; of a provisioned one a mark stays, so that its file cannot bring it back."""
 
-        def work() -> tuple[list[Entry], list[Entry]]:
-            key = self.snapshot.key(key_id)
+        def work(snapshot: Snapshot) -> Change:
+            key = snapshot.key(key_id)
             if key is None or key.tenant != tenant:
                 raise Problem(Code.NOT_FOUND)
-            if key.provisioned:
-                return [Entry("revoked", tenant, key_id, "{}", API)], []
-            return [], [Entry("key", tenant, key_id, "", API)]
+            return Change(drop=[("key", tenant, key_id)])
 
-        await self._change(work)
+        if self.snapshot.provisioned(("key", tenant, key_id)):
+            await self._mark_revoked(actor, tenant, key_id)
+        else:
+            await self.change(actor, work)
 
-    async def _change(self, work: Callable[[], tuple[list[Entry], list[Entry]]]) -> None:
-        for _ in range(ATTEMPTS):
-            put, drop = work()
-            try:
-                await self._commit(put, drop)
-            except RevisionConflict:
-                await self.load()
-            else:
-                return
-        raise RevisionConflict
-
-    def password(self, profile: Profile) -> Secret | None:
-        """Open the profile's sealed password."""
-        credential = profile.auth.credential
-        if credential is None or credential.sealed is None:
-            return None
-        return self._seal.open(credential.sealed, seal_place(profile))
+    async def _mark_revoked(self, actor: Actor, tenant: str, key_id: str) -> None:
+        async with self._changing:
+            mark = Entry(REVOKED, tenant, key_id, "{}", API)
+            after = changed(self.snapshot, self.snapshot.revision + 1, [mark], [])
+            told = Change(drop=[("key", tenant, key_id)])
+            await self._commit(after, [mark], [], told, actor)
 
 
-def seal_place(profile: Profile) -> tuple[str, str, str, str]:
-    """Where a profile's password belongs."""
-    return "profile", profile.tenant, profile.name, "auth.credential"
+class Broken(Problem):
+    """A change after which relations would not hold; knows them all."""
+
+    def __init__(self, problem: Problem, faults: Sequence[RuleFault]) -> None:
+        super().__init__(problem.code, problem.detail, errors=problem.errors)
+        self.faults = tuple(faults)
 
 
-def _places(entries: Iterable[Entry]) -> set[tuple[str, str, str]]:
-    return {stored[:3] for stored in entries}
+def broken(faults: Sequence[RuleFault]) -> Broken:
+    """Make the problem that tells these faults; what is wrong with the request goes before what stands in its way."""
+    wrong = [fault for fault in faults if _status(fault) == Code.INVALID.status]
+    if wrong:
+        return Broken(refusal(Fault(fault.pointer, fault.code, fault.detail) for fault in wrong), faults)
+    return Broken(Problem(BY_CODE[faults[0].code], faults[0].detail), faults)
 
 
-def _changed(entries: list[Entry], put: list[Entry], drop: list[Entry]) -> list[Entry]:
-    moved = _places(put) | _places(drop)
-    return [*(stored for stored in entries if stored[:3] not in moved), *put]
+def _status(fault: RuleFault) -> int:
+    return BY_CODE.get(fault.code, Code.INVALID).status
+
+
+def _stands(snapshot: Snapshot, where: Place, item: Item) -> bool:
+    if not snapshot.provisioned(where):
+        return False
+    if isinstance(item, KeyShape):
+        return snapshot.keys.get(item.id) == key_of(item)
+    return snapshot.find(where) == item
+
+
+def seal_place(profile: Profile, slot: changes.Slot = ("auth", "credential")) -> tuple[str, str, str, str]:
+    """Where a profile's secret belongs."""
+    return "profile", profile.tenant, profile.name, ".".join(slot)
 
 
 def _now() -> int:

@@ -1,19 +1,24 @@
-"""Between the directory's objects and the store's entries: JSON documents, one an object."""
+"""Between the directory's objects and the store's entries: JSON documents, one an object; and snapshots made of them.
 
-from collections.abc import Iterable
-from typing import assert_never
+A snapshot is never changed: `changed` gives the next one, which shares with it whatever stays.
+"""
 
-from gateway.directory.shapes import Key, Link, Preferences, Profile, Shape, Tenant
-from gateway.directory.snapshot import ROOT, Snapshot, by_key
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from ipaddress import ip_network
+from typing import Any, assert_never
+
+from gateway.directory.shapes import Key as KeyShape
+from gateway.directory.shapes import Link, Pause, Preferences, Profile, Shape, Template, Tenant
+from gateway.directory.snapshot import API, ROOT, Key, Place, Snapshot
 from gateway.store.rows import Entry
 
-API = "api"
-PROVISION = "provision"
+Item = Tenant | Profile | Link | Preferences | Template | Pause | KeyShape
 
-Item = Tenant | Profile | Link | Preferences | Key
+REVOKED = "revoked"  # the mark of a provisioned key that was revoked; it has no body
 
 
-def place(item: Item) -> tuple[str, str, str]:
+def place(item: Item) -> Place:
     """Where an object stands: kind, tenant, name."""
     match item:
         case Tenant():
@@ -24,7 +29,11 @@ def place(item: Item) -> tuple[str, str, str]:
             return "link", item.tenant, f"{item.profile}/{item.child}"
         case Preferences():
             return "preferences", item.tenant, ""
-        case Key():
+        case Template():
+            return "template", item.tenant, item.name
+        case Pause():
+            return "pause", item.tenant, item.profile
+        case KeyShape():
             return "key", item.tenant, item.id
         case _:
             assert_never(item)
@@ -35,36 +44,172 @@ def entry(item: Item, origin: str) -> Entry:
     return Entry(*place(item), item.model_dump_json(by_alias=True, exclude_defaults=True, exclude_none=True), origin)
 
 
+def gone(where: Place) -> Entry:
+    """Name an object that shall be deleted."""
+    return Entry(*where, "", API)
+
+
 _SHAPES: dict[str, type[Shape]] = {
     "tenant": Tenant,
     "profile": Profile,
     "link": Link,
     "preferences": Preferences,
-    "key": Key,
+    "template": Template,
+    "pause": Pause,
+    "key": KeyShape,
 }
+
+
+def item_of(stored: Entry) -> Item:
+    """Read an object as the store keeps it."""
+    item: Item = _SHAPES[stored.kind].model_validate_json(stored.body)  # type: ignore[assignment]
+    return item
+
+
+def key_of(shape: KeyShape) -> Key:
+    """Make of a stored key what authentication needs."""
+    return Key(
+        shape.id,
+        shape.tenant,
+        shape.name,
+        frozenset(shape.scopes),
+        bytes.fromhex(shape.sha256_hex),
+        shape.created_at,
+        shape.expires_at,
+        tuple(map(ip_network, shape.cidrs)),
+        shape.mode,
+        shape.file,
+    )
+
+
+class _Tables:
+    """The tables of a snapshot in the making: each is copied when it is first written to."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+        self._copies: dict[str, Any] = {}
+        self._members: set[tuple[str, str]] = set()  # of the indexes: whose members are copies already
+
+    def _table(self, name: str) -> dict[Any, Any]:
+        if name not in self._copies:
+            self._copies[name] = dict(getattr(self._snapshot, name))
+        table: dict[Any, Any] = self._copies[name]
+        return table
+
+    def _set(self, name: str) -> set[Any]:
+        if name not in self._copies:
+            self._copies[name] = set(getattr(self._snapshot, name))
+        table: set[Any] = self._copies[name]
+        return table
+
+    def done(self, revision: int) -> Snapshot:
+        """Give the snapshot."""
+        copies = {name: frozenset(table) if isinstance(table, set) else table for name, table in self._copies.items()}
+        changes: dict[str, Any] = copies
+        return replace(self._snapshot, revision=revision, _routes={}, **changes)
+
+    def _of(self, index: str, key: str) -> dict[Any, None]:
+        table = self._table(index)
+        if (index, key) not in self._members:
+            self._members.add((index, key))
+            table[key] = dict(table.get(key, {}))
+        members: dict[Any, None] = table[key]
+        return members
+
+    def _join(self, index: str, key: str, member: Any) -> None:
+        self._of(index, key)[member] = None
+
+    def _part(self, index: str, key: str, member: Any) -> None:
+        self._of(index, key).pop(member, None)
+
+    def put(self, item: Item, origin: str) -> None:
+        """Put an object in its place."""
+        where = place(item)
+        if origin != API:
+            self._table("origins")[where] = origin
+        elif where in (self._copies.get("origins") or self._snapshot.origins):
+            del self._table("origins")[where]
+        match item:
+            case Tenant():
+                self._put_tenant(item)
+            case Profile():
+                self._table("profiles")[item.tenant, item.name] = item
+                self._join("_own", item.tenant, item.name)
+            case Link():
+                link = (item.tenant, item.profile, item.child)
+                self._table("links")[link] = item
+                self._join("_inherited", item.child, link)
+                self._join("_pushed", item.tenant, link)
+            case Preferences():
+                self._table("preferences")[item.tenant] = item
+            case Template():
+                self._table("templates")[item.tenant, item.name] = item
+            case Pause():
+                self._set("paused").add((item.tenant, item.profile))
+            case KeyShape():
+                self._table("keys")[item.id] = key_of(item)
+            case _:
+                assert_never(item)
+
+    def _put_tenant(self, tenant: Tenant) -> None:
+        before = self._table("tenants").get(tenant.id)
+        if before is not None and before.parent not in (None, tenant.parent):
+            self._part("_children", before.parent, tenant.id)
+        self._table("tenants")[tenant.id] = tenant
+        if tenant.parent is not None:
+            self._join("_children", tenant.parent, tenant.id)
+
+    def drop(self, where: Place) -> None:
+        """Take an object away."""
+        kind, tenant, name = where
+        if where in self._snapshot.origins:
+            self._table("origins").pop(where, None)
+        dropping: dict[str, Callable[[], object]] = {
+            "tenant": lambda: self._drop_tenant(tenant),
+            "profile": lambda: self._drop_profile(tenant, name),
+            "link": lambda: self._drop_link(tenant, *name.split("/", 1)),
+            "preferences": lambda: self._table("preferences").pop(tenant, None),
+            "template": lambda: self._table("templates").pop((tenant, name), None),
+            "pause": lambda: self._set("paused").discard((tenant, name)),
+            "key": lambda: self._table("keys").pop(name, None),
+            REVOKED: lambda: self._set("revoked").discard(name),
+        }
+        dropping[kind]()
+
+    def _drop_tenant(self, tenant: str) -> None:
+        before = self._table("tenants").pop(tenant, None)
+        if before is not None and before.parent is not None:
+            self._part("_children", before.parent, tenant)
+
+    def _drop_profile(self, tenant: str, name: str) -> None:
+        self._table("profiles").pop((tenant, name), None)
+        self._part("_own", tenant, name)
+
+    def _drop_link(self, owner: str, profile: str, child: str) -> None:
+        link = (owner, profile, child)
+        self._table("links").pop(link, None)
+        self._part("_inherited", child, link)
+        self._part("_pushed", owner, link)
+
+    def revoke(self, key_id: str) -> None:
+        """Mark a provisioned key as revoked."""
+        self._set("revoked").add(key_id)
 
 
 def snapshot_of(revision: int, entries: Iterable[Entry]) -> Snapshot:
     """Read the whole directory; the root tenant is there even if nobody made it."""
-    items: list[Shape] = []
-    revoked: set[str] = set()
-    provisioned: set[tuple[str, str, str]] = set()
-    for stored in entries:
-        if stored.kind == "revoked":
-            revoked.add(stored.name)
-            continue
-        items.append(_SHAPES[stored.kind].model_validate_json(stored.body))
-        if stored.origin == PROVISION:
-            provisioned.add(stored[:3])
-    tenants = {item.id: item for item in items if isinstance(item, Tenant)}
-    tenants.setdefault(ROOT, Tenant(id=ROOT, parent=None))
-    return Snapshot(
-        revision=revision,
-        tenants=tenants,
-        profiles=by_key(item for item in items if isinstance(item, Profile)),
-        links=tuple(item for item in items if isinstance(item, Link)),
-        preferences={item.tenant: item for item in items if isinstance(item, Preferences)},
-        key_shapes={item.id: item for item in items if isinstance(item, Key)},
-        revoked=frozenset(revoked),
-        provisioned=frozenset(provisioned),
-    )
+    empty = Snapshot(tenants={ROOT: Tenant(id=ROOT, parent=None)})
+    return changed(empty, revision, entries, ())
+
+
+def changed(snapshot: Snapshot, revision: int, put: Iterable[Entry], drop: Iterable[Entry]) -> Snapshot:
+    """Give the snapshot after a change: what is dropped goes first."""
+    tables = _Tables(snapshot)
+    for stored in drop:
+        tables.drop((stored.kind, stored.tenant, stored.name))
+    for stored in put:
+        if stored.kind == REVOKED:
+            tables.revoke(stored.name)
+        else:
+            tables.put(item_of(stored), stored.origin)
+    return tables.done(revision)

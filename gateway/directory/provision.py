@@ -1,18 +1,21 @@
 """Declarative files: TOML tables become directory objects, all faults told together."""
 
+import json
 import os
 import tomllib
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from pydantic import ValidationError
 
 from gateway.directory.entries import Item, place
 from gateway.directory.keys import KeyText, new_key, parse_key
+from gateway.directory.presets import filled
 from gateway.directory.rules import RuleFault
-from gateway.directory.shapes import DeclaredKey, Key, Link, Preferences, Profile, Shape, Tenant
+from gateway.directory.shapes import DeclaredKey, Key, Link, Preferences, Profile, Shape, Template, Tenant
 from gateway.settings import Fault, SettingsError
 
 TABLES: Final[dict[str, type[Shape]]] = {
@@ -20,6 +23,7 @@ TABLES: Final[dict[str, type[Shape]]] = {
     "profiles": Profile,
     "links": Link,
     "preferences": Preferences,
+    "templates": Template,
     "keys": DeclaredKey,
 }
 
@@ -79,9 +83,11 @@ def _read_tables(path: Path, tables: dict[str, object], declaration: Declaration
     return faults
 
 
-def _read_row(path: Path, key: str, shape: type[Shape], row: object, declaration: Declaration) -> list[Fault]:
+def _read_row(path: Path, key: str, shape: type[Shape], row: dict[str, Any], declaration: Declaration) -> list[Fault]:
     try:
-        item = shape.model_validate(row)
+        item = shape.model_validate_json(
+            json.dumps(filled(row) if shape is Profile else row, default=_time), strict=True
+        )
     except ValidationError as error:
         return [
             Fault(
@@ -94,7 +100,7 @@ def _read_row(path: Path, key: str, shape: type[Shape], row: object, declaration
         ]
     if isinstance(item, DeclaredKey):
         where = ("key", "", os.path.normpath(item.file))  # one file is one key
-    elif isinstance(item, Tenant | Profile | Link | Preferences):
+    elif isinstance(item, Tenant | Profile | Link | Preferences | Template):
         where = place(item)
     else:
         raise TypeError(shape)
@@ -106,6 +112,13 @@ def _read_row(path: Path, key: str, shape: type[Shape], row: object, declaration
         declaration.items.append(item)
     declaration.origins[where] = (str(path), key)
     return []
+
+
+def _time(value: object) -> object:
+    """TOML has times; the only ones here end keys, and are kept as milliseconds."""
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        return round(value.timestamp() * 1000)
+    return str(value)
 
 
 def _plain(message: str) -> str:

@@ -1,37 +1,53 @@
-"""The relations that hold between the directory's objects, whoever changes it: pure functions over a snapshot.
+"""The relations that hold within and between the directory's objects, whoever changes it: pure functions.
 
-`faults` looks at a whole snapshot; a change is committed only if what comes of it has none.
+`faults` looks at what a change touches; it is committed only if what comes of it has none. A fault knows its object
+and the field's JSON pointer, so that a caller, a file and a page can each be told where to look.
 """
 
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
 from ipaddress import ip_address
+from typing import Final
 
-from gateway.directory.shapes import Link, Profile
-from gateway.directory.snapshot import DEPTH, ROOT, Snapshot
+from cryptography import x509
+
+from gateway.directory.entries import Item
+from gateway.directory.shapes import OAUTH_METHODS, PASSWORD_METHODS, Key, Link, Preferences, Profile, Template, Tenant
+from gateway.directory.snapshot import DEPTH, ROOT, Place, Snapshot
+from gateway.message import template
 from gateway.message.address import address_key
+from gateway.problems import Fault
 from gateway.smtp.egress import EgressPolicy
 from gateway.smtp.session import Security
+
+KNOWN_OAUTH: Final = frozenset({"microsoft365", "google"})
+USUAL_PORTS: Final = {Security.IMPLICIT_TLS: (465,), Security.STARTTLS: (587, 25, 2525), Security.NONE: (25, 2525)}
+WELL_KNOWN: Final = frozenset({25, 465, 587})
+ANYBODY: Final = "*"
 
 
 @dataclass(frozen=True, slots=True)
 class RuleFault:
-    """A relation that does not hold: of which object, its stable code, and one sentence."""
+    """A relation that does not hold: of which object, its stable code, one sentence, and the field."""
 
     kind: str
     tenant: str
     name: str
     code: str
     detail: str
+    pointer: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What the operator allows profiles to do."""
+    """What the operator allows profiles to do; connectors and OAuth providers with the tenants that may use them."""
 
     egress: EgressPolicy
     plaintext_auth: tuple[str, ...] = ()
+    connectors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    oauth: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def sender_allowed(profile: Profile, address: str) -> bool:
@@ -48,56 +64,97 @@ def sender_allowed(profile: Profile, address: str) -> bool:
     return False
 
 
-def faults(snapshot: Snapshot, policy: Policy) -> list[RuleFault]:
-    """All relations that do not hold."""
-    found = [*_tree(snapshot), *_defaults(snapshot), *_duplicates(snapshot)]
-    for profile in snapshot.profiles.values():
-        found += _profile(snapshot, profile, policy)
-    for link in snapshot.links:
-        found += _link(snapshot, link)
-    for kind, tenants in (
-        ("preferences", [preferences.tenant for preferences in snapshot.preferences.values()]),
-        ("key", [key.tenant for key in snapshot.key_shapes.values()]),
-    ):
-        found += [_unknown(kind, tenant) for tenant in tenants if tenant not in snapshot.tenants]
-    return found
+def faults(snapshot: Snapshot, put: Iterable[Item], drop: Iterable[Place], policy: Policy) -> list[RuleFault]:
+    """All relations that do not hold in a snapshot since these objects were put into it, and those taken away."""
+    put = list(put)
+    found = [fault for place in drop for fault in _left_behind(snapshot, place)]
+    told = {item.id for item in put if isinstance(item, Tenant)}
+    links = [item for item in put if isinstance(item, Link)]
+    lists: dict[str, None] = {}  # tenants whose list of profiles is not what it was
+    for item in put:
+        match item:
+            case Tenant():
+                found += _tree(snapshot, item, told)
+                found += [fault for link in snapshot.links_to(item.id) for fault in _link(snapshot, link)]
+            case Profile():
+                lists[item.tenant] = None
+                found += _unknown(snapshot, "profile", item.tenant, item.name)
+                found += _profile(snapshot, item, policy)
+                if snapshot.inherited(item.tenant, item.name) not in [None, *links]:
+                    found.append(_taken(item))
+            case Link():
+                lists[item.child] = None
+                found += _link(snapshot, item)
+            case Preferences():
+                found += _unknown(snapshot, "preferences", item.tenant)
+            case Template():
+                found += _unknown(snapshot, "template", item.tenant, item.name)
+                found += _template(item)
+            case Key():
+                found += _unknown(snapshot, "key", item.tenant, item.id)
+            case _:
+                pass
+    for tenant in lists:
+        found += _defaults(snapshot, tenant)
+        found += _duplicates(snapshot, tenant)
+    return list(dict.fromkeys(found))  # a link may be reached by its own way and by its child's
 
 
-def _unknown(kind: str, tenant: str, name: str = "") -> RuleFault:
-    return RuleFault(kind, tenant, name, "unknown_tenant", "the tenant does not exist")
+def _left_behind(snapshot: Snapshot, place: Place) -> Iterator[RuleFault]:
+    """Nothing may refer to what is gone."""
+    kind, tenant, name = place
+    if kind == "profile" and place[1:] not in snapshot.profiles and snapshot.links_from(tenant, name):
+        yield RuleFault(kind, tenant, name, "profile_in_use", "The profile is linked to children.")
+    if kind == "tenant" and tenant not in snapshot.tenants:
+        used = snapshot.children(tenant) or snapshot.links_to(tenant) or snapshot.own_profiles(tenant)
+        if used or tenant in snapshot.preferences or snapshot.keys_of(tenant) or snapshot.templates_of(tenant):
+            yield RuleFault(kind, tenant, name, "tenant_in_use", "The tenant has children or belongings.")
 
 
-def _tree(snapshot: Snapshot) -> Iterator[RuleFault]:
-    for tenant in snapshot.tenants.values():
-        line = snapshot.ancestry(tenant.id)
-        if tenant.id == ROOT:
-            if tenant.parent is not None:
-                yield RuleFault("tenant", ROOT, "", "root_has_no_parent", "system is the root of the tree")
-        elif tenant.parent not in snapshot.tenants:
-            yield RuleFault("tenant", tenant.id, "", "unknown_parent", "the parent does not exist")
-        elif line[-1] != ROOT:
-            yield RuleFault("tenant", tenant.id, "", "cycle", "the line of parents does not lead to system")
-        elif len(line) > DEPTH:
-            yield RuleFault("tenant", tenant.id, "", "too_deep", f"the tree is at most {DEPTH} levels deep")
+def _unknown(snapshot: Snapshot, kind: str, tenant: str, name: str = "") -> Iterator[RuleFault]:
+    if tenant not in snapshot.tenants:
+        yield RuleFault(kind, tenant, name, "unknown_tenant", "The tenant does not exist.", "/tenant")
 
 
-def _defaults(snapshot: Snapshot) -> Iterator[RuleFault]:
-    marks = Counter(profile.tenant for profile in snapshot.profiles.values() if profile.is_default)
-    marks.update(link.child for link in snapshot.links if link.is_default)
-    for tenant, count in marks.items():
-        if count > 1:
-            yield RuleFault("tenant", tenant, "", "several_defaults", "a tenant has one default profile")
+def _tree(snapshot: Snapshot, tenant: Tenant, told: Collection[str]) -> Iterator[RuleFault]:
+    """What is wrong with a tenant's place; of those below it, `told` speak for themselves."""
+
+    def fault(code: str, detail: str) -> RuleFault:
+        return RuleFault("tenant", tenant.id, "", code, detail, "/parent")
+
+    if tenant.id == ROOT:
+        if tenant.parent is not None:
+            yield fault("root_has_no_parent", "system is the root of the tree.")
+    elif tenant.parent not in snapshot.tenants:
+        yield fault("unknown_parent", "The parent does not exist.")
+    elif (line := snapshot.ancestry(tenant.id))[-1] != ROOT:
+        yield fault("cycle", "The line of parents does not lead to system.")
+    elif len(line) > DEPTH or _too_low(snapshot, tenant.id, DEPTH - len(line), told):
+        yield fault("too_deep", f"The tree is at most {DEPTH} levels deep.")
 
 
-def _duplicates(snapshot: Snapshot) -> Iterator[RuleFault]:
-    seen: dict[tuple[str, str, str | None], str] = {}
-    for profile in snapshot.profiles.values():
-        key = (profile.tenant, profile.host, _account(profile))
+def _too_low(snapshot: Snapshot, tenant: str, levels: int, told: Collection[str]) -> bool:
+    """Are there tenants more than so many levels below, which do not speak for themselves?"""
+    level = [tenant]
+    for _ in range(levels + 1):
+        level = [child for one in level for child in snapshot.children(one)]
+    return any(one not in told for one in level)
+
+
+def _defaults(snapshot: Snapshot, tenant: str) -> Iterator[RuleFault]:
+    marks = sum(profile.is_default for profile in snapshot.own_profiles(tenant))
+    marks += sum(link.is_default for link in snapshot.links_to(tenant))
+    if marks > 1:
+        yield RuleFault("tenant", tenant, "", "several_defaults", "A tenant has one default profile.", "/is_default")
+
+
+def _duplicates(snapshot: Snapshot, tenant: str) -> Iterator[RuleFault]:
+    seen: dict[tuple[str, str | None], str] = {}
+    for profile in snapshot.own_profiles(tenant):
+        key = (profile.host, _account(profile))
         if key in seen:
-            yield RuleFault(
-                "profile", profile.tenant, profile.name, "duplicate_profile",
-                f"profile {seen[key]} has the same host and username",
-            )  # fmt: skip
+            detail = f"Profile {seen[key]} has the same host and username."
+            yield RuleFault("profile", tenant, profile.name, "duplicate_profile", detail)
         seen[key] = profile.name
 
 
@@ -109,28 +166,98 @@ def _account(profile: Profile) -> str | None:
 
 
 def _profile(snapshot: Snapshot, profile: Profile, policy: Policy) -> Iterator[RuleFault]:
-    def fault(code: str, detail: str) -> RuleFault:
-        return RuleFault("profile", profile.tenant, profile.name, code, detail)
+    for fault in profile_faults(profile, policy):
+        yield RuleFault("profile", profile.tenant, profile.name, fault.code, fault.detail, fault.pointer)
+    listed = {other.name for other in snapshot.own_profiles(profile.tenant)}
+    listed.update(link.profile for link in snapshot.links_to(profile.tenant))
+    for index, name in enumerate(profile.failover):
+        if name == profile.name or name not in listed:
+            detail = "A failover is another profile of the same tenant."
+            yield RuleFault("profile", profile.tenant, profile.name, "unknown_profile", detail, f"/failover/{index}")
 
-    if profile.tenant not in snapshot.tenants:
-        yield _unknown("profile", profile.tenant, profile.name)
+
+def profile_faults(profile: Profile, policy: Policy) -> Iterator[Fault]:
+    """What is wrong between the fields of a profile, and with what the operator allows."""
+    yield from _sign_in(profile, policy)
     if not profile.auth.anonymous:
         if profile.security is Security.NONE and profile.host not in policy.plaintext_auth:
-            yield fault("plaintext_auth", "a password without TLS needs the host in [egress] plaintext_auth")
+            yield Fault(
+                "/security", "plaintext_auth", "A password without TLS needs the operator's leave for the host."
+            )
         if profile.security is not Security.NONE and not (profile.tls.verify or profile.tls.allow_auth_unverified):
-            yield fault("auth_unverified", "a password over unverified TLS needs tls.allow_auth_unverified")
-    if profile.auth.credential is not None and profile.auth.credential.source != "plaintext":
-        yield fault("source_unavailable", "only plaintext credentials can be resolved so far")
-    if _refused(profile, policy.egress):
-        yield fault("egress_refused", "the operator's egress policy does not permit this address and port")
+            yield Fault("/tls/verify", "auth_unverified", "A password over unverified TLS needs allow_auth_unverified.")
+    for (part, name), credential in profile.credentials():
+        if credential.source != "plaintext":
+            detail = "Only plaintext credentials can be resolved so far."
+            yield Fault(f"/{part}/{name}/source", "source_unavailable", detail)
+    if (pointer := _refused(profile, policy.egress)) is not None:
+        yield Fault(pointer, "egress_refused", "The operator's policy does not permit this address and port.")
+    if profile.connector is not None and not _may(profile.tenant, policy.connectors.get(profile.connector, ())):
+        yield Fault("/connector", "unknown_connector", "The tenant may use no such connector.")
+    if profile.tls.ca_certificates is not None and not _certificates(profile.tls.ca_certificates):
+        yield Fault("/tls/ca_certificates", "bad_certificate", "These are no certificates in PEM form.")
+    if profile.dsn is not None and "never" in profile.dsn.notify and len(profile.dsn.notify) > 1:
+        yield Fault("/dsn/notify", "conflict", "never excludes everything else.")
 
 
-def _refused(profile: Profile, egress: EgressPolicy) -> bool:
-    """Is a literal address, or the port of any name, refused? What a name resolves to is asked when it is dialled."""
+def _sign_in(profile: Profile, policy: Policy) -> Iterator[Fault]:
+    auth = profile.auth
+    if auth.anonymous:
+        return
+    if auth.method in PASSWORD_METHODS or (auth.method == "auto" and auth.oauth is None):
+        if auth.credential is None:
+            yield Fault("/auth/credential", "required", "This way to sign in needs a credential.")
+        if auth.username is None and (auth.credential is None or auth.credential.username_property is None):
+            yield Fault("/auth/username", "required", "This way to sign in needs a username.")
+    if auth.method == "external" and profile.tls.client_certificate is None:
+        yield Fault("/tls/client_certificate", "required", "EXTERNAL signs in by a client certificate.")
+    if auth.method in OAUTH_METHODS and auth.oauth is None:
+        yield Fault("/auth/oauth", "required", "This way to sign in needs oauth.")
+    if auth.oauth is not None:
+        allowed = policy.oauth.get(auth.oauth.provider)
+        if auth.oauth.provider not in KNOWN_OAUTH and not _may(profile.tenant, allowed or ()):
+            yield Fault("/auth/oauth/provider", "unknown_provider", "The tenant may use no such provider.")
+        elif auth.oauth.grant == "managed_identity" and not _may(profile.tenant, allowed or ()):
+            yield Fault("/auth/oauth/grant", "not_allowed", "The operator lends the machine's identity to others only.")
+
+
+def _may(tenant: str, allowed: Iterable[str]) -> bool:
+    return tenant == ROOT or any(one in (tenant, ANYBODY) for one in allowed)
+
+
+@lru_cache(256)
+def _certificates(pem: str) -> bool:
     try:
-        return not egress.permits(ip_address(profile.host), profile.port)
+        return bool(x509.load_pem_x509_certificates(pem.encode()))
     except ValueError:
-        return profile.port not in egress.ports and not any(rule.port in (None, profile.port) for rule in egress.allow)
+        return False
+
+
+def _refused(profile: Profile, egress: EgressPolicy) -> str | None:
+    """Is a literal address, or the port of any name, refused? What a name resolves to is asked when it is dialled."""
+    if profile.connector is not None:
+        return None  # the connector's targets decide
+    try:
+        address = ip_address(profile.host)
+    except ValueError:
+        open_port = profile.port in egress.ports or any(rule.port in (None, profile.port) for rule in egress.allow)
+        return None if open_port else "/port"
+    return None if egress.permits(address, profile.port) else "/host"
+
+
+def warnings(profile: Profile) -> list[Fault]:
+    """What is allowed, and most likely not what was meant."""
+    found = []
+    if profile.port in WELL_KNOWN and profile.port not in USUAL_PORTS[profile.security]:
+        found.append(Fault("/port", "unusual_port", "Relays at this port usually expect another security."))
+    if profile.security is not Security.NONE and not profile.tls.verify:
+        found.append(Fault("/tls/verify", "unverified", "Whoever stands between may read and change the mail."))
+    return found
+
+
+def _taken(profile: Profile) -> RuleFault:
+    """A name means one profile in each tenant's list: the owner's, and those that it was pushed to."""
+    return RuleFault("profile", profile.tenant, profile.name, "name_taken", "The tenant inherits one of this name.")
 
 
 def _link(snapshot: Snapshot, link: Link) -> Iterator[RuleFault]:
@@ -138,12 +265,18 @@ def _link(snapshot: Snapshot, link: Link) -> Iterator[RuleFault]:
         return RuleFault("link", link.tenant, f"{link.profile}/{link.child}", code, detail)
 
     if (link.tenant, link.profile) not in snapshot.profiles:
-        yield fault("not_owned", "the pushing tenant owns no such profile")
+        yield fault("not_owned", "The pushing tenant owns no such profile.")
     child = snapshot.tenants.get(link.child)
     if child is None or child.parent != link.tenant:
-        yield fault("not_a_child", "a profile is pushed to direct children only")
+        yield fault("not_a_child", "A profile is pushed to direct children only.")
     if (link.child, link.profile) in snapshot.profiles:
-        yield fault("name_taken", "the child has a profile of this name")
-    same = [other for other in snapshot.links_to(link.child) if other.profile == link.profile]
-    if len(same) > 1:
-        yield fault("already_inherited", "a profile reaches a child once")
+        yield fault("name_taken", "The child has a profile of this name.")
+    if Counter(other.profile for other in snapshot.links_to(link.child))[link.profile] > 1:
+        yield fault("already_inherited", "A profile reaches a child once.")
+
+
+def _template(one: Template) -> Iterator[RuleFault]:
+    if one.text is None and one.html is None:
+        yield RuleFault("template", one.tenant, one.name, "required", "text or html is required.", "/text")
+    for error in template.check(one.subject, one.text, one.html):
+        yield RuleFault("template", one.tenant, one.name, "bad_template", str(error), f"/{error.part}")

@@ -1,92 +1,49 @@
 """The directory's objects as callers, files and the store write them: one shape each, checked field by field.
 
-Relations between objects are not looked at here; they are `rules`. Unknown fields are refused everywhere.
+Relations within and between objects are not looked at here; they are `rules`. Unknown fields are refused everywhere.
 """
 
-from ipaddress import ip_address, ip_network
-from typing import Annotated, Literal, Self
+from collections.abc import Iterator
+from typing import Annotated, Final, Literal, Self
 
-import idna
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic.config import JsonDict
 
 from gateway.credentials.reference import Credential
-from gateway.message.address import Mailbox, check_text, parse_address
+from gateway.directory.kinds import (
+    BareAddress,
+    CategoryPattern,
+    Host,
+    Line,
+    Mailboxes,
+    MailboxField,
+    NetworkText,
+    ObjectName,
+    ProfileName,
+    Scope,
+    SenderPattern,
+    TenantId,
+    Word,
+)
 from gateway.message.notification import Severity
-from gateway.smtp.session import Method, Security
+from gateway.smtp.session import Security
 
-DEFAULT_PORTS = {Security.STARTTLS: 587, Security.IMPLICIT_TLS: 465, Security.NONE: 25}
+DEFAULT_PORTS: Final = {Security.STARTTLS: 587, Security.IMPLICIT_TLS: 465, Security.NONE: 25}
+PASSWORD_METHODS: Final = frozenset({"plain", "login", "cram-md5", "scram-sha-256", "ntlm"})
+OAUTH_METHODS: Final = frozenset({"xoauth2", "oauthbearer"})
+
+Preset = Literal[
+    "generic", "microsoft365", "gmail", "amazon_ses", "sendgrid", "mailgun", "postmark", "brevo", "postfix"
+]
+AuthMethod = Literal[
+    "auto", "none", "plain", "login", "cram-md5", "scram-sha-256", "ntlm", "xoauth2", "oauthbearer", "external"
+]
 
 
 class Shape(BaseModel):
     """A strict, immutable object."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
-
-
-def _host(text: str) -> str:
-    """Accept a DNS name, kept as lower-case A-labels without the final dot, or a canonical IP literal."""
-    try:
-        return str(ip_address(text))
-    except ValueError:
-        pass
-    name = text.removesuffix(".")
-    try:
-        name = name.lower() if name.isascii() else idna.encode(name).decode()
-    except idna.IDNAError:
-        raise ValueError("not a host name") from None
-    labels = name.split(".")
-    bad = any(
-        not 1 <= len(part) <= 63 or not part.replace("-", "a").isalnum() or "-" in (part[0], part[-1])
-        for part in labels
-    )
-    if bad or len(name) > 253 or labels[-1].isdigit() or labels[-1].startswith("0x"):
-        raise ValueError("not a host name, nor an IP address in its usual form")
-    return name
-
-
-def _mailbox(value: object) -> object:
-    """Accept `"ann@example.test"` and `{"name": "Ann", "address": "ann@example.test"}`."""
-    if isinstance(value, str):
-        return Mailbox(parse_address(value))
-    if isinstance(value, dict) and isinstance(value.get("address"), str) and value.keys() <= {"address", "name"}:
-        name = value.get("name", "")
-        if not isinstance(name, str) or len(name) > 200:
-            raise ValueError("a display name is a text of at most 200 characters")
-        check_text(name)
-        return Mailbox(parse_address(value["address"]), name)
-    if isinstance(value, Mailbox):
-        return value
-    raise ValueError('an address is "ann@example.test" or {"name": "Ann", "address": "ann@example.test"}')
-
-
-def _pattern(text: str) -> str:
-    """Accept an address, or `*@domain`."""
-    if text.startswith("*@"):
-        parse_address("x" + text[1:])
-        return text.lower()
-    return parse_address(text)
-
-
-def _network(text: str) -> str:
-    return str(ip_network(text))
-
-
-def _not_reserved(name: str) -> str:
-    if name in ("test", "push"):
-        raise ValueError("this name is taken by the API")
-    return name
-
-
-TenantId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
-ProfileName = Annotated[
-    str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"), AfterValidator(_not_reserved)
-]
-Host = Annotated[str, StringConstraints(min_length=1, max_length=255), AfterValidator(_host)]
-MailboxField = Annotated[Mailbox, BeforeValidator(_mailbox)]
-BareAddress = Annotated[str, AfterValidator(parse_address)]
-Line = Annotated[str, StringConstraints(max_length=200), AfterValidator(lambda text: check_text(text) or text)]
-Category = Annotated[str, StringConstraints(pattern=r"^(\*|[a-z0-9_]+(\.[a-z0-9_]+)*(\.\*)?)$", max_length=100)]
-Scope = Literal["send", "read", "profiles", "secrets", "admin"]
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True, hide_input_in_errors=True)
 
 
 class TenantLimits(Shape):
@@ -108,36 +65,47 @@ class Tenant(Shape):
     own_profiles: bool = True
     limits: TenantLimits = TenantLimits()
 
-    @model_validator(mode="before")
-    @classmethod
-    def _root_has_no_parent(cls, given: object) -> object:
-        if isinstance(given, dict) and given.get("id") == "system" and "parent" not in given:
-            return {**given, "parent": None}
-        return given
+    @model_validator(mode="after")
+    def _root_has_no_parent(self) -> Self:
+        if self.id == "system" and "parent" not in self.model_fields_set:
+            object.__setattr__(self, "parent", None)  # it is still in the making
+        return self
 
 
 class Tls(Shape):
-    """What is asked of the relay's certificate."""
+    """What is asked of the relay's certificate, and what is shown to it."""
 
     verify: bool = True
     allow_auth_unverified: bool = False
     ca_certificates: Annotated[str, StringConstraints(max_length=262_144)] | None = None
     min_version: Literal["1.2", "1.3"] = "1.2"
+    client_certificate: Credential | None = None
+
+
+class OAuth(Shape):
+    """Whose token signs in; the addresses where tokens are fetched are the operator's."""
+
+    provider: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+    directory: Word | None = None
+    client_id: Word | None = None
+    grant: Literal["client_secret", "certificate", "managed_identity", "service_account", "refresh_token"]
+    mailbox: BareAddress | None = None
 
 
 class Auth(Shape):
     """How to sign in."""
 
-    method: Method = Method.AUTO
-    username: Line | None = None
-    domain: Line | None = None
+    method: AuthMethod = "auto"
+    username: Word | None = None
+    domain: Word | None = None
     credential: Credential | None = None
+    oauth: OAuth | None = None
 
     @property
     def anonymous(self) -> bool:
         """Is nobody to be signed in?"""
-        return self.method is Method.NONE or (
-            self.method is Method.AUTO and self.username is None and self.credential is None
+        return self.method == "none" or (
+            self.method == "auto" and self.username is None and self.credential is None and self.oauth is None
         )
 
 
@@ -152,55 +120,90 @@ class ProfileLimits(Shape):
 
 
 class Footnote(Shape):
-    """What is appended to every message of the profile."""
+    """What is appended to every message of the profile: to the text the text, to the HTML the HTML."""
 
     enabled: bool = True
     text: Annotated[str, StringConstraints(max_length=10_000)] | None = None
     html: Annotated[str, StringConstraints(max_length=50_000)] | None = None
 
 
-class Profile(Shape):
+class Dsn(Shape):
+    """Which delivery reports are asked for (RFC 3461)."""
+
+    notify: Annotated[tuple[Literal["never", "success", "failure", "delay"], ...], Field(max_length=3)] = ()
+    returned: Literal["full", "headers"] | None = Field(None, alias="return")
+
+
+class Dkim(Shape):
+    """How messages are signed (RFC 6376)."""
+
+    domain: Host
+    selector: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$")]
+    key: Credential
+
+
+def _port_of_security(schema: JsonDict) -> None:
+    """What stands here while nobody has said it is nobody's business: it is filled in before anything is checked."""
+    schema.pop("default", None)
+    schema["description"] = "587, 465 or 25 by security, unless it is said."
+
+
+class ProfileFields(Shape):
     """How mail leaves."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True, populate_by_name=True)
-
-    tenant: TenantId
     name: ProfileName
     enabled: bool = True
     is_default: bool = False
+    preset: Preset = "generic"
     host: Host
-    port: Annotated[int, Field(ge=1, le=65535)] = 0
+    port: int = Field(0, ge=1, le=65535, json_schema_extra=_port_of_security)
     security: Security = Security.STARTTLS
     tls: Tls = Tls()
     auth: Auth = Auth()
     sender: MailboxField = Field(alias="from")
     force_sender: bool = False
-    allowed_senders: tuple[Annotated[str, AfterValidator(_pattern)], ...] | None = None
-    reply_to: tuple[MailboxField, ...] = ()
+    allowed_senders: Annotated[tuple[SenderPattern, ...], Field(max_length=100)] | None = None
+    reply_to: Mailboxes = ()
     return_path: BareAddress | None = None
-    to: Annotated[tuple[MailboxField, ...], Field(max_length=100)] = ()
+    read_receipt_to: BareAddress | None = None
+    request_read_receipt: bool = False
+    to: Mailboxes = ()
     footnote: Footnote | None = None
+    connector: ObjectName | None = None
     limits: ProfileLimits = ProfileLimits()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _port_of_security(cls, given: object) -> object:
-        if isinstance(given, dict) and "port" not in given:
-            security = given.get("security", "starttls")
-            if security in set(Security):
-                return {**given, "port": DEFAULT_PORTS[Security(security)]}
-        return given
+    failover: Annotated[tuple[ProfileName, ...], Field(max_length=5)] = ()
+    dsn: Dsn | None = None
+    dkim: Dkim | None = None
 
     @model_validator(mode="after")
-    def _sign_in_is_complete(self) -> Self:
-        auth = self.auth
-        if auth.anonymous:
-            return self
-        if auth.credential is None:
-            raise ValueError("auth: a credential is required")
-        if auth.username is None and auth.credential.username_property is None:
-            raise ValueError("auth: a username is required")
+    def _fill_port(self) -> Self:
+        if self.port == 0:
+            object.__setattr__(self, "port", DEFAULT_PORTS[self.security])  # it is still in the making
         return self
+
+
+class Profile(ProfileFields):
+    """How mail leaves, and whose it is."""
+
+    tenant: TenantId
+
+    def credentials(self) -> Iterator[tuple[tuple[str, str], Credential]]:
+        """All that the profile refers to, by its place."""
+        if self.auth.credential is not None:
+            yield ("auth", "credential"), self.auth.credential
+        if self.tls.client_certificate is not None:
+            yield ("tls", "client_certificate"), self.tls.client_certificate
+        if self.dkim is not None:
+            yield ("dkim", "key"), self.dkim.key
+
+    def with_credential(self, place: tuple[str, str], credential: Credential) -> "Profile":
+        """Give the same profile with another credential at this place."""
+        part, name = place
+        return self.model_copy(update={part: getattr(self, part).model_copy(update={name: credential})})
+
+
+SLOTS: Final = (("auth", "credential"), ("tls", "client_certificate"), ("dkim", "key"))
+"""Where a profile may have a credential."""
 
 
 class Link(Shape):
@@ -215,7 +218,7 @@ class Link(Shape):
 class Rule(Shape):
     """Which notifications are copied to a tenant's lists."""
 
-    category: Category = "*"
+    category: CategoryPattern = "*"
     min_severity: Severity = Severity.INFO
     cc: bool = False
     bcc: bool = False
@@ -230,6 +233,23 @@ class Preferences(Shape):
     rules: Annotated[tuple[Rule, ...], Field(max_length=100)] = ()
 
 
+class Template(Shape):
+    """A message with places for the request's `data`."""
+
+    tenant: TenantId
+    name: ObjectName
+    subject: Annotated[str, StringConstraints(min_length=1, max_length=2_000)]
+    text: Annotated[str, StringConstraints(max_length=200_000)] | None = None
+    html: Annotated[str, StringConstraints(max_length=500_000)] | None = None
+
+
+class Pause(Shape):
+    """A profile that a person has stopped for a while."""
+
+    tenant: TenantId
+    profile: ProfileName
+
+
 class Key(Shape):
     """An API key: its id is public, of its secret only the SHA-256 is kept."""
 
@@ -240,7 +260,7 @@ class Key(Shape):
     sha256_hex: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] = Field(repr=False)
     created_at: int
     expires_at: int | None = None
-    cidrs: tuple[Annotated[str, AfterValidator(_network)], ...] = ()
+    cidrs: tuple[NetworkText, ...] = ()
     mode: Literal["live", "test"] = "live"
     file: str | None = None
 
@@ -253,5 +273,5 @@ class DeclaredKey(Shape):
     scopes: Annotated[tuple[Scope, ...], Field(min_length=1)]
     file: str
     expires_at: int | None = None
-    cidrs: tuple[Annotated[str, AfterValidator(_network)], ...] = ()
+    cidrs: tuple[NetworkText, ...] = ()
     mode: Literal["live", "test"] = "live"

@@ -24,6 +24,7 @@ from gateway.http.values import time_text
 from gateway.message.address import Mailbox, address_key
 from gateway.message.compose import Attachment
 from gateway.message.notification import Content, Notification, Priority, Role, compact, new_id
+from gateway.message.template import TemplateError, render
 from gateway.outbox.outbox import Submission
 from gateway.problems import Code, Fault, Problem, refusal
 from gateway.store.rows import Idempotency
@@ -103,8 +104,8 @@ def _directory_faults(
     call: Call, request: NotificationRequest, resolution: Resolution, broken: frozenset[str]
 ) -> Iterator[Fault]:
     profile = resolution.profile
-    if request.template is not None:
-        yield Fault("/template", "unknown_template", "The tenant has no such template.")
+    if request.template is not None and broken.isdisjoint(("template", "data")):
+        yield from _template_faults(call, request, resolution.tenant)
     if (
         not (request.to or request.cc or request.bcc)
         and broken.isdisjoint(("to", "cc", "bcc"))
@@ -119,6 +120,18 @@ def _directory_faults(
                 yield Fault(f"/{name}", Code.SENDER_FORCED.code, Code.SENDER_FORCED.title)
     elif request.sender is not None and not rules.sender_allowed(profile, request.sender.address):
         yield Fault("/from", Code.SENDER_NOT_ALLOWED.code, Code.SENDER_NOT_ALLOWED.title)
+
+
+def _template_faults(call: Call, request: NotificationRequest, tenant: str) -> Iterator[Fault]:
+    """A template is filled once before it is accepted, so that what is missing is told to who can give it."""
+    template = call.snapshot.templates.get((tenant, request.template or ""))
+    if template is None:
+        yield Fault("/template", "unknown_template", "The tenant has no such template.")
+        return
+    try:
+        render(template.subject, template.text, template.html, request.data or {})
+    except TemplateError as error:
+        yield Fault("/data", "template_failed", str(error))
 
 
 def _default_to(call: Call, profile: Profile | None) -> tuple[Mailbox, ...]:

@@ -12,7 +12,8 @@ from pydantic import Field
 
 from gateway.directory.snapshot import Key, Resolution
 from gateway.http.call import Answer, Call, json_answer
-from gateway.http.schema import KeyRequest, Mode, PageQuery, ResolutionQuery, Scope
+from gateway.http.resources import actor, page
+from gateway.http.schema import KeyRequest, Mode, ResolutionQuery, Scope
 from gateway.http.values import ShownTime, show_time
 from gateway.http.views import View
 from gateway.problems import Code, Fault, Problem, refusal
@@ -68,15 +69,8 @@ class ResolutionView(View):
 
 async def listing(call: Call) -> Answer:
     """List the tenant's keys, by id."""
-    query = call.query(PageQuery)
-    keys = sorted(call.snapshot.keys(call.params["tenant"]), key=lambda key: key.id)
-    if query.cursor is not None:
-        if not query.cursor.isalnum():
-            raise refusal([Fault("/cursor", "bad_cursor", "The cursor is not one that a list has answered.")])
-        keys = [key for key in keys if key.id > query.cursor]
-    page = keys[: query.limit]
-    more = page[-1].id if len(keys) > len(page) else None
-    return json_answer({"items": [_document(call, key) for key in page], "next_cursor": more})
+    keys = call.snapshot.keys_of(call.params["tenant"])
+    return page(call, keys, lambda key: key.id, lambda key: _document(call, key))
 
 
 def _document(call: Call, key: Key) -> dict[str, object]:
@@ -90,7 +84,7 @@ def _document(call: Call, key: Key) -> dict[str, object]:
         "created_at": show_time(key.created_at),
         "expires_at": show_time(key.expires_at),
         "last_used_at": show_time(call.services.last_used.get(key.id)),
-        "provisioned": key.provisioned,
+        "provisioned": call.snapshot.provisioned(("key", key.tenant, key.id)),
     }
 
 
@@ -103,7 +97,13 @@ async def create(call: Call) -> Answer:
     _not_wider(call, wanted)
     tenant = call.params["tenant"]
     key, text = await call.services.directory.create_key(
-        tenant, wanted.name, wanted.scopes, expires_at=wanted.expires_at, cidrs=wanted.cidrs, mode=wanted.mode
+        actor(call),
+        tenant,
+        wanted.name,
+        wanted.scopes,
+        expires_at=wanted.expires_at,
+        cidrs=wanted.cidrs,
+        mode=wanted.mode,
     )
     where = f"/v1/tenants/{tenant}/keys/{key.id}"
     return json_answer({**_document(call, key), "key": text}, 201, Location=where)
@@ -139,7 +139,7 @@ async def locate(call: Call) -> None:
 async def revoke(call: Call) -> Answer:
     """Revoke a key for good."""
     call.no_query()
-    await call.services.directory.revoke_key(call.params["tenant"], call.params["id"])
+    await call.services.directory.revoke_key(actor(call), call.params["tenant"], call.params["id"])
     return Answer(204, b"", {"Cache-Control": "no-store"})
 
 

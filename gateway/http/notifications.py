@@ -10,7 +10,7 @@ cancelling and retrying what another key posted takes `admin`. What a caller may
 from dataclasses import dataclass, replace
 from typing import Final, assert_never
 
-from gateway.directory.snapshot import Resolution
+from gateway.directory.snapshot import ROOT, Resolution
 from gateway.http.acceptance import Candidate, Promise, candidate, canonical, replayed
 from gateway.http.call import JSON_HEADERS, Answer, Call, json_answer
 from gateway.http.faults import read
@@ -187,14 +187,16 @@ async def listing(call: Call) -> Answer:
     query = call.query(ListQuery)
     if query.tenant is not None:
         call.within_reach(query.tenant)
-        tenants: tuple[str, ...] = (query.tenant,)
+        tenants: tuple[str, ...] | None = (query.tenant,)
     else:
-        tenants = call.snapshot.reach(call.caller.tenant)
+        tenants = None if call.caller.tenant == ROOT else call.snapshot.reach(call.caller.tenant)
     own = None if call.caller.may("read") else call.caller.key_id
-    wanted = Listing(tenants, 0, query.cursor, own, query.category, query.since, query.until)
+    wanted = Listing(
+        tenants, 0, query.cursor.hex() if query.cursor else None, own, query.category, query.since, query.until
+    )
     rows, more = await _page(call, query, wanted)
     items = tuple(summary(call, row) for row in rows)
-    page = NotificationList(items=items, next_cursor=write_cursor(more) if more else None)
+    page = NotificationList(items=items, next_cursor=write_cursor(bytes.fromhex(more)) if more else None)
     return Answer(200, page.model_dump_json(by_alias=True).encode())
 
 

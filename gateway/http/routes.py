@@ -8,16 +8,43 @@ its own.
 from collections.abc import Iterable
 from typing import Final
 
-from gateway.http import keys, notifications, operations
+from gateway.directory.shapes import Tenant
+from gateway.http import apply, audit, keys, notifications, operations, profiles, templates, tenants
 from gateway.http.call import Answer, Call
+from gateway.http.directory_views import (
+    AnyProfileView,
+    ApplyBody,
+    ApplyView,
+    AuditList,
+    AuditVerdict,
+    NameList,
+    PreferencesBody,
+    PreferencesView,
+    PresetList,
+    ProfileBody,
+    ProfileChange,
+    ProfileList,
+    ProfileView,
+    PushView,
+    RenderedView,
+    TemplateBody,
+    TemplateList,
+    TemplateView,
+    TenantChange,
+    TenantList,
+    TenantView,
+)
 from gateway.http.openapi import document
 from gateway.http.routing import Route
 from gateway.http.schema import (
+    ApplyQuery,
     BatchRequest,
     KeyRequest,
     ListQuery,
     NotificationRequest,
     PageQuery,
+    PushRequest,
+    RenderRequest,
     ResolutionQuery,
     ViewQuery,
 )
@@ -28,11 +55,20 @@ SEND: Final = frozenset({"send"})
 LOOK: Final = frozenset({"send", "read"})
 READ: Final = frozenset({"read"})
 ADMIN: Final = frozenset({"admin"})
+PROFILES: Final = frozenset({"profiles"})
 KEY_HEADER: Final = {
     "Idempotency-Key": "Repeating the request under the same key repeats the answer, and sends nothing."
 }
 LIMITS: Final = (Code.RATE_LIMITED, Code.QUEUE_FULL)
 STORE: Final = (Code.STORAGE_FULL, Code.UNAVAILABLE)
+CHANGE: Final = (Code.PRECONDITION_FAILED, Code.PROVISIONED, *STORE)
+VERSION: Final = {"ETag": "The version of what the caller sees."}
+IF_MATCH: Final = {"If-Match": "The version that the caller means; another one is refused."}
+SAVE_PROFILE: Final = (
+    Code.LOCKED_BY_PARENT, Code.NAME_TAKEN, Code.DUPLICATE_PROFILE, Code.PLAINTEXT_AUTH, Code.AUTH_UNVERIFIED,
+    Code.EGRESS_REFUSED, Code.SECRET_NOT_ALLOWED, *CHANGE,
+)  # fmt: skip
+PATCH_NOTE: Final = "A JSON merge patch (RFC 7396) on what GET answers."
 
 NOTIFICATIONS: Final = (
     Route(
@@ -140,6 +176,253 @@ TENANTS: Final = (
     ),
 )  # fmt: skip
 
+TREE: Final = (
+    Route(
+        "GET", "/v1/tenants", "tenant.list", tenants.listing,
+        "List the tenants in reach",
+        scopes=READ,
+        query=PageQuery,
+        answer=TenantList,
+    ),
+    Route(
+        "POST", "/v1/tenants", "tenant.create", tenants.create,
+        "Make a tenant",
+        scopes=ADMIN,
+        body=Tenant,
+        status=201,
+        answer=TenantView,
+        description="`parent` is the caller's own tenant, unless told otherwise.",
+        answer_headers={**VERSION, "Location": "The tenant."},
+        problems=(Code.NAME_TAKEN, Code.NOT_FOUND, *STORE),
+    ),
+    Route(
+        "GET", "/v1/tenants/{tenant}", "tenant.show", tenants.show,
+        "Show a tenant",
+        scopes=READ,
+        answer=TenantView,
+        answer_headers=VERSION,
+    ),
+    Route(
+        "PUT", "/v1/tenants/{tenant}", "tenant.replace", tenants.save,
+        "Replace a tenant",
+        scopes=ADMIN,
+        body=TenantChange,
+        answer=TenantView,
+        description="`parent`, `enabled`, `own_profiles` and `limits` are for an administrator of a tenant above.",
+        request_headers=IF_MATCH,
+        answer_headers=VERSION,
+        problems=(Code.LOCKED_BY_PARENT, *CHANGE),
+    ),
+    Route(
+        "PATCH", "/v1/tenants/{tenant}", "tenant.patch", tenants.save,
+        "Change a tenant",
+        scopes=ADMIN,
+        body=TenantChange,
+        answer=TenantView,
+        description=PATCH_NOTE,
+        request_headers=IF_MATCH,
+        answer_headers=VERSION,
+        problems=(Code.LOCKED_BY_PARENT, *CHANGE),
+    ),
+    Route(
+        "DELETE", "/v1/tenants/{tenant}", "tenant.delete", tenants.delete,
+        "Delete a tenant that nothing depends on",
+        scopes=ADMIN,
+        status=204,
+        request_headers=IF_MATCH,
+        problems=(Code.TENANT_IN_USE, Code.LOCKED_BY_PARENT, *CHANGE),
+    ),
+    Route(
+        "GET", "/v1/tenants/{tenant}/preferences", "preferences.show", tenants.show_preferences,
+        "Show whom the tenant copies",
+        scopes=READ,
+        answer=PreferencesView,
+        answer_headers=VERSION,
+    ),
+    Route(
+        "PUT", "/v1/tenants/{tenant}/preferences", "preferences.replace", tenants.save_preferences,
+        "Replace whom the tenant copies",
+        scopes=PROFILES,
+        body=PreferencesBody,
+        answer=PreferencesView,
+        description="All matching rules add up; without rules nobody gets a copy.",
+        request_headers=IF_MATCH,
+        answer_headers=VERSION,
+        problems=CHANGE,
+    ),
+    Route(
+        "GET", "/v1/tenants/{tenant}/audit", "audit.list", audit.listing,
+        "List who changed what, newest first",
+        scopes=ADMIN,
+        query=PageQuery,
+        answer=AuditList,
+        problems=(Code.UNAVAILABLE,),
+    ),
+    Route(
+        "GET", "/v1/tenants/{tenant}/audit/verify", "audit.verify", audit.verify,
+        "Check that the audit log is whole",
+        scopes=ADMIN,
+        answer=AuditVerdict,
+        problems=(Code.UNAVAILABLE,),
+    ),
+    Route(
+        "POST", "/v1/apply", "apply", apply.apply,
+        "Make tenants, profiles, links, preferences and templates what files say",
+        scopes=ADMIN,
+        query=ApplyQuery,
+        body=ApplyBody,
+        answer=ApplyView,
+        description="All of it in one change, or nothing. `dry_run` only tells what would change.",
+        problems=(
+            Code.NOT_FOUND, Code.NOT_A_CHILD, Code.NOT_OWNED, Code.ALREADY_INHERITED, Code.PROFILE_IN_USE,
+            Code.TENANT_IN_USE, *SAVE_PROFILE,
+        ),
+    ),
+)  # fmt: skip
+
+PROFILE: Final = (
+    Route(
+        "GET", "/v1/tenants/{tenant}/profiles", "profile.list", profiles.listing,
+        "List a tenant's profiles, own and inherited",
+        scopes=READ,
+        query=PageQuery,
+        answer=ProfileList,
+    ),
+    Route(
+        "POST", "/v1/tenants/{tenant}/profiles", "profile.create", profiles.create,
+        "Make a profile",
+        scopes=PROFILES,
+        body=ProfileBody,
+        status=201,
+        answer=ProfileView,
+        description="A preset fills what is left open.",
+        answer_headers={**VERSION, "Location": "The profile."},
+        problems=SAVE_PROFILE,
+    ),
+    Route(
+        "POST", "/v1/tenants/{tenant}/profiles/push", "profile.push", profiles.push,
+        "Lend profiles to direct children",
+        scopes=PROFILES,
+        body=PushRequest,
+        answer=PushView,
+        description="All of them to all children, or none.",
+        problems=(
+            Code.NOT_OWNED, Code.NOT_A_CHILD, Code.INVALID_DEFAULT, Code.ALREADY_INHERITED, Code.NAME_TAKEN, *CHANGE,
+        ),
+    ),
+    Route(
+        "GET", "/v1/tenants/{tenant}/profiles/{name}", "profile.show", profiles.show,
+        "Show a profile",
+        scopes=READ,
+        locate=profiles.locate,
+        answer=AnyProfileView,
+        description="Of an inherited one: its name, its default mark, and that it is inherited.",
+        answer_headers=VERSION,
+    ),
+    Route(
+        "PUT", "/v1/tenants/{tenant}/profiles/{name}", "profile.replace", profiles.save,
+        "Replace a profile",
+        scopes=PROFILES,
+        locate=profiles.locate,
+        body=ProfileChange,
+        answer=AnyProfileView,
+        description="Of an inherited one only `is_default` changes. A password is dropped if it would go elsewhere.",
+        request_headers=IF_MATCH,
+        answer_headers=VERSION,
+        problems=(Code.NOT_OWNER, *SAVE_PROFILE),
+    ),
+    Route(
+        "PATCH", "/v1/tenants/{tenant}/profiles/{name}", "profile.patch", profiles.save,
+        "Change a profile",
+        scopes=PROFILES,
+        locate=profiles.locate,
+        body=ProfileChange,
+        answer=AnyProfileView,
+        description=PATCH_NOTE,
+        request_headers=IF_MATCH,
+        answer_headers=VERSION,
+        problems=(Code.NOT_OWNER, *SAVE_PROFILE),
+    ),
+    Route(
+        "DELETE", "/v1/tenants/{tenant}/profiles/{name}", "profile.delete", profiles.delete,
+        "Delete a profile, or the link to an inherited one",
+        scopes=PROFILES,
+        locate=profiles.locate,
+        status=204,
+        request_headers=IF_MATCH,
+        problems=(Code.PROFILE_IN_USE, *CHANGE),
+    ),
+    Route(
+        "POST", "/v1/tenants/{tenant}/profiles/{name}/pause", "profile.pause", profiles.pause,
+        "Stop a profile; its mail is held",
+        scopes=PROFILES,
+        locate=profiles.locate,
+        answer=ProfileView,
+        problems=(Code.NOT_OWNER, *STORE),
+    ),
+    Route(
+        "POST", "/v1/tenants/{tenant}/profiles/{name}/resume", "profile.resume", profiles.resume,
+        "Let a profile go on that was paused or stood still",
+        scopes=PROFILES,
+        locate=profiles.locate,
+        answer=ProfileView,
+        problems=(Code.NOT_OWNER, *STORE),
+    ),
+    Route(
+        "GET", "/v1/tenants/{tenant}/connectors", "connector.list", profiles.connectors,
+        "List the proxies that the tenant's profiles may name",
+        scopes=READ,
+        answer=NameList,
+    ),
+    Route("GET", "/v1/presets", "preset.list", profiles.presets, "List presets", scopes=READ, answer=PresetList),
+)  # fmt: skip
+
+TEMPLATES: Final = (
+    Route(
+        "GET", "/v1/tenants/{tenant}/templates", "template.list", templates.listing,
+        "List a tenant's templates",
+        scopes=READ,
+        query=PageQuery,
+        answer=TemplateList,
+    ),
+    Route(
+        "GET", "/v1/tenants/{tenant}/templates/{name}", "template.show", templates.show,
+        "Show a template",
+        scopes=READ,
+        locate=templates.locate,
+        answer=TemplateView,
+        answer_headers=VERSION,
+    ),
+    Route(
+        "PUT", "/v1/tenants/{tenant}/templates/{name}", "template.replace", templates.save,
+        "Make or replace a template",
+        scopes=PROFILES,
+        body=TemplateBody,
+        answer=TemplateView,
+        description="201 if it is new.",
+        request_headers=IF_MATCH,
+        answer_headers=VERSION,
+        problems=CHANGE,
+    ),
+    Route(
+        "DELETE", "/v1/tenants/{tenant}/templates/{name}", "template.delete", templates.delete,
+        "Delete a template",
+        scopes=PROFILES,
+        locate=templates.locate,
+        status=204,
+        request_headers=IF_MATCH,
+        problems=CHANGE,
+    ),
+    Route(
+        "POST", "/v1/tenants/{tenant}/templates/{name}/render", "template.render", templates.preview,
+        "Show what a template makes of data",
+        scopes=frozenset({"profiles", "read"}),
+        locate=templates.locate,
+        body=RenderRequest,
+        answer=RenderedView,
+    ),
+)  # fmt: skip
+
 HEALTH: Final = (
     Route("GET", "/livez", "livez", operations.livez, "Is the daemon alive?", answer=operations.HealthView),
     Route(
@@ -157,6 +440,9 @@ async def _describe(_call: Call) -> Answer:
 
 ROUTES: Final = (
     *NOTIFICATIONS,
+    *TREE,
+    *PROFILE,
+    *TEMPLATES,
     *TENANTS,
     *HEALTH,
     Route("GET", "/openapi.json", "openapi", _describe, "This document"),

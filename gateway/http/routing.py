@@ -37,7 +37,7 @@ class Route:
     scopes: frozenset[str] = frozenset()
     locate: Locator | None = None
     query: type[Shape] | None = None
-    body: type[Shape] | None = None
+    body: type[BaseModel] | None = None
     status: int = 200
     answer: type[BaseModel] | None = None
     media_type: str = "application/json"

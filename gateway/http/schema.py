@@ -217,7 +217,36 @@ class PageQuery(Shape):
     """Which part of a list."""
 
     limit: Limit = 50
-    cursor: Annotated[str, StringConstraints(max_length=64)] | None = None
+    cursor: Cursor | None = None
+
+
+class PushRequest(Shape):
+    """Profiles to lend to children; `default`, one of them, becomes each child's default."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"children": ["acme-emea"], "profiles": ["main"]}]})
+
+    children: Annotated[tuple[str, ...], Field(max_length=1000)]
+    profiles: Annotated[tuple[str, ...], Field(max_length=100)]
+    default: str | None = None
+
+
+class RenderRequest(Shape):
+    """What to fill a template with."""
+
+    data: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+class ApplyQuery(Shape):
+    """How to apply: only look, delete what is gone from the same `set` of files, and that set's name."""
+
+    dry_run: bool = False
+    prune: bool = False
+    set: ObjectName | None = None
+
+    def contradictions(self, broken: frozenset[str]) -> Iterable[Fault]:
+        """Give the faults between fields."""
+        if self.prune and self.set is None and "set" not in broken:
+            yield Fault("/set", "required", "Pruning needs the name of the set of files.")
 
 
 class KeyRequest(Shape):

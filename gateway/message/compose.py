@@ -105,6 +105,7 @@ class Draft:
     html: str | None
     attachments: tuple[Attachment, ...] = ()
     headers: tuple[tuple[str, str], ...] = ()
+    receipt_to: str | None = None  # where the reader's program may report that it was read (RFC 8098)
 
 
 class _Part(NamedTuple):
@@ -207,6 +208,9 @@ def _fields(draft: Draft, *, smtputf8: bool) -> list[tuple[str, str]]:
         ("MIME-Version", " 1.0"),
         ("Auto-Submitted", " auto-generated"),  # RFC 3834 §5: keeps vacation responders silent
     )
+    if draft.receipt_to is not None:
+        name = "Disposition-Notification-To"
+        fields.append((name, _mailboxes(name, (Mailbox(draft.receipt_to),), smtputf8=smtputf8)))
     fields += [(name, _custom(name, value)) for name, value in draft.headers]
     return fields
 

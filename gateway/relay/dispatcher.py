@@ -16,7 +16,7 @@ from typing import Final, assert_never
 
 from gateway.credentials.sealed import SealError
 from gateway.directory.directory import Directory
-from gateway.directory.shapes import Profile
+from gateway.directory.shapes import Profile, Template
 from gateway.observe import facts
 from gateway.observe.failpoint import failpoint
 from gateway.outbox.delivery import Delivery
@@ -144,6 +144,7 @@ class Dispatcher:
         # Per owner: one tenant's failing handshakes keep no other tenant away from the same relay.
         breaker = self._breakers.setdefault((profile.tenant, profile.host, profile.port), Breaker())
         feeding = self._lanes[profile.tenant, profile.name] = _Feeding(Lane(profile, breaker))
+        feeding.lane.paused = (profile.tenant, profile.name) in self._directory.snapshot.paused
         if self._tasks is not None:
             self._start(feeding)
         return feeding
@@ -158,6 +159,8 @@ class Dispatcher:
         tls = TlsPolicy(
             profile.tls.verify, profile.tls.allow_auth_unverified, profile.tls.ca_certificates, profile.tls.min_version
         )
+        if (missing := _unsupported(profile)) is not None:
+            return missing
         relay = Relay(profile.host, profile.port, Security(profile.security), tls)
         if auth.anonymous:
             return relay
@@ -172,7 +175,7 @@ class Dispatcher:
 
     def refresh(self) -> None:
         """The directory changed: close the lanes whose profile is not what it was, and route everything anew."""
-        profiles = self._directory.snapshot.profiles
+        profiles, paused = self._directory.snapshot.profiles, self._directory.snapshot.paused
         waiting = self._unrouted
         self._unrouted = {}
         self._routes.clear()
@@ -180,21 +183,38 @@ class Dispatcher:
             waiting.update(feeding.lane.forget_flows())
             if profiles.get(place) != feeding.lane.profile:
                 self._close_lane(place, feeding)
+            else:
+                self._pause(feeding, paused=place in paused)
         for flow, due_at in waiting.items():
             self.ready(flow, due_at)
+
+    def _pause(self, feeding: _Feeding, *, paused: bool) -> None:
+        """A paused lane gives back what it has not begun."""
+        if feeding.lane.paused != paused:
+            feeding.lane.paused = paused
+            feeding.wake.set()
+            if paused and self._tasks is not None and (given_up := feeding.lane.empty()):
+                self._spawn(self._give_back(given_up))
 
     def _close_lane(self, place: Place, feeding: _Feeding) -> None:
         del self._lanes[place]
         feeding.close()
         self._pool.drop(place)
 
+    def resume(self, place: Place) -> None:
+        """Let a lane go on that stood still or kept away from its relay; a person says that it may."""
+        feeding = self._lanes.get(place)
+        if feeding is not None:
+            feeding.lane.resume()
+            feeding.relay = None
+            feeding.wake.set()
+
     def holds(self, flow: Flow) -> bool:
         """Does this flow's mail wait for a person: no usable profile, a disabled tenant, a paused profile?"""
         profile = self._profile_of(flow)
         if profile is None:
             return True
-        feeding = self._lanes.get((profile.tenant, profile.name))
-        return feeding is not None and feeding.lane.paused
+        return (profile.tenant, profile.name) in self._directory.snapshot.paused
 
     def states(self) -> dict[Place, str]:
         """Every lane's state."""
@@ -384,12 +404,18 @@ class Dispatcher:
             if not delivery.live(now) or not delivery.due(now, 1):  # a clock may have been set back
                 self._spawn(self._overdue(delivery, now))
                 continue
-            prepared = lane.prepare(delivery, now)
+            prepared = lane.prepare(delivery, self._template_of(delivery), now)
             if isinstance(prepared, Prepared):
                 lane.rate.spend(self._now())
                 return prepared
             self._spawn(self._unsendable(delivery, prepared, now))
         return None
+
+    def _template_of(self, delivery: Delivery) -> Template | None:
+        name = delivery.content.template
+        if name is None:
+            return None
+        return self._directory.snapshot.templates.get((delivery.row.flow.tenant, name))
 
     async def _overdue(self, delivery: Delivery, now: int) -> None:
         if now >= delivery.row.expires_at:
@@ -436,3 +462,18 @@ class Dispatcher:
                 assert_never(told)
         if lane.wait(now) != 0.0 and self._tasks is not None and (given_up := lane.empty()):
             self._spawn(self._give_back(given_up))
+
+
+def _unsupported(profile: Profile) -> Fault | None:
+    """What a profile asks for and nobody here can do yet keeps its mail waiting, rather than go without it."""
+    for wanted, what in (
+        (profile.auth.method not in set(Method), f"signing in by {profile.auth.method}"),
+        (profile.auth.oauth is not None, "signing in by OAuth"),
+        (profile.auth.domain is not None, "signing in with a domain"),
+        (profile.tls.client_certificate is not None, "a client certificate"),
+        (profile.connector is not None, "a connector"),
+        (profile.dkim is not None, "signing with DKIM"),
+    ):
+        if wanted:
+            return Fault(Phase.AUTH, Trouble.AUTH_UNAVAILABLE, f"{what} is not supported yet")
+    return None

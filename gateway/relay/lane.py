@@ -9,7 +9,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Final
 
-from gateway.directory.shapes import Profile
+from gateway.directory.shapes import Profile, Template
 from gateway.outbox.delivery import Delivery
 from gateway.relay.limits import Breaker, Rate, Standstill
 from gateway.relay.render import Held, Prepared, render
@@ -135,10 +135,10 @@ class Lane:
             return share.ready.popleft()
         return None
 
-    def prepare(self, delivery: Delivery, now: int) -> Prepared | Rejected | Held:
-        """Render a delivery under the profile as it is now."""
+    def prepare(self, delivery: Delivery, template: Template | None, now: int) -> Prepared | Rejected | Held:
+        """Render a delivery under the profile, and the template if it names one, as they are now."""
         try:
-            return render(delivery, self.profile, now)
+            return render(delivery, self.profile, template, now)
         except Held as held:
             return held
 
@@ -170,6 +170,11 @@ class Lane:
         elif self.standstill.until > now:
             return
         self.standstill.begin(now)
+
+    def resume(self) -> None:
+        """Forget what kept the lane from going."""
+        self.breaker.reset()
+        self.standstill = None
 
     def answered(self, born: float) -> str | None:
         """The relay works: all may go again. Answers the reason the lane stood still for, if it did.

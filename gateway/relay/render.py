@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 
 from gateway.directory.rules import sender_allowed
-from gateway.directory.shapes import Footnote, Profile
+from gateway.directory.shapes import Footnote, Profile, Template
+from gateway.message import template as template_language
 from gateway.message.address import Mailbox, needs_smtputf8
-from gateway.message.compose import Draft, MessageError, compose
+from gateway.message.compose import Draft, compose
+from gateway.message.notification import Content
 from gateway.outbox.delivery import Delivery
 from gateway.smtp.outcome import Rejected
 from gateway.smtp.reply import Reply
@@ -22,10 +24,10 @@ class Prepared:
 
 
 class Held(Exception):
-    """The profile does not permit this mail's sender any more."""
+    """A person has to change something first: the sender is not allowed any more, or the template is gone."""
 
 
-def render(delivery: Delivery, profile: Profile, now: int) -> Prepared | Rejected:
+def render(delivery: Delivery, profile: Profile, template: Template | None, now: int) -> Prepared | Rejected:
     """Compose what goes to the recipients that are due; Rejected if no correct message can be made of it.
 
     Recipients with a non-ASCII local part are a transaction of their own (RFC 6531 §3.4: it needs SMTPUTF8).
@@ -39,8 +41,8 @@ def render(delivery: Delivery, profile: Profile, now: int) -> Prepared | Rejecte
     return_path = profile.return_path or sender.address
     utf8 = utf8 or needs_smtputf8(return_path)
     try:
-        message = compose(_draft(delivery, profile, sender), smtputf8=utf8)
-    except (MessageError, ValueError) as error:
+        message = compose(_draft(delivery, profile, template, sender), smtputf8=utf8)
+    except ValueError as error:  # of the message, or of the template
         return Rejected(Reply(554, "5.6.0", str(error)))
     if len(message) > profile.limits.bytes:
         return Rejected(Reply(552, "5.3.4", "message exceeds the profile's size limit"))
@@ -57,9 +59,15 @@ def _sender(delivery: Delivery, profile: Profile) -> Mailbox:
     return asked
 
 
-def _draft(delivery: Delivery, profile: Profile, sender: Mailbox) -> Draft:
+def _draft(delivery: Delivery, profile: Profile, template: Template | None, sender: Mailbox) -> Draft:
     content = delivery.content
-    text, html = _with_footnote(content.text, content.html, profile.footnote)
+    subject, text, html = content.subject, content.text, content.html
+    if content.template is not None:
+        if template is None:
+            raise Held("unknown_template")
+        filled = template_language.render(template.subject, template.text, template.html, content.data or {})
+        subject, text, html = filled.subject, filled.text, filled.html
+    text, html = _with_footnote(text, html, profile.footnote)
     return Draft(
         message_id=delivery.envelope.message_id,
         date=delivery.row.accepted_at // 1000,
@@ -67,12 +75,19 @@ def _draft(delivery: Delivery, profile: Profile, sender: Mailbox) -> Draft:
         to=content.to,
         cc=content.cc,
         reply_to=profile.reply_to if profile.force_sender or not content.reply_to else content.reply_to,
-        subject=content.subject,
+        subject=subject,
         text=text,
         html=html,
         attachments=content.attachments,
         headers=content.headers,
+        receipt_to=_receipt_to(content, profile, sender),
     )
+
+
+def _receipt_to(content: Content, profile: Profile, sender: Mailbox) -> str | None:
+    """Whom to tell that the message was read (RFC 8098 §2.1): the profile decides alone if it forces its sender."""
+    asked = profile.request_read_receipt or (content.read_receipt and not profile.force_sender)
+    return (profile.read_receipt_to or sender.address) if asked else None
 
 
 def _with_footnote(text: str | None, html: str | None, footnote: Footnote | None) -> tuple[str | None, str | None]:

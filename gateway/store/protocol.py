@@ -11,12 +11,14 @@ from typing import Protocol
 
 from gateway.store.rows import (
     Acceptance,
+    AuditRow,
     Change,
     Claim,
     Claimed,
     Entry,
     Flow,
     FlowBacklog,
+    Happening,
     LeasedRow,
     Listing,
     NewRow,
@@ -99,8 +101,28 @@ class Store(Protocol):
     async def directory(self) -> tuple[int, list[Entry]]:
         """Read the directory's revision and all of its entries."""
 
-    async def change_directory(self, revision: int, put: Sequence[Entry], drop: Sequence[Entry]) -> int:
-        """Replace and delete entries if the revision still stands; answers the new one."""
+    async def change_directory(
+        self,
+        revision: int,
+        put: Sequence[Entry],
+        drop: Sequence[Entry],
+        happened: Sequence[Happening] = (),
+        now: int = 0,
+    ) -> int:
+        """Replace and delete entries if the revision still stands, and log what happened; answers the new revision.
+
+        `RevisionConflict` if somebody else was first. `StoreError` if the log does not take what happened: then
+        nothing did.
+        """
+
+    async def audit(self, tenant: str, *, before: int | None, limit: int) -> list[AuditRow]:
+        """Read a tenant's audit log, newest first, from below the number `before` (None: from its end)."""
+
+    async def audit_length(self, tenant: str) -> int:
+        """Read the number of a tenant's newest audit row; 0 if there is none."""
+
+    async def audit_broken(self, tenant: str) -> int | None:
+        """Check a tenant's whole audit log; answers the first number that is missing or wrong, None if all is well."""
 
     async def check(self) -> None:
         """Prove that the store can write, by writing."""

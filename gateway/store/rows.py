@@ -1,7 +1,7 @@
 """Rows as values: what goes into the store and what comes out of it.
 
 Times are milliseconds since the epoch. `recipients`, `events`, `envelope` and `content` are text that the outbox
-writes and reads; the store keeps them and looks at none of it.
+writes and reads, as `body` and `changes` are the directory's; the store keeps them and looks at none of it.
 
 A notification row is in one of four stages:
 
@@ -178,7 +178,7 @@ class Change:
 class Listing:
     """A page of notifications, newest first; None means: any."""
 
-    tenants: tuple[str, ...]
+    tenants: tuple[str, ...] | None
     limit: int
     before_id: str | None = None
     key_id: str | None = None
@@ -204,3 +204,28 @@ class Entry(NamedTuple):
     name: str
     body: str
     origin: str
+
+
+class Happening(NamedTuple):
+    """What the audit log shall tell of a change: `tenant` is whose log it is, `changes` JSON."""
+
+    tenant: str
+    actor: str
+    actor_tenant: str
+    action: str
+    object: str
+    changes: str
+
+
+class AuditRow(NamedTuple):
+    """A row of a tenant's audit log: `number` counts from 1 within the tenant, `hash` is 32 bytes (see `audit`)."""
+
+    tenant: str
+    number: int
+    at: int
+    actor: str
+    actor_tenant: str
+    action: str
+    object: str
+    changes: str
+    hash: bytes

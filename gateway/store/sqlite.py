@@ -8,28 +8,32 @@ unknown the log is left beside it, so that the next opening checks both.
 import asyncio
 import fcntl
 import itertools
+import json
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
 import apsw
 import apsw.bestpractice
 
-from gateway.store import group
+from gateway.store import audit, group
 from gateway.store.group import Value
-from gateway.store.protocol import RevisionConflict, StoreBroken, StoreBusy
+from gateway.store.protocol import RevisionConflict, StoreBroken, StoreBusy, StoreError
 from gateway.store.rows import (
     Acceptance,
+    AuditRow,
     Change,
     Claim,
     Claimed,
     Entry,
     Flow,
     FlowBacklog,
+    Happening,
     LeasedRow,
     Listing,
     NewRow,
@@ -42,8 +46,10 @@ from gateway.store.writer import Accept, Run, Writer
 T = TypeVar("T")
 
 SQLITE_VERSION: Final = apsw.sqlite_lib_version()
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 CHUNK: Final = 32  # rows a statement: enough to amortise it, few enough texts to keep prepared
+AUDIT_PAGE: Final = 256  # rows of the audit log that are checked at once: other readers get their turn in between
+FEW: Final = 20  # tenants whose mail is looked up tenant by tenant and then sorted
 MIGRATIONS: Final = Path(__file__).with_name("migrations")
 
 _STORED: Final = (
@@ -57,6 +63,9 @@ _NEXT_DUE_OF_PRIORITY: Final = (
 _NEXT_DUE: Final = (
     "SELECT min(due_at) FROM (" + " UNION ALL ".join([_NEXT_DUE_OF_PRIORITY] * len(group.PRIORITIES)) + ")"
 )
+_AUDITED: Final = "SELECT tenant, number, at, actor, actor_tenant, action, object, changes, hash FROM audit"
+_BEFORE_ALL: Final = -1 << 63  # a row that somebody smuggled in below number 1 is looked at, too
+_AFTER_ALL: Final = (1 << 63) - 1
 
 
 class SqliteStore:
@@ -309,8 +318,15 @@ class SqliteStore:
 
     async def page(self, listing: Listing) -> list[StoredRow]:
         """Read notifications, newest first, without content."""
-        sql = [f"SELECT {_STORED}, NULL FROM notification n WHERE tenant IN ({','.join('?' * len(listing.tenants))})"]
-        values: list[Value] = list(listing.tenants)
+        sql, values = [f"SELECT {_STORED}, NULL FROM notification n WHERE"], list[Value]()
+        if listing.tenants is None:
+            sql.append("1")
+        elif len(listing.tenants) <= FEW:
+            sql.append(f"tenant IN ({','.join('?' * len(listing.tenants))})")
+            values += listing.tenants
+        else:
+            sql.append("+tenant IN (SELECT value FROM json_each(?))")  # +: along the ids, newest first
+            values.append(json.dumps(listing.tenants))
         for condition, value in (
             ("id<?", listing.before_id),
             ("key_id=?", listing.key_id),
@@ -401,20 +417,48 @@ class SqliteStore:
 
         return await self._write(work)
 
-    async def change_directory(self, revision: int, put: Sequence[Entry], drop: Sequence[Entry]) -> int:
-        """Replace and delete entries if the revision still stands; answers the new one."""
+    async def change_directory(
+        self,
+        revision: int,
+        put: Sequence[Entry],
+        drop: Sequence[Entry],
+        happened: Sequence[Happening] = (),
+        now: int = 0,
+    ) -> int:
+        """Replace and delete entries if the revision still stands, and log what happened; answers the new revision.
+
+        `RevisionConflict` if somebody else was first. `StoreError` if the log does not take what happened: then
+        nothing did.
+        """
 
         def work(db: apsw.Connection) -> int:
             if _revision(db) != revision:
                 raise RevisionConflict
-            for entry in drop:
-                db.execute("DELETE FROM directory WHERE kind=? AND tenant=? AND name=?", entry[:3])
-            for entry in put:
-                db.execute("INSERT OR REPLACE INTO directory VALUES (?,?,?,?,?)", entry)
+            db.executemany("DELETE FROM directory WHERE kind=? AND tenant=? AND name=?", (entry[:3] for entry in drop))
+            db.executemany("INSERT OR REPLACE INTO directory VALUES (?,?,?,?,?)", put)
             db.execute("INSERT OR REPLACE INTO meta VALUES ('directory_revision', ?)", (str(revision + 1),))
+            _log(db, happened, now)
             return revision + 1
 
         return await self._write(work)
+
+    async def audit(self, tenant: str, *, before: int | None, limit: int) -> list[AuditRow]:
+        """Read a tenant's audit log, newest first, from below the number `before` (None: from its end)."""
+        below = _AFTER_ALL if before is None else before
+        return await self._read(lambda db: _newest(db, tenant, below, limit))
+
+    async def audit_length(self, tenant: str) -> int:
+        """Read the number of a tenant's newest audit row; 0 if there is none."""
+        newest = await self.audit(tenant, before=None, limit=1)
+        return newest[0].number if newest else 0
+
+    async def audit_broken(self, tenant: str) -> int | None:
+        """Check a tenant's whole audit log; answers the first number that is missing or wrong, None if all is well."""
+        last: AuditRow | None = None
+        while True:
+            fault, last = await self._read(partial(_check_page, tenant=tenant, last=last))
+            if fault is not None or last is None:
+                return fault
 
     async def check(self) -> None:
         """Prove that the store can write, by writing."""
@@ -426,6 +470,40 @@ class SqliteStore:
 def _revision(db: apsw.Connection) -> int:
     rows = db.execute("SELECT value FROM meta WHERE name='directory_revision'").fetchall()
     return int(str(rows[0][0])) if rows else 0
+
+
+def _log(db: apsw.Connection, happened: Sequence[Happening], now: int) -> None:
+    """Continue the chain of each tenant to which something happened.
+
+    What the log refuses takes only its own change along: neither error ends the engine's transaction.
+    """
+    last: dict[str, AuditRow | None] = {}
+    rows: list[AuditRow] = []
+    try:
+        for one in happened:
+            if one.tenant not in last:
+                last[one.tenant] = next(iter(_newest(db, one.tenant, _AFTER_ALL, 1)), None)
+            rows.append(audit.following(last[one.tenant], one, now))
+            last[one.tenant] = rows[-1]
+        # Few statements, as one with triggers walks the whole undo journal; tenant by tenant, as pages are then near.
+        for chunk in _chunks(sorted(rows)):
+            values = ",".join(("(?,?,?,?,?,?,?,?,?)",) * len(chunk))
+            db.execute(f"INSERT INTO audit VALUES {values}", tuple(itertools.chain.from_iterable(chunk)))
+    except (apsw.SQLError, apsw.ConstraintError) as error:
+        raise StoreError(f"the audit log cannot be written: {error}") from error
+
+
+def _newest(db: apsw.Connection, tenant: str, below: int, limit: int) -> list[AuditRow]:
+    sql = f"{_AUDITED} WHERE tenant=? AND number<? ORDER BY number DESC LIMIT ?"
+    return [AuditRow._make(row) for row in db.execute(sql, (tenant, below, limit))]
+
+
+def _check_page(db: apsw.Connection, tenant: str, last: AuditRow | None) -> tuple[int | None, AuditRow | None]:
+    """Check the rows that come after `last`; answers the first fault, and the last of the rows (None: no more)."""
+    previous, number, after = (last.hash, last.number, last.number) if last else (audit.GENESIS, 0, _BEFORE_ALL)
+    sql = f"{_AUDITED} WHERE tenant=? AND number>? ORDER BY number LIMIT ?"
+    rows = [AuditRow._make(row) for row in db.execute(sql, (tenant, after, AUDIT_PAGE))]
+    return audit.broken(rows, previous, number), rows[-1] if rows else None
 
 
 def _chunks(rows: Sequence[T]) -> Iterable[Sequence[T]]:

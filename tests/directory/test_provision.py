@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from gateway.credentials.sealed import Seal
+from gateway.directory.changes import OPERATOR
 from gateway.directory.keys import new_key, parse_key
 from gateway.problems import Problem
 from tests.directory.provisioning import ACME, SEAL, bench, profile, signed_in
@@ -281,9 +282,7 @@ async def test_a_key_file_is_made(tmp_path: Path) -> None:
         known = b.snapshot.key(text.id)
     assert path.stat().st_mode & 0o777 == 0o600
     assert known is not None
-    assert (known.tenant, known.scopes, known.sha256, known.provisioned) == (
-        "acme", frozenset({"send", "read"}), text.sha256, True,
-    )  # fmt: skip
+    assert (known.tenant, known.scopes, known.sha256) == ("acme", frozenset({"send", "read"}), text.sha256)
 
 
 async def test_a_key_that_is_there_is_the_key(tmp_path: Path) -> None:
@@ -339,8 +338,8 @@ async def test_a_revoked_key_stays_revoked(tmp_path: Path) -> None:
     """Its file cannot bring it back: not now, and not after a restart."""
     async with bench(tmp_path) as b:
         await b.provision(ACME + KEY)
-        [key] = b.snapshot.keys("acme")
-        await b.directory.revoke_key("acme", key.id)
+        [key] = b.snapshot.keys_of("acme")
+        await b.directory.revoke_key(OPERATOR, "acme", key.id)
         await b.provision(ACME + KEY)
         found = [b.snapshot.key(key.id)]
     async with bench(tmp_path) as b:
@@ -354,8 +353,8 @@ async def test_a_key_of_another_tenant_is_not_found(tmp_path: Path) -> None:
     """Nobody revokes what is not theirs."""
     async with bench(tmp_path) as b:
         await b.provision(ACME + KEY)
-        [key] = b.snapshot.keys("acme")
+        [key] = b.snapshot.keys_of("acme")
         with pytest.raises(Problem):
-            await b.directory.revoke_key("globex", key.id)
+            await b.directory.revoke_key(OPERATOR, "globex", key.id)
 
         assert b.snapshot.key(key.id) is not None

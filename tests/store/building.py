@@ -9,6 +9,7 @@ from gateway.store.rows import (
     Change,
     Claim,
     Flow,
+    Happening,
     Idempotency,
     Inserted,
     LeasedRow,
@@ -66,6 +67,11 @@ def row(
 def key(name: str, body: bytes = b"a", *, forget_at: int = NOW + 72 * HOUR) -> Idempotency:
     """Make an idempotency key for a request whose digest is told apart by `body`."""
     return Idempotency(name, body.ljust(32, b"\0"), forget_at)
+
+
+def happening(tenant: str = "acme", *, object: str = "main") -> Happening:
+    """Make something to be told in a tenant's log."""
+    return Happening(tenant, "key:abc", "acme", "profile.update", object, '{"host":["a","b"]}')
 
 
 async def put(store: Store, *rows: NewRow) -> None:

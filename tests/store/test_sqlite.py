@@ -16,6 +16,7 @@ from gateway.store.rows import Stage
 from gateway.store.sqlite import SqliteStore
 from tests.store.building import NOW, Reopen, key, put, read, row, take
 from tests.store.contract import AcceptContract, ChangeContract, ClaimContract, DurabilityContract, LeaseContract
+from tests.store.contract_audit import AuditContract
 from tests.store.contract_reading import DirectoryContract, PruneContract, ReadingContract
 
 
@@ -62,6 +63,7 @@ class TestContract(
     ReadingContract,
     PruneContract,
     DirectoryContract,
+    AuditContract,
 ):
     """Every case of the contract, on SQLite."""
 

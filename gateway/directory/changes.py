@@ -1,0 +1,359 @@
+"""What people do to the directory, as pure functions: from a snapshot to the objects that shall be put and dropped.
+
+Each raises the one `Problem` that keeps it from being done. Relations that must hold whatever was done are `rules`;
+what is decided here depends on who asks, or on how things were before. Nothing here writes.
+"""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from gateway.directory.entries import Item, place
+from gateway.directory.shapes import Link, Pause, Preferences, Profile, Template, Tenant
+from gateway.directory.snapshot import API, ROOT, Place, Snapshot
+from gateway.problems import Code, Fault, Problem, refusal
+
+PARENTS_FIELDS: Final = ("parent", "enabled", "own_profiles", "limits")
+Slot = tuple[str, str]
+
+
+class Actor(NamedTuple):
+    """Who changes something: a name for the audit, where their reach begins, and what they may."""
+
+    name: str
+    tenant: str
+    scopes: frozenset[str] = frozenset()
+
+    def above(self, snapshot: Snapshot, tenant: str) -> bool:
+        """Does the actor stand above this tenant?"""
+        return tenant != self.tenant and snapshot.within(tenant, self.tenant)
+
+    @property
+    def handles_secrets(self) -> bool:
+        """May the actor send a referenced secret somewhere else?"""
+        return not self.scopes.isdisjoint(("secrets", "admin"))
+
+
+OPERATOR: Final = Actor("operator", ROOT, frozenset({"admin"}))
+"""Who wrote the settings' own files."""
+
+
+@dataclass(slots=True)
+class Change:
+    """Objects to put, in the place of what stands there, and places to empty.
+
+    `origin` is that of new objects; what stands `owned` gets it in any case.
+    """
+
+    put: list[Item] = field(default_factory=list)
+    drop: list[Place] = field(default_factory=list)
+    origin: str = API
+    owned: Collection[Place] = ()
+
+
+def _check_ours(snapshot: Snapshot, *places: Place) -> None:
+    if any(map(snapshot.provisioned, places)):
+        raise Problem(Code.PROVISIONED)
+
+
+# Tenants.
+
+
+def create_tenant(snapshot: Snapshot, actor: Actor, tenant: Tenant) -> Change:
+    """Make a tenant below the actor's own."""
+    if tenant.parent is None or not snapshot.within(tenant.parent, actor.tenant):
+        raise refusal([Fault("/parent", "not_found", "There is no such tenant.")])
+    if tenant.id in snapshot.tenants:
+        raise Problem(Code.NAME_TAKEN)
+    return Change([tenant])
+
+
+def save_tenant(snapshot: Snapshot, actor: Actor, before: Tenant, after: Tenant) -> Change:
+    """Change a tenant; what only its ancestors set takes one of their administrators.
+
+    A tenant that moves loses what its old parent had pushed to it.
+    """
+    if before == after:
+        return Change()
+    changed = [name for name in PARENTS_FIELDS if getattr(before, name) != getattr(after, name)]
+    if changed and before.id != ROOT and not actor.above(snapshot, before.id):
+        raise Problem(Code.LOCKED_BY_PARENT)
+    moved = "parent" in changed and before.id != ROOT
+    if moved and (after.parent is None or not snapshot.within(after.parent, actor.tenant)):
+        raise refusal([Fault("/parent", "not_found", "There is no such tenant.")])
+    links = [place(link) for link in snapshot.links_to(before.id)] if moved else []
+    _check_ours(snapshot, place(before), *links)
+    return Change([after], links)
+
+
+def delete_tenant(snapshot: Snapshot, actor: Actor, tenant: Tenant, unfinished: int) -> Change:
+    """Delete a tenant without children, links and unfinished mail, with all that is its own."""
+    if tenant.id != ROOT and not actor.above(snapshot, tenant.id):
+        raise Problem(Code.LOCKED_BY_PARENT)
+    if tenant.id == ROOT or snapshot.children(tenant.id) or snapshot.links_to(tenant.id) or unfinished > 0:
+        raise Problem(Code.TENANT_IN_USE)
+    belongings = [place(tenant), *_belongings(snapshot, tenant.id)]
+    _check_ours(snapshot, *belongings)
+    return Change(drop=belongings)
+
+
+def _belongings(snapshot: Snapshot, tenant: str) -> Iterator[Place]:
+    for profile in snapshot.own_profiles(tenant):
+        yield place(profile)
+    if tenant in snapshot.preferences:
+        yield "preferences", tenant, ""
+    for template in snapshot.templates_of(tenant):
+        yield place(template)
+    for owner, name in snapshot.paused:
+        if owner == tenant:
+            yield "pause", tenant, name
+    for key in snapshot.keys_of(tenant):
+        yield "key", tenant, key.id
+
+
+# Profiles.
+
+
+def save_profile(
+    snapshot: Snapshot, actor: Actor, before: Profile | None, after: Profile, supplied: Collection[Slot]
+) -> Change:
+    """Make or change a profile. `supplied`: where the request gave a password anew."""
+    if before == after:
+        return Change()
+    if before is None:
+        _check_room(snapshot, after)
+    else:
+        _check_ours(snapshot, place(before))
+        after = _kept(actor, before, after, supplied)
+    change = Change([after])
+    if after.is_default and not (before is not None and before.is_default):
+        change.put += unmarked(snapshot, after.tenant)
+    return change
+
+
+def _check_room(snapshot: Snapshot, profile: Profile) -> None:
+    tenant = snapshot.tenant(profile.tenant)
+    if tenant is not None and not tenant.own_profiles:
+        raise Problem(Code.LOCKED_BY_PARENT)
+    if (profile.tenant, profile.name) in snapshot.profiles or snapshot.inherited(profile.tenant, profile.name):
+        raise Problem(Code.NAME_TAKEN)
+
+
+def _kept(actor: Actor, before: Profile, after: Profile, supplied: Collection[Slot]) -> Profile:
+    """Take the password away if it would go elsewhere now: who may change the host may not thereby learn it."""
+    slot = ("auth", "credential")
+    credential = after.auth.credential
+    if credential is None or slot in supplied or _goes(before) == _goes(after):
+        return after
+    if credential.source != "plaintext" and actor.handles_secrets:
+        return after
+    return after.with_credential(slot, credential.without_secret())
+
+
+def _goes(profile: Profile) -> tuple[object, ...]:
+    """All that decides where a password goes, and as whose."""
+    auth = profile.auth
+    tls = profile.tls.model_copy(update={"client_certificate": None})
+    return (
+        profile.host, profile.port, profile.security, tls, profile.connector, auth.method, auth.domain, auth.username,
+        auth.oauth,
+    )  # fmt: skip
+
+
+def unmarked(snapshot: Snapshot, tenant: str) -> list[Item]:
+    """Take the default mark from whatever of the tenant's profiles has it."""
+    found = marked(snapshot, tenant)
+    _check_ours(snapshot, *map(place, found))
+    return [cleared(one) for one in found]
+
+
+def marked(snapshot: Snapshot, tenant: str) -> list[Profile | Link]:
+    """Find what has the default mark in a tenant's list."""
+    found: list[Profile | Link] = [profile for profile in snapshot.own_profiles(tenant) if profile.is_default]
+    return found + [link for link in snapshot.links_to(tenant) if link.is_default]
+
+
+def cleared(one: Profile | Link) -> Item:
+    """Give the same without the default mark."""
+    return one.model_copy(update={"is_default": False})
+
+
+def mark_inherited(snapshot: Snapshot, link: Link, *, is_default: bool) -> Change:
+    """Make an inherited profile the child's default, or no longer."""
+    if link.is_default == is_default:
+        return Change()
+    _check_ours(snapshot, place(link))
+    others = unmarked(snapshot, link.child) if is_default else []
+    return Change([*others, link.model_copy(update={"is_default": is_default})])
+
+
+def delete_profile(snapshot: Snapshot, profile: Profile) -> Change:
+    """Delete a profile that nobody inherits."""
+    if links := snapshot.links_from(profile.tenant, profile.name):
+        children = ", ".join(sorted(link.child for link in links))
+        raise Problem(Code.PROFILE_IN_USE, f"The profile is linked to {children}.")
+    _check_ours(snapshot, place(profile))
+    pause = [("pause", profile.tenant, profile.name)] if (profile.tenant, profile.name) in snapshot.paused else []
+    return Change(drop=[place(profile), *pause])
+
+
+def unlink(snapshot: Snapshot, link: Link) -> Change:
+    """Take an inherited profile from its child; the profile stays."""
+    _check_ours(snapshot, place(link))
+    return Change(drop=[place(link)])
+
+
+def push(
+    snapshot: Snapshot, owner: str, children: Sequence[str], profiles: Sequence[str], default: str | None
+) -> Change:
+    """Lend profiles to direct children, all of them to all, perhaps one as their default."""
+    faults = list(_push_faults(snapshot, owner, children, profiles, default))
+    if faults:
+        raise refusal(faults)
+    change = Change()
+    for child in children:
+        own = {profile.name for profile in snapshot.own_profiles(child)}
+        for name in profiles:
+            if (owner, name, child) in snapshot.links:
+                raise Problem(Code.ALREADY_INHERITED)
+            if name in own or snapshot.inherited(child, name) is not None:
+                raise Problem(Code.NAME_TAKEN)
+        if default is not None:
+            change.put += unmarked(snapshot, child)
+        change.put += [Link(tenant=owner, profile=name, child=child, is_default=name == default) for name in profiles]
+    return change
+
+
+def _push_faults(
+    snapshot: Snapshot, owner: str, children: Sequence[str], profiles: Sequence[str], default: str | None
+) -> Iterator[Fault]:
+    below = snapshot.children(owner)
+    for name, given in (("children", children), ("profiles", profiles)):
+        if not given:
+            yield Fault(f"/{name}", "required", "Name at least one.")
+        for index, one in enumerate(given):
+            if one in given[:index]:
+                yield Fault(f"/{name}/{index}", "repeated", "It is named twice.")
+    for index, child in enumerate(children):
+        if child not in below:
+            yield Fault(f"/children/{index}", Code.NOT_A_CHILD.code, Code.NOT_A_CHILD.title)
+    for index, profile in enumerate(profiles):
+        if (owner, profile) not in snapshot.profiles:
+            yield Fault(f"/profiles/{index}", Code.NOT_OWNED.code, Code.NOT_OWNED.title)
+    if default is not None and default not in profiles:
+        yield Fault("/default", Code.INVALID_DEFAULT.code, Code.INVALID_DEFAULT.title)
+
+
+def pause(profile: Profile) -> Change:
+    """Stop a profile until a person resumes it; its mail is held."""
+    return Change([Pause(tenant=profile.tenant, profile=profile.name)])
+
+
+def resume(snapshot: Snapshot, profile: Profile) -> Change:
+    """Let a profile go on."""
+    paused = (profile.tenant, profile.name) in snapshot.paused
+    return Change(drop=[("pause", profile.tenant, profile.name)] if paused else [])
+
+
+# The rest.
+
+
+def save(snapshot: Snapshot, item: Preferences | Template) -> Change:
+    """Put preferences or a template in their place."""
+    before = snapshot.find(place(item))
+    if before == item:
+        return Change()
+    _check_ours(snapshot, place(item))
+    return Change([item])
+
+
+def delete_template(snapshot: Snapshot, template: Template) -> Change:
+    """Delete a template; mail that names it and still waits will fail."""
+    _check_ours(snapshot, place(template))
+    return Change(drop=[place(template)])
+
+
+def declare(
+    snapshot: Snapshot, actor: Actor, items: Iterable[Item], origin: str, supplied: Mapping[Place, Collection[Slot]]
+) -> Change:
+    """Make objects what files say, within the actor's reach, and take defaults over for those that the files mark.
+
+    `supplied`: where a profile's password was given anew.
+    """
+    wanted = {place(item): item for item in items}
+    ours = _ours(snapshot, actor, wanted.values())
+    change = Change(origin=origin)
+    for where, item in wanted.items():
+        before = snapshot.find(where)
+        if before == item:
+            continue
+        if not ours.issuperset(_concerned(item)):
+            raise Problem(Code.NOT_FOUND, f"{_named(where)}: there is no such tenant in your reach.")
+        try:
+            _declare(snapshot, actor, before, item, supplied.get(where, ()), change)
+        except Problem as problem:
+            raise Problem(problem.code, f"{_named(where)}: {problem.detail}") from None
+    others = overtaken(snapshot, change.put, wanted)
+    _check_ours(snapshot, *map(place, others))
+    change.put += map(cleared, others)
+    return change
+
+
+def _declare(
+    snapshot: Snapshot, actor: Actor, before: object | None, item: Item, supplied: Collection[Slot], change: Change
+) -> None:
+    _check_ours(snapshot, place(item))
+    match item, before:
+        case Tenant(), Tenant():
+            made = save_tenant(snapshot, actor, before, item)
+            change.put += made.put
+            change.drop += made.drop
+        case Tenant(), _ if item.id in snapshot.tenants:
+            raise Problem(Code.NAME_TAKEN)
+        case Profile(), Profile():
+            change.put.append(_kept(actor, before, item, supplied))
+        case Profile(), _:
+            _check_room(snapshot, item)
+            change.put.append(item)
+        case _:
+            change.put.append(item)
+
+
+def _ours(snapshot: Snapshot, actor: Actor, items: Iterable[Item]) -> set[str]:
+    """The tenants in reach, with those that the same files make below them."""
+    ours = set(snapshot.reach(actor.tenant))
+    waiting = {item.id: item.parent for item in items if isinstance(item, Tenant) and item.id not in snapshot.tenants}
+    while found := {tenant for tenant, parent in waiting.items() if parent in ours}:
+        ours |= found
+        waiting = {tenant: parent for tenant, parent in waiting.items() if tenant not in found}
+    return ours
+
+
+def _concerned(item: Item) -> tuple[str, ...]:
+    if isinstance(item, Tenant):
+        return (item.id,)
+    return (item.tenant, item.child) if isinstance(item, Link) else (item.tenant,)
+
+
+def _named(where: Place) -> str:
+    return " ".join(filter(None, where))
+
+
+def prune(snapshot: Snapshot, actor: Actor, wanted: Collection[Place], origin: str) -> list[Place]:
+    """Find what the same files made before and do not speak of any more."""
+    reach = set(snapshot.reach(actor.tenant))
+    return [
+        where
+        for where, made in snapshot.origins.items()
+        if made == origin and where not in wanted and where[1] in reach
+    ]
+
+
+def overtaken(snapshot: Snapshot, put: Iterable[Item], wanted: Collection[Place]) -> list[Profile | Link]:
+    """Find whose default mark goes to one of these objects, and is not spoken of itself."""
+    tenants = {
+        item.child if isinstance(item, Link) else item.tenant
+        for item in put
+        if isinstance(item, Profile | Link) and item.is_default
+    }
+    return [one for tenant in sorted(tenants) for one in marked(snapshot, tenant) if place(one) not in wanted]

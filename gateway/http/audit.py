@@ -1,0 +1,52 @@
+"""The audit log over HTTP: who changed what, newest first, and whether the log is whole."""
+
+from typing import Any, Final
+
+from pydantic_core import from_json
+
+from gateway.http.call import Answer, Call, json_answer
+from gateway.http.resources import Document, written
+from gateway.http.schema import PageQuery
+from gateway.http.values import time_text, write_cursor
+from gateway.problems import Fault, refusal
+from gateway.store.rows import AuditRow
+
+FIRST: Final = 1
+
+
+def _view(call: Call, row: AuditRow) -> Document:
+    """Show a row; who stands outside the caller's reach is not named."""
+    known = call.snapshot.within(row.actor_tenant, call.caller.tenant)
+    changes: list[dict[str, Any]] = from_json(row.changes)
+    return {
+        "number": row.number,
+        "at": time_text(row.at),
+        "actor": row.actor if known else "ancestor",
+        "action": row.action,
+        "object": row.object,
+        "changes": changes,
+        "hash": row.hash.hex(),
+    }
+
+
+async def listing(call: Call) -> Answer:
+    """List a tenant's audit log, newest first."""
+    query = call.query(PageQuery)
+    before = None
+    if query.cursor is not None:
+        if not query.cursor.isdigit():
+            raise refusal([Fault("/cursor", "bad_cursor", "The cursor is not one of this list.")])
+        before = int(query.cursor)
+    rows = await call.services.store.audit(call.params["tenant"], before=before, limit=query.limit)
+    more = write_cursor(str(rows[-1].number).encode()) if rows and rows[-1].number > FIRST else None
+    view = {"items": [_view(call, row) for row in rows], "next_cursor": more if len(rows) == query.limit else None}
+    return Answer(200, written(view))
+
+
+async def verify(call: Call) -> Answer:
+    """Tell whether each row of the log still follows from the one before."""
+    call.no_query()
+    tenant = call.params["tenant"]
+    broken = await call.services.store.audit_broken(tenant)
+    length = await call.services.store.audit_length(tenant)
+    return json_answer({"ok": broken is None, "rows": length, "broken_at": broken})

@@ -1,0 +1,254 @@
+"""The bodies and answers of the directory's routes, as the OpenAPI document describes them.
+
+Handlers validate with the directory's own shapes; what is here differs from those only in what may be left out, what
+is shown besides, and what is never shown.
+"""
+
+from typing import Annotated, Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field, RootModel, create_model
+
+from gateway.directory.kinds import BareAddress, ProfileName, TenantId
+from gateway.directory.shapes import (
+    Link,
+    Preferences,
+    Profile,
+    ProfileFields,
+    ProfileLimits,
+    Rule,
+    Shape,
+    Template,
+    Tenant,
+)
+from gateway.http.values import ObjectName, ShownTime
+from gateway.http.views import View
+
+
+def _fields(shape: type[BaseModel], but: tuple[str, ...] = (), *, optional: bool = False) -> dict[str, Any]:
+    """Give a shape's fields for another model; `optional`: each of them may be left out."""
+    fields: dict[str, Any] = {}
+    for name, info in shape.model_fields.items():
+        if name in but:
+            continue
+        kind: Any = info.annotation
+        for check in info.metadata:
+            kind = Annotated[kind, check]
+        default = ... if info.is_required() else info.default
+        fields[name] = (
+            (kind | None, Field(None, alias=info.alias))
+            if optional
+            else (kind, Field(default, alias=info.alias, json_schema_extra=info.json_schema_extra))
+        )
+    return fields
+
+
+class Warned(View):
+    """Something that is allowed, and most likely not what was meant."""
+
+    pointer: str
+    code: str
+    detail: str
+
+
+_SHOWN: Final[dict[str, Any]] = {
+    "tenant": (TenantId, ...),
+    "inherited": (bool, False),
+    "provisioned": (bool, False),
+    "paused": (bool, False),
+    "warnings": (tuple[Warned, ...], ()),
+}
+
+ProfileBody = create_model(
+    "ProfileBody",
+    __base__=Shape,
+    __doc__="A profile to make. `host` may be left to a preset.",
+    **{**_fields(ProfileFields), "host": _fields(ProfileFields, optional=True)["host"]},
+)
+ProfileChange = create_model(
+    "ProfileChange",
+    __base__=Shape,
+    __doc__="A profile as it shall be (PUT), or what shall change (PATCH); read-only members may be given back.",
+    **{**_fields(ProfileFields, optional=True), **{name: (kind | None, None) for name, (kind, _) in _SHOWN.items()}},
+)
+ProfileView = create_model(
+    "ProfileView", __base__=View, __doc__="A profile under its owner.", **{**_fields(ProfileFields), **_SHOWN}
+)
+
+
+class InheritedProfileView(View):
+    """A profile that was pushed to the tenant."""
+
+    name: ProfileName
+    is_default: bool
+    inherited: bool
+
+
+class AnyProfileView(RootModel[ProfileView | InheritedProfileView]):
+    """A profile of the tenant, own or inherited."""
+
+
+class ProfileList(View):
+    """A tenant's profiles."""
+
+    items: tuple[AnyProfileView, ...]
+    next_cursor: str | None
+
+
+class LinkView(View):
+    """A profile that a child inherits now."""
+
+    child: TenantId
+    profile: ProfileName
+    is_default: bool
+
+
+class PushView(View):
+    """The links that were made."""
+
+    links: tuple[LinkView, ...]
+
+
+class PresetView(View):
+    """What a preset fills in."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str
+    host: str | None = None
+    port: int | None = None
+    security: str | None = None
+    limits: ProfileLimits | None = None
+
+
+class PresetList(View):
+    """The presets."""
+
+    items: tuple[PresetView, ...]
+    next_cursor: None
+
+
+class NameView(View):
+    """Something by its name."""
+
+    name: str
+
+
+class NameList(View):
+    """Names."""
+
+    items: tuple[NameView, ...]
+    next_cursor: None
+
+
+TenantChange = create_model(
+    "TenantChange",
+    __base__=Shape,
+    __doc__="A tenant as it shall be (PUT), or what shall change (PATCH).",
+    **{**_fields(Tenant, optional=True), "provisioned": (bool | None, None)},
+)
+TenantView = create_model(
+    "TenantView", __base__=View, __doc__="A tenant.", **{**_fields(Tenant), "provisioned": (bool, False)}
+)
+
+
+class TenantList(View):
+    """The tenants in reach."""
+
+    items: tuple[TenantView, ...]
+    next_cursor: str | None
+
+
+PreferencesBody = create_model(
+    "PreferencesBody", __base__=Shape, __doc__="Whom the tenant copies.", **_fields(Preferences, ("tenant",))
+)
+
+
+class PreferencesView(View):
+    """Whom the tenant copies, and which notifications."""
+
+    cc: tuple[BareAddress, ...]
+    bcc: tuple[BareAddress, ...]
+    rules: tuple[Rule, ...]
+
+
+TemplateBody = create_model(
+    "TemplateBody",
+    __base__=Shape,
+    __doc__="A template to make or to replace.",
+    **{**_fields(Template, ("tenant", "name")), "name": (ObjectName | None, None), "provisioned": (bool | None, None)},
+)
+TemplateView = create_model(
+    "TemplateView",
+    __base__=View,
+    __doc__="A template.",
+    **{**_fields(Template, ("tenant",)), "provisioned": (bool, False)},
+)
+
+
+class TemplateList(View):
+    """A tenant's templates."""
+
+    items: tuple[TemplateView, ...]
+    next_cursor: str | None
+
+
+class RenderedView(View):
+    """A template, filled."""
+
+    subject: str
+    text: str | None = None
+    html: str | None = None
+
+
+class AuditRowView(View):
+    """Who changed what; `hash` follows from this row and the one before."""
+
+    number: int
+    at: ShownTime
+    actor: str
+    action: str
+    object: str
+    changes: tuple[dict[str, Any], ...]
+    hash: str
+
+
+class AuditList(View):
+    """A tenant's audit log."""
+
+    items: tuple[AuditRowView, ...]
+    next_cursor: str | None
+
+
+class AuditVerdict(View):
+    """Is the log whole? `broken_at` is the number of the first row that does not follow."""
+
+    ok: bool
+    rows: int
+    broken_at: int | None
+
+
+class ApplyBody(Shape):
+    """Tables of objects, as in the declarative files."""
+
+    tenants: tuple[Tenant, ...] = ()
+    profiles: tuple[Profile, ...] = ()
+    links: tuple[Link, ...] = ()
+    preferences: tuple[Preferences, ...] = ()
+    templates: tuple[Template, ...] = ()
+
+
+class AppliedView(View):
+    """One object that changed, or would."""
+
+    action: str
+    kind: str
+    tenant: str
+    name: str
+    fields: tuple[dict[str, Any], ...] | None = None
+
+
+class ApplyView(View):
+    """What changed, or would."""
+
+    dry_run: bool
+    changes: tuple[AppliedView, ...]

@@ -1,0 +1,52 @@
+"""The audit log's chain: what makes a row that was changed, moved or taken out show.
+
+A tenant's rows are numbered 1, 2, … and each carries the SHA-256 of
+
+    the hash of the row before (32 zero bytes before the first), then, in the order of `AuditRow`,
+    each other field as `length:text,`: its UTF-8 text, numbers in decimal, after its length in bytes
+
+so that nobody changes one row without writing all the later ones anew. A chain cannot tell that its newest rows were
+cut off, nor that all of it was written anew: for that, keep the newest row's number and hash elsewhere.
+
+Pure: the rows are read and written by the store.
+"""
+
+from collections.abc import Iterable
+from hashlib import sha256
+from typing import Final
+
+from gateway.store.rows import AuditRow, Happening
+
+GENESIS: Final = bytes(32)
+
+
+def digest(previous: bytes, row: AuditRow) -> bytes:
+    """Hash a row, its own `hash` aside, on top of the previous row's: 32 bytes.
+
+    UnicodeEncodeError if a text holds half a surrogate pair, which no file could keep either.
+    """
+    hashed = sha256(previous)
+    for field in row[:-1]:
+        text = str(field).encode()
+        hashed.update(b"%d:%b," % (len(text), text))
+    return hashed.digest()
+
+
+def following(last: AuditRow | None, happened: Happening, at: int) -> AuditRow:
+    """Make the row that comes after the tenant's last one (None: there is none); `at` is in milliseconds."""
+    number, previous = (last.number, last.hash) if last else (0, GENESIS)
+    row = AuditRow._make((happened.tenant, number + 1, at, *happened[1:], b""))
+    return row._replace(hash=digest(previous, row))
+
+
+def broken(rows: Iterable[AuditRow], previous: bytes = GENESIS, number: int = 0) -> int | None:
+    """Find the first number at which one tenant's chain has no row or a wrong hash; None if it is whole.
+
+    `rows` are in the order of their numbers and go on after the row that has `number` and the hash `previous`.
+    """
+    for row in rows:
+        number += 1
+        if row.number != number or row.hash != digest(previous, row):
+            return number
+        previous = row.hash
+    return None
