@@ -77,7 +77,7 @@ async def daemon(settings: Settings, environ: Mapping[str, str]) -> AsyncIterato
         stack.push_async_callback(dispatcher.drain, settings.relay.drain_seconds)
         services = Services(
             settings=settings, directory=directory, outbox=outbox, store=store, held=dispatcher.holds,
-            resume=dispatcher.resume,
+            states=dispatcher.states, resume=dispatcher.resume,
             reasons=lambda: _unready(store), catcher=catcher, on_answer=facts.answered,
             on_failure=facts.request_failed, on_refused=facts.key_refused,
         )  # fmt: skip

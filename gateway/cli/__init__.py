@@ -15,7 +15,10 @@ from typing import Any
 import click
 
 from gateway import __version__
-from gateway.cli import calls
+from gateway.cli import calls, profiles, templates, tenants
+from gateway.cli.apply import apply
+from gateway.cli.calls import Daemon
+from gateway.cli.remote import given_query, of_tenant, paged, path, remote, settings_path
 from gateway.settings import SettingsError, default_path
 
 EXIT_CONFIG = 78
@@ -61,12 +64,6 @@ def main() -> None:
         sys.exit(EXIT_CONFIG)
 
 
-def settings_path(config: Path) -> Path | None:
-    """Where the settings are; a default file that does not exist means: all defaults."""
-    explicit = config != default_path({}) or "NOTIFICATION_GATEWAY_CONFIG" in os.environ
-    return config if explicit or config.exists() else None
-
-
 @cli.command()
 @click.pass_obj
 def serve(config: Path) -> None:
@@ -89,21 +86,6 @@ def check(config: Path, /, probe: bool, as_json: bool) -> None:
     sys.exit(asyncio.run(run_check(settings_path(config), probe=probe, as_json=as_json)))
 
 
-def remote(command: Any) -> Any:
-    """Give a command the options of all that talk to a daemon."""
-    for option in (
-        click.option("--json", "as_json", is_flag=True, help="print exactly the API's answer"),
-        click.option("--url", envvar="NOTIFICATION_GATEWAY_URL", help="a daemon elsewhere; needs a key"),
-        click.option("--key-file", type=click.Path(path_type=Path), help="a file with the API key"),
-    ):
-        command = option(command)
-    return command
-
-
-def _daemon(config: Path, /, url: str | None, key_file: Path | None) -> calls.Daemon:
-    return calls.Daemon.locate(settings_path(config), os.environ, url, key_file)
-
-
 @cli.command()
 @click.option("--tenant")
 @click.option("--to", multiple=True, help="a recipient; may be repeated")
@@ -116,14 +98,13 @@ def _daemon(config: Path, /, url: str | None, key_file: Path | None) -> calls.Da
 @click.option("--profile")
 @click.option("--idempotency-key")
 @remote
-@click.pass_obj
-def send(config: Path, /, as_json: bool, url: str | None, key_file: Path | None, **given: Any) -> None:
+def send(daemon: Daemon, /, as_json: bool, **given: Any) -> None:
     """Post one notification."""
     key = given.pop("idempotency_key")
     text = sys.stdin.read() if given["text"] == "-" else given["text"]
     body = {name: list(value) if isinstance(value, tuple) else value for name, value in given.items() if value}
     headers = {"Idempotency-Key": key} if key else {}
-    answer = _daemon(config, url, key_file).call("POST", "/v1/notifications", {**body, "text": text}, headers)
+    answer = daemon.call("POST", path("notifications"), {**body, "text": text}, headers)
     calls.show(answer, as_json, "{id} {status}, expires {expires_at}")
 
 
@@ -133,11 +114,9 @@ def send(config: Path, /, as_json: bool, url: str | None, key_file: Path | None,
 @click.option("--category", default="general")
 @click.option("--severity", default="info")
 @remote
-@click.pass_obj
-def resolve(config: Path, /, tenant: str, as_json: bool, url: str | None, key_file: Path | None, **query: Any) -> None:
+def resolve(daemon: Daemon, /, tenant: str, as_json: bool, **query: Any) -> None:
     """Explain which profile and copies a tenant's notification would get, and why."""
-    path = f"/v1/tenants/{tenant}/resolution"
-    answer = _daemon(config, url, key_file).call("GET", path, query={k: v for k, v in query.items() if v})
+    answer = daemon.call("GET", path("tenants", tenant, "resolution"), query=given_query(query))
     calls.show_resolution(answer, as_json)
 
 
@@ -150,31 +129,26 @@ def notifications() -> None:
 @click.option("--tenant")
 @click.option("--status")
 @click.option("--category")
-@click.option("--limit", type=int, default=50)
-@click.option("--cursor")
+@paged
 @remote
-@click.pass_obj
-def list_notifications(config: Path, /, as_json: bool, url: str | None, key_file: Path | None, **query: Any) -> None:
+def list_notifications(daemon: Daemon, /, as_json: bool, **query: Any) -> None:
     """List notifications, newest first."""
-    answer = _daemon(config, url, key_file).call(
-        "GET", "/v1/notifications", query={name: value for name, value in query.items() if value}
-    )
-    calls.show_items(answer, as_json, "{id} {tenant} {status} {category} {accepted_at}")
+    answer = daemon.call("GET", path("notifications"), query=given_query(query))
+    calls.show_items(answer, as_json, "{id} {tenant} {status} {category} {accepted_at}".format_map)
 
 
-def _on_notification(name: str, method: str, suffix: str, summary: str) -> None:
+def _on_notification(name: str, method: str, action: tuple[str, ...], summary: str) -> None:
     @notifications.command(name, help=summary)
     @click.argument("notification_id")
     @remote
-    @click.pass_obj
-    def command(config: Path, /, notification_id: str, as_json: bool, url: str | None, key_file: Path | None) -> None:
-        answer = _daemon(config, url, key_file).call(method, f"/v1/notifications/{notification_id}{suffix}")
+    def command(daemon: Daemon, /, notification_id: str, as_json: bool) -> None:
+        answer = daemon.call(method, path("notifications", notification_id, *action))
         calls.show_notification(answer, as_json)
 
 
-_on_notification("show", "GET", "", "Show one notification with its history.")
-_on_notification("cancel", "POST", "/cancel", "Cancel what has not been sent.")
-_on_notification("retry", "POST", "/retry", "Make what failed, expired or waits due now.")
+_on_notification("show", "GET", (), "Show one notification with its history.")
+_on_notification("cancel", "POST", ("cancel",), "Cancel what has not been sent.")
+_on_notification("retry", "POST", ("retry",), "Make what failed, expired or waits due now.")
 
 
 @cli.group()
@@ -183,41 +157,47 @@ def keys() -> None:
 
 
 @keys.command("create")
-@click.option("--tenant", required=True)
+@of_tenant
 @click.option("--scope", "scopes", multiple=True, required=True, help="send, read, profiles, secrets, admin")
 @click.option("--name", default="")
 @click.option("--expires-at", help="RFC 3339")
 @click.option("--cidr", "cidrs", multiple=True)
 @click.option("--mode", type=click.Choice(["live", "test"]), default="live")
 @remote
-@click.pass_obj
-def create_key(
-    config: Path, /, tenant: str, as_json: bool, url: str | None, key_file: Path | None, **given: Any
-) -> None:
+def create_key(daemon: Daemon, /, tenant: str, as_json: bool, **given: Any) -> None:
     """Make a key; it is shown this once."""
     body = {name: list(value) if isinstance(value, tuple) else value for name, value in given.items() if value}
-    answer = _daemon(config, url, key_file).call("POST", f"/v1/tenants/{tenant}/keys", body)
+    answer = daemon.call("POST", path("tenants", tenant, "keys"), body)
     calls.show(answer, as_json, "{key}")
 
 
 @keys.command("list")
-@click.option("--tenant", required=True)
+@of_tenant
+@paged
 @remote
-@click.pass_obj
-def list_keys(config: Path, /, tenant: str, as_json: bool, url: str | None, key_file: Path | None) -> None:
+def list_keys(daemon: Daemon, /, tenant: str, as_json: bool, **query: Any) -> None:
     """List a tenant's keys."""
-    answer = _daemon(config, url, key_file).call("GET", f"/v1/tenants/{tenant}/keys")
-    calls.show_items(answer, as_json, "{id} {name} {scopes}")
+    answer = daemon.call("GET", path("tenants", tenant, "keys"), query=given_query(query))
+    calls.show_items(answer, as_json, lambda key: f"{key['id']} {key['name']} {','.join(key['scopes'])}")
 
 
 @keys.command("rm")
 @click.argument("key_id")
-@click.option("--tenant", required=True)
+@of_tenant
 @remote
-@click.pass_obj
-def revoke_key(
-    config: Path, /, key_id: str, tenant: str, as_json: bool, url: str | None, key_file: Path | None
-) -> None:
+def revoke_key(daemon: Daemon, /, key_id: str, tenant: str, as_json: bool) -> None:
     """Revoke a key for good."""
-    answer = _daemon(config, url, key_file).call("DELETE", f"/v1/tenants/{tenant}/keys/{key_id}")
+    answer = daemon.call("DELETE", path("tenants", tenant, "keys", key_id))
     calls.show(answer, as_json, "revoked")
+
+
+for _command in (
+    tenants.tenants,
+    profiles.profiles,
+    profiles.push,
+    tenants.preferences,
+    templates.templates,
+    tenants.audit,
+    apply,
+):
+    cli.add_command(_command)

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,39 +75,89 @@ class Daemon:
 
 
 def show(answer: Answer, as_json: bool, form: str) -> None:
-    """Print an answer by a form of its members, or as it is; a problem goes to standard error and exits with 1."""
+    """Print an answer by a form of its members, or as it is; a problem ends the command."""
+    if not settled(answer, as_json):
+        click.echo(form.format_map(answer.body or {}))
+
+
+def settled(answer: Answer, as_json: bool, find: Callable[[str], str] = str) -> bool:
+    """Print what takes no form; was that all?
+
+    That is JSON if it was asked for, and a problem, which goes to standard error and exits with 1. `find` says where
+    the person finds what a pointer of the problem points to.
+    """
     if as_json:
         click.echo(answer.raw)
-    elif answer.status < 400:
-        click.echo(form.format_map(answer.body or {}))
+    elif answer.status >= 400:
+        _complain(answer, find)
     if answer.status >= 400:
-        if not as_json:
-            _complain(answer)
         sys.exit(1)
+    return as_json
 
 
-def _complain(answer: Answer) -> None:
+def _complain(answer: Answer, find: Callable[[str], str]) -> None:
     problem = answer.body if isinstance(answer.body, dict) else {}
     click.echo(f"{problem.get('code', answer.status)}: {problem.get('detail', '')}", err=True)
     for fault in problem.get("errors", ()):
-        click.echo(f"  {fault['pointer'] or '/'}: {fault['detail']} ({fault['code']})", err=True)
+        click.echo(f"  {find(fault['pointer']) or '/'}: {fault['detail']} ({fault['code']})", err=True)
 
 
-def show_items(answer: Answer, as_json: bool, form: str) -> None:
+def show_items(answer: Answer, as_json: bool, line: Callable[[Any], str]) -> None:
     """Print a list, one line an item."""
-    if as_json or answer.status >= 400:
-        show(answer, as_json, "")
+    if settled(answer, as_json):
         return
     for item in answer.body["items"]:
-        click.echo(form.format_map({**item, "scopes": ",".join(item.get("scopes", ()))}))
+        click.echo(line(item))
     if answer.body.get("next_cursor"):
         click.echo(f"more: --cursor {answer.body['next_cursor']}", err=True)
 
 
+def show_fields(answer: Answer, as_json: bool) -> None:
+    """Print a resource, one line a field."""
+    if settled(answer, as_json):
+        return
+    for name, value in _leaves(answer.body):
+        click.echo(f"{name}: {written(value)}")
+
+
+def _leaves(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in document.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def written(value: Any) -> str:
+    """Write a value for people: rules and addresses as `name=value` pairs, lists with spaces between their parts."""
+    if value is None or value in ([], {}):
+        return "-"
+    match value:
+        case str():
+            return value
+        case list():
+            return " ".join(map(written, value))
+        case dict():
+            # A member that is merely true is its name, and one that is false is nothing.
+            pairs = ((name, one) for name, one in value.items() if one is not False)
+            return ",".join(name if one is True else f"{name}={written(one)}" for name, one in pairs)
+        case _:
+            return json.dumps(value)
+
+
+def differences(fields: Iterable[Mapping[str, Any]]) -> str:
+    """Write which fields a change concerns, with their values where those are told: `host, port 25 → 587`."""
+    return ", ".join(
+        f"{field['field']} {written(field.get('before'))} → {written(field.get('after'))}"
+        if field.keys() & {"before", "after"}
+        else field["field"]
+        for field in fields
+    )
+
+
 def show_notification(answer: Answer, as_json: bool) -> None:
     """Print one notification with its recipients and history."""
-    if as_json or answer.status >= 400:
-        show(answer, as_json, "")
+    if settled(answer, as_json):
         return
     told = answer.body
     click.echo(f"{told['id']} {told['status']} (tenant {told['tenant']}, profile {told.get('profile') or '-'})")
@@ -121,8 +171,7 @@ def show_notification(answer: Answer, as_json: bool) -> None:
 
 def show_resolution(answer: Answer, as_json: bool) -> None:
     """Print how a tenant's mail leaves."""
-    if as_json or answer.status >= 400:
-        show(answer, as_json, "")
+    if settled(answer, as_json):
         return
     told = answer.body
     click.echo(f"profile {told['profile'] or '-'} of {told['owner'] or '-'} (via {told['via'] or 'nothing'})")

@@ -45,6 +45,8 @@ class Credential(BaseModel):
         if self.source == "plaintext":
             if (self.value is None) == (self.sealed is None):
                 raise PydanticCustomError("required", "A plaintext credential has a value.")
+            if not (self.connection is self.key is self.property is self.username_property is self.entry is None):
+                raise PydanticCustomError("conflict", "A plaintext credential refers to nothing.")
         elif self.value is not None or self.sealed is not None:
             raise PydanticCustomError("conflict", "Only a plaintext credential has a value.")
         elif self.key is None and self.entry is None:

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from gateway.directory.changes import Actor, Change
 from gateway.directory.entries import Item, place
-from gateway.directory.shapes import Link, Pause
+from gateway.directory.shapes import Link, Pause, Profile, Template
 from gateway.directory.snapshot import Place, Snapshot
 from gateway.message.notification import compact
 from gateway.store.rows import Happening
@@ -22,7 +22,7 @@ SHOWN: Final = frozenset({
     "preset", "host", "port", "security", "tls.verify", "tls.min_version", "tls.allow_auth_unverified", "auth.method",
     "connector", "force_sender", "scopes", "mode", "expires_at", "child",
 })  # fmt: skip
-HIDDEN: Final = frozenset({"tenant", "id", "name", "sha256_hex", "created_at", "profile", "file"})
+HIDDEN: Final = frozenset({"tenant", "id", "sha256_hex", "created_at", "profile", "file"})
 
 Fields = dict[str, Any]
 
@@ -100,7 +100,10 @@ def _changes(was: object | None, item: Item) -> list[Fields]:
 
 
 def _document(item: BaseModel, *, new: bool) -> Fields:
-    return item.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=new)
+    by_name = isinstance(item, Profile | Template)  # its name says which one it is, and never changes
+    return item.model_dump(
+        mode="json", by_alias=True, exclude_none=True, exclude_defaults=new, exclude={"name"} if by_name else None
+    )
 
 
 def _leaves(document: Fields, prefix: str = "") -> Iterator[tuple[str, Any]]:

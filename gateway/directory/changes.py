@@ -38,6 +38,14 @@ OPERATOR: Final = Actor("operator", ROOT, frozenset({"admin"}))
 """Who wrote the settings' own files."""
 
 
+class Misplaced(Problem):
+    """A problem with one object among many, and where that stands."""
+
+    def __init__(self, problem: Problem, where: Place) -> None:
+        super().__init__(problem.code, f"{' '.join(filter(None, where))}: {problem.detail}", errors=problem.errors)
+        self.where = where
+
+
 @dataclass(slots=True)
 class Change:
     """Objects to put, in the place of what stands there, and places to empty.
@@ -288,11 +296,11 @@ def declare(
         if before == item:
             continue
         if not ours.issuperset(_concerned(item)):
-            raise Problem(Code.NOT_FOUND, f"{_named(where)}: there is no such tenant in your reach.")
+            raise Misplaced(Problem(Code.NOT_FOUND, "There is no such tenant in your reach."), where)
         try:
             _declare(snapshot, actor, before, item, supplied.get(where, ()), change)
         except Problem as problem:
-            raise Problem(problem.code, f"{_named(where)}: {problem.detail}") from None
+            raise Misplaced(problem, where) from None
     others = overtaken(snapshot, change.put, wanted)
     _check_ours(snapshot, *map(place, others))
     change.put += map(cleared, others)
@@ -333,10 +341,6 @@ def _concerned(item: Item) -> tuple[str, ...]:
     if isinstance(item, Tenant):
         return (item.id,)
     return (item.tenant, item.child) if isinstance(item, Link) else (item.tenant,)
-
-
-def _named(where: Place) -> str:
-    return " ".join(filter(None, where))
 
 
 def prune(snapshot: Snapshot, actor: Actor, wanted: Collection[Place], origin: str) -> list[Place]:

@@ -25,7 +25,7 @@ from gateway.directory.shapes import Key as KeyShape
 from gateway.directory.shapes import Profile
 from gateway.directory.snapshot import API, PROVISION, Key, Place, Snapshot
 from gateway.observe import facts
-from gateway.problems import BY_CODE, Code, Fault, Problem, refusal
+from gateway.problems import BY_CODE, Code, Problem, refusal
 from gateway.settings import SettingsError
 from gateway.store.protocol import RevisionConflict, Store
 from gateway.store.rows import Entry
@@ -240,7 +240,7 @@ def broken(faults: Sequence[RuleFault]) -> Broken:
     """Make the problem that tells these faults; what is wrong with the request goes before what stands in its way."""
     wrong = [fault for fault in faults if _status(fault) == Code.INVALID.status]
     if wrong:
-        return Broken(refusal(Fault(fault.pointer, fault.code, fault.detail) for fault in wrong), faults)
+        return Broken(refusal(fault.told() for fault in wrong), faults)
     return Broken(Problem(BY_CODE[faults[0].code], faults[0].detail), faults)
 
 

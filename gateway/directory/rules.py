@@ -39,6 +39,15 @@ class RuleFault:
     detail: str
     pointer: str = ""
 
+    @property
+    def place(self) -> Place:
+        """Where the object stands."""
+        return self.kind, self.tenant, self.name
+
+    def told(self) -> Fault:
+        """The fault alone, as its object's caller is told."""
+        return Fault(self.pointer, self.code, self.detail)
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:

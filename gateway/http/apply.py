@@ -1,13 +1,15 @@
 """Declarative files over HTTP: tables of objects become the directory's, in one change, or not at all."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from gateway.directory import changes
 from gateway.directory.auditing import described
-from gateway.directory.changes import Change, Slot
+from gateway.directory.changes import Change, Misplaced, Slot
+from gateway.directory.directory import Broken
 from gateway.directory.entries import Item, place
+from gateway.directory.presets import filled
 from gateway.directory.shapes import Link, Preferences, Profile, Shape, Template, Tenant
 from gateway.directory.snapshot import API, Place, Snapshot
 from gateway.http.call import Answer, Call, json_answer
@@ -32,6 +34,7 @@ class _Read:
     items: list[Item] = field(default_factory=list)
     supplied: dict[Place, frozenset[Slot]] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
+    pointers: dict[Place, str] = field(default_factory=dict)
 
 
 async def apply(call: Call) -> Answer:
@@ -41,9 +44,11 @@ async def apply(call: Call) -> Answer:
     tables = document(call)
     who = actor(call)
     told: list[Document] = []
+    pointers: dict[Place, str] = {}
 
     def work(snapshot: Snapshot) -> Change:
         read = _read(call, snapshot, tables)
+        pointers.update(read.pointers)
         if read.faults:
             raise refusal(read.faults)
         items = [directory.with_kept_secrets(snapshot, item) for item in read.items]
@@ -55,8 +60,25 @@ async def apply(call: Call) -> Answer:
         told[:] = described(snapshot, change)
         return change
 
-    await directory.change(who, work, dry_run=query.dry_run)
+    try:
+        await directory.change(who, work, dry_run=query.dry_run)
+    except Broken as problem:
+        raise _placed(problem, [(fault.place, fault.told()) for fault in problem.faults], pointers) from None
+    except Misplaced as problem:
+        fault = Fault("", problem.code.code, problem.detail)
+        raise _placed(problem, [(problem.where, fault)], pointers) from None
     return json_answer({"dry_run": query.dry_run, "changes": told})
+
+
+def _placed(problem: Problem, faults: Iterable[tuple[Place, Fault]], pointers: dict[Place, str]) -> Problem:
+    """Tell the same with a pointer to the row of each object; of what is in no table, the object's name."""
+    errors = [
+        Fault(pointers[where] + fault.pointer, fault.code, fault.detail)
+        if where in pointers
+        else Fault("", fault.code, f"{' '.join(filter(None, where))}: {fault.detail}")
+        for where, fault in faults
+    ]
+    return Problem(problem.code, problem.detail, errors=errors)
 
 
 def _check_idle(call: Call, change: Change) -> None:
@@ -67,7 +89,6 @@ def _check_idle(call: Call, change: Change) -> None:
 
 def _read(call: Call, snapshot: Snapshot, tables: Document) -> _Read:
     read = _Read()
-    seen: dict[Place, str] = {}
     for name, rows in tables.items():
         if name not in TABLES:
             detail = "Keys are made by keys create, or in [provision]." if name == "keys" else "There is no such table."
@@ -78,7 +99,7 @@ def _read(call: Call, snapshot: Snapshot, tables: Document) -> _Read:
             for index, row in enumerate(rows):
                 pointer = f"/{name}/{index}"
                 item = _row(call, snapshot, name, row, pointer, read)
-                if item is not None and (first := seen.setdefault(place(item), pointer)) != pointer:
+                if item is not None and (first := read.pointers.setdefault(place(item), pointer)) != pointer:
                     read.faults.append(Fault(pointer, "repeated", f"It is defined at {first} already."))
     return read
 
@@ -105,7 +126,7 @@ def _profile(call: Call, snapshot: Snapshot, row: Document, pointer: str, read: 
     before = snapshot.profiles.get((tenant, name)) if isinstance(name, str) else None
     given = {field: value for field, value in row.items() if field != "tenant"}
     try:
-        profile, supplied = read_profile(call.services.directory.policy, tenant, given, before)
+        profile, supplied = read_profile(call.services.directory.policy, tenant, filled(given), before)
     except Problem as problem:
         read.faults += _below(pointer, problem.errors)
         return None

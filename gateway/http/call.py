@@ -62,7 +62,8 @@ class Services:
     """All that the HTTP layer works with.
 
     `held` tells whether mail of a flow waits for somebody to act; `reasons` why the daemon is not ready (empty: it
-    is); `resume` lets a profile (owner, name) go on that stood still. The hooks are told: an answer (route, status, seconds), an unexpected failure (request id, error), and an
+    is); `states` how each
+    profile in use stands; `resume` lets a profile (owner, name) go on that stood still. The hooks are told: an answer (route, status, seconds), an unexpected failure (request id, error), and an
     API key that was refused (client address).
     """
 
@@ -72,6 +73,7 @@ class Services:
     store: Store
     held: Callable[[Flow], bool] = lambda _flow: False
     reasons: Callable[[], list[str]] = list
+    states: Callable[[], dict[tuple[str, str], str]] = dict
     resume: Callable[[tuple[str, str]], None] = lambda _place: None
     catcher: Catcher | None = None
     on_answer: Callable[[str, int, float], None] = lambda _route, _status, _seconds: None

@@ -252,3 +252,21 @@ class ApplyView(View):
 
     dry_run: bool
     changes: tuple[AppliedView, ...]
+
+
+class QueueView(View):
+    """What waits for one profile; without a name: for one outside the caller's reach, or for none."""
+
+    tenant: str | None
+    profile: str | None
+    state: str
+    ready: int
+    deferred: int
+    oldest_seconds: int | None
+
+
+class QueueList(View):
+    """What waits, by profile."""
+
+    items: tuple[QueueView, ...]
+    next_cursor: str | None

@@ -147,6 +147,6 @@ def pointer(place: Iterable[int | str]) -> str:
 
 
 OWN_KINDS: Final = frozenset({
-    "bad_address", "bad_base64", "bad_category", "bad_cidr", "bad_content_type", "bad_cursor", "bad_header",
+    "bad_address", "bad_base64", "bad_category", "bad_cidr", "bad_content_type", "bad_cursor", "bad_header", "bad_host",
     "bad_time", "conflict", "control_character", "repeated", "required", "too_long", "too_many",
 })  # fmt: skip

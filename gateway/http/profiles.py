@@ -34,6 +34,7 @@ from gateway.problems import Code, Fault, Problem, refusal
 
 READ_ONLY: Final = ("tenant", "name", "inherited", "provisioned", "paused", "warnings")
 INHERITED: Final = ("name", "inherited")
+NEW: Final = {"inherited": False, "provisioned": False, "paused": False}
 
 
 # Views.
@@ -106,8 +107,9 @@ async def create(call: Call) -> Answer:
     """Make a profile."""
     call.no_query()
     tenant = call.params["tenant"]
-    given, faults = writable(document(call), {"tenant": tenant, "inherited": False}, ("tenant", "inherited"))
-    profile, supplied = read_profile(call.services.directory.policy, tenant, given, None, faults)
+    given, faults = writable(document(call), {"tenant": tenant, **NEW}, ("tenant", *NEW))
+    given.pop("warnings", None)
+    profile, supplied = read_profile(call.services.directory.policy, tenant, filled(given), None, faults)
 
     def work(snapshot: Snapshot) -> Change:
         return changes.save_profile(snapshot, actor(call), None, profile, supplied)
@@ -130,14 +132,39 @@ async def save(call: Call) -> Answer:
         if isinstance(before, Link):
             change = changes.mark_inherited(snapshot, before, is_default=_mark(wanted(call, seen), seen))
         else:
-            given, faults = writable(wanted(call, seen), seen, READ_ONLY)
-            after, supplied = read_profile(directory.policy, tenant, {**given, "name": name}, before, faults)
+            given, faults = writable(wanted(call, _open(call, seen)), seen, READ_ONLY)
+            after, supplied = read_profile(directory.policy, tenant, _completed(call, given, name), before, faults)
             change = changes.save_profile(snapshot, actor(call), before, after, supplied)
         check_version(call, seen)
         return change
 
     await directory.change(actor(call), work)
     return answer(_view(directory.snapshot, _find(directory.snapshot, tenant, name)))
+
+
+def _open(call: Call, seen: Document) -> Document:
+    """Show a profile so that a patch of it means what it says.
+
+    A credential that is given anew replaces the old one whole, and a name is added to a bare address.
+    """
+    if call.request.method != "PATCH":
+        return seen
+    patch = document(call)
+    opened = dict(seen)
+    for part, slot in SLOTS:
+        given = patch[part].get(slot) if isinstance(patch.get(part), dict) else None
+        if isinstance(given, dict) and "source" in given and isinstance(seen.get(part), dict):
+            opened[part] = {name: value for name, value in seen[part].items() if name != slot}
+    if isinstance(patch.get("from"), dict) and isinstance(seen["from"], str):
+        opened["from"] = {"address": seen["from"]}
+    return opened
+
+
+def _completed(call: Call, given: Document, name: str) -> Document:
+    """Fill in what the preset knows: of a patch only if it names one, or nothing that it fills could be taken away."""
+    whole = {**given, "name": name}
+    patched = call.request.method == "PATCH" and "preset" not in document(call)
+    return whole if patched else filled(whole)
 
 
 def _mark(given: Document, seen: Document) -> bool:
@@ -157,7 +184,7 @@ def read_profile(
 
     Answers also where the document gave a password anew.
     """
-    whole, supplied, found = _with_kept(filled(given), before)
+    whole, supplied, found = _with_kept(given, before)
     whole["tenant"] = tenant
     profile, more, broken = validated(Profile, whole)
     found = [*faults, *found, *more]
@@ -193,6 +220,9 @@ def _with_kept(given: Document, before: Profile | None) -> tuple[Document, froze
             continue
         if not credential.keys().isdisjoint(("sealed", "dropped")):
             faults.append(Fault(f"/{part}/{name}", "unknown_field", "There is no such field."))
+        elif "value" in credential:
+            supplied.add((part, name))
+            continue
         elif "set" in credential:
             known = stored.get((part, name))
             if known is None or credential != _reference(known.model_dump(mode="json", exclude_none=True)):
@@ -201,9 +231,6 @@ def _with_kept(given: Document, before: Profile | None) -> tuple[Document, froze
                 kept = known.model_dump(mode="json", exclude_none=True)
                 whole[part] = {**whole[part], name: kept}
                 continue
-        elif "value" in credential:
-            supplied.add((part, name))
-            continue
         else:
             continue
         whole[part] = {other: value for other, value in whole[part].items() if other != name}

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from gateway.directory.shapes import Tenant
-from gateway.http import apply, audit, keys, notifications, operations, profiles, templates, tenants
+from gateway.http import apply, audit, keys, notifications, operations, profiles, queue, templates, tenants
 from gateway.http.call import Answer, Call
 from gateway.http.directory_views import (
     AnyProfileView,
@@ -26,6 +26,7 @@ from gateway.http.directory_views import (
     ProfileList,
     ProfileView,
     PushView,
+    QueueList,
     RenderedView,
     TemplateBody,
     TemplateList,
@@ -423,6 +424,18 @@ TEMPLATES: Final = (
     ),
 )  # fmt: skip
 
+QUEUE: Final = (
+    Route(
+        "GET", "/v1/queue", "queue.list", queue.listing,
+        "Show what waits, by profile, and why",
+        scopes=READ,
+        query=PageQuery,
+        answer=QueueList,
+        description="States: `active`, `paused`, `parked:<reason>`, `open` (its relay is left alone), `held`.",
+        problems=(Code.UNAVAILABLE,),
+    ),
+)  # fmt: skip
+
 HEALTH: Final = (
     Route("GET", "/livez", "livez", operations.livez, "Is the daemon alive?", answer=operations.HealthView),
     Route(
@@ -440,6 +453,7 @@ async def _describe(_call: Call) -> Answer:
 
 ROUTES: Final = (
     *NOTIFICATIONS,
+    *QUEUE,
     *TREE,
     *PROFILE,
     *TEMPLATES,

@@ -59,6 +59,7 @@ async def create(call: Call) -> Answer:
     tenant = parsed(Tenant, given)
     directory = call.services.directory
     await directory.change(actor(call), lambda snapshot: changes.create_tenant(snapshot, actor(call), tenant))
+    await call.services.outbox.forget(tenant.id)  # of another tenant of this name, whose end was cut short
     return answer(_seen(call, directory.snapshot, tenant), 201, Location=f"/v1/tenants/{tenant.id}")
 
 
@@ -104,6 +105,7 @@ async def delete(call: Call) -> Answer:
         return change
 
     await call.services.directory.change(actor(call), work)
+    await call.services.outbox.forget(tenant_id)
     return NO_CONTENT
 
 

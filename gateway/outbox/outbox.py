@@ -335,6 +335,11 @@ class Outbox:
                 return None
         return Cancellation.GONE
 
+    async def forget(self, tenant: str) -> None:
+        """Delete all that a tenant has sent: who gets its name next shall not read it."""
+        while await self._store.forget(tenant, SWEEP_ROWS) == SWEEP_ROWS:
+            pass
+
     # Sweep.
 
     async def sweep(self) -> None:

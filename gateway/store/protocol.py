@@ -18,6 +18,7 @@ from gateway.store.rows import (
     Entry,
     Flow,
     FlowBacklog,
+    FlowDepth,
     Happening,
     LeasedRow,
     Listing,
@@ -88,6 +89,12 @@ class Store(Protocol):
 
     async def backlog(self) -> list[FlowBacklog]:
         """Read which flows have ready rows."""
+
+    async def depths(self) -> list[FlowDepth]:
+        """Count what each flow has that is not final."""
+
+    async def forget(self, tenant: str, limit: int) -> int:
+        """Delete up to `limit` final rows of a tenant, and all of its idempotency keys; answers how many rows."""
 
     async def unfinished(self) -> dict[str, int]:
         """Count the rows that are not final, by tenant."""

@@ -196,6 +196,15 @@ class FlowBacklog:
     next_due_at: int
 
 
+class FlowDepth(NamedTuple):
+    """What one flow has that is not final: rows, how many of them were put off, and when the oldest was accepted."""
+
+    flow: Flow
+    waiting: int
+    deferred: int
+    oldest_at: int
+
+
 class Entry(NamedTuple):
     """One directory object as stored: `kind` tenant, profile, link, preferences or key; `body` is JSON."""
 

@@ -33,6 +33,7 @@ from gateway.store.rows import (
     Entry,
     Flow,
     FlowBacklog,
+    FlowDepth,
     Happening,
     LeasedRow,
     Listing,
@@ -366,6 +367,30 @@ class SqliteStore:
 
         return await self._read(work)
 
+    async def depths(self) -> list[FlowDepth]:
+        """Count what each flow has that is not final."""
+        sql = (
+            "SELECT tenant, profile, count(*), sum(status='deferred'), min(accepted_at) FROM notification"
+            " WHERE stage<3 GROUP BY tenant, profile"
+        )
+        return await self._read(
+            lambda db: [FlowDepth(Flow(tenant, profile), *counts) for tenant, profile, *counts in _rows(db, sql)]
+        )
+
+    async def forget(self, tenant: str, limit: int) -> int:
+        """Delete up to `limit` final rows of a tenant, and all of its idempotency keys; answers how many rows."""
+
+        def work(db: apsw.Connection) -> int:
+            sql = "SELECT seq FROM notification WHERE tenant=? AND stage=3 LIMIT ?"
+            gone = [seq for (seq,) in db.execute(sql, (tenant, limit))]
+            for table in ("content", "notification"):
+                for chunk in _chunks(gone):
+                    db.execute(f"DELETE FROM {table} WHERE seq IN ({','.join('?' * len(chunk))})", chunk)
+            db.execute("DELETE FROM idempotency WHERE tenant=?", (tenant,))
+            return len(gone)
+
+        return await self._write(work)
+
     async def unfinished(self) -> dict[str, int]:
         """Count the rows that are not final, by tenant."""
         sql = "SELECT tenant, count(*) FROM notification WHERE stage<3 GROUP BY tenant"
@@ -465,6 +490,10 @@ class SqliteStore:
         await self._write(
             lambda db: db.execute("INSERT OR REPLACE INTO meta VALUES ('checked_at', ?)", (str(time.time()),)) and None
         )
+
+
+def _rows(db: apsw.Connection, sql: str) -> Iterable[tuple[Any, ...]]:
+    return db.execute(sql)
 
 
 def _revision(db: apsw.Connection) -> int:

@@ -28,6 +28,7 @@ LIMIT_MESSAGES = 20_000
 BATCH = 500
 AHEAD = 8.0  # seconds in which the queue for the drain is filled
 DEPTHS = (10_000, 200_000)
+TENANTS = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +252,16 @@ def full_queue(bench: Bench) -> Measured:
     return {"batch": queued.per_second, "restart": restart, "file": size, "pss_after": after["pss"], **used}
 
 
+def directory(bench: Bench) -> Measured:
+    """A large directory: loading, resolving, changing."""
+    with bench.home() as home:
+        command = module("tests.bench.directory", home / "directory.db", bench.count(TENANTS))
+        with Child(command, home / "directory.json") as child:
+            child.wait(PATIENCE)
+            figures: Measured = json.loads(child.output.read_text().splitlines()[-1])
+            return figures
+
+
 def start(bench: Bench) -> Measured:
     """From nothing to ready, for comparison with the restart."""
     with bench.home() as home:
@@ -291,6 +302,7 @@ SCENARIOS = (
     Scenario("compose", "compose text + HTML, non-ASCII headers", compose_time),
     Scenario("start", "start on an empty database", start),
     Scenario("claim", "the store alone: claim and settle, 200 at a time", claim_rate, once=True),
+    Scenario("directory", "the directory alone: 100 000 tenants, 300 000 profiles", directory, once=True),
     Scenario("queue", "200 000 queued for a relay that cannot be reached", full_queue, once=True),
 )
 

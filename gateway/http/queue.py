@@ -1,0 +1,82 @@
+"""What waits, by profile: how much, since when, and why it does not go."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+from gateway.directory.shapes import Profile
+from gateway.directory.snapshot import Snapshot
+from gateway.http.call import Answer, Call
+from gateway.http.resources import Document, page
+from gateway.store.rows import FlowDepth
+
+UNKNOWN = "unknown"
+
+
+@dataclass(slots=True)
+class _Line:
+    """One profile's part of the queue; without a name it is mail that no profile of the reach will carry."""
+
+    tenant: str | None
+    profile: str | None
+    state: str
+    waiting: int = 0
+    deferred: int = 0
+    oldest_at: int | None = None
+
+    def add(self, depth: FlowDepth) -> None:
+        """Count a flow's mail."""
+        self.waiting += depth.waiting
+        self.deferred += depth.deferred
+        self.oldest_at = min(depth.oldest_at, self.oldest_at or depth.oldest_at)
+
+    def view(self, now: int) -> Document:
+        """Show it; ages in seconds."""
+        age = None if self.oldest_at is None else max(0, now - self.oldest_at) // 1000
+        return {
+            "tenant": self.tenant,
+            "profile": self.profile,
+            "state": self.state,
+            "ready": self.waiting - self.deferred,
+            "deferred": self.deferred,
+            "oldest_seconds": age,
+        }
+
+
+async def listing(call: Call) -> Answer:
+    """List the profiles that mail of the reach waits for, and those of the reach that stand still."""
+    snapshot, root = call.snapshot, call.caller.tenant
+    states = call.services.states()
+    lines: defaultdict[tuple[str | None, str | None], _Line] = defaultdict(lambda: _Line(None, None, UNKNOWN))
+    for (tenant, name), state in states.items():
+        if state != "active" and snapshot.within(tenant, root):
+            lines[tenant, name] = _Line(tenant, name, state)
+    for tenant, name in snapshot.paused:
+        if snapshot.within(tenant, root):
+            lines[tenant, name] = _Line(tenant, name, "paused")
+    for depth in await call.services.store.depths():
+        if snapshot.within(depth.flow.tenant, root):
+            _line(lines, snapshot, depth, root, states).add(depth)
+    now = call.now
+    return page(call, list(lines.values()), lambda line: f"{line.tenant}/{line.profile}", lambda line: line.view(now))
+
+
+def _line(
+    lines: dict[tuple[str | None, str | None], _Line],
+    snapshot: Snapshot,
+    depth: FlowDepth,
+    root: str,
+    states: dict[tuple[str, str], str],
+) -> _Line:
+    profile = snapshot.route(depth.flow.tenant, depth.flow.profile or None).profile
+    if profile is None:
+        return lines.setdefault((depth.flow.tenant, None), _Line(depth.flow.tenant, None, "held"))
+    place = (profile.tenant, profile.name)
+    if not _visible(snapshot, profile, depth.flow.tenant, root):
+        return lines.setdefault((None, None), _Line(None, None, UNKNOWN))
+    return lines.setdefault(place, _Line(*place, states.get(place, "active")))
+
+
+def _visible(snapshot: Snapshot, profile: Profile, tenant: str, root: str) -> bool:
+    return snapshot.within(profile.tenant, root) or any(
+        (link.tenant, link.profile) == (profile.tenant, profile.name) for link in snapshot.links_to(tenant)
+    )
