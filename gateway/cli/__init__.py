@@ -151,6 +151,21 @@ _on_notification("cancel", "POST", ("cancel",), "Cancel what has not been sent."
 _on_notification("retry", "POST", ("retry",), "Make what failed, expired or waits due now.")
 
 
+@cli.command()
+@paged
+@remote
+def queue(daemon: calls.Daemon, /, as_json: bool, **query: Any) -> None:
+    """Show what waits, by profile, and why."""
+    answer = daemon.call("GET", "/v1/queue", query=given_query(query))
+    calls.show_items(answer, as_json, _queue_line)
+
+
+def _queue_line(line: dict[str, Any]) -> str:
+    name = f"{line['tenant'] or '(outside your reach)'}/{line['profile'] or '-'}"
+    age = "" if line["oldest_seconds"] is None else f", the oldest for {line['oldest_seconds']} s"
+    return f"{name} {line['state']}: {line['ready']} ready, {line['deferred']} deferred{age}"
+
+
 @cli.group()
 def keys() -> None:
     """API keys."""
