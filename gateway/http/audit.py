@@ -12,6 +12,7 @@ from gateway.problems import Fault, refusal
 from gateway.store.rows import AuditRow
 
 FIRST: Final = 1
+MAX_DIGITS: Final = 18  # of a number that a column can hold
 
 
 def _view(call: Call, row: AuditRow) -> Document:
@@ -34,7 +35,7 @@ async def listing(call: Call) -> Answer:
     query = call.query(PageQuery)
     before = None
     if query.cursor is not None:
-        if not query.cursor.isdigit():
+        if not query.cursor.isdigit() or len(query.cursor) > MAX_DIGITS:
             raise refusal([Fault("/cursor", "bad_cursor", "The cursor is not one of this list.")])
         before = int(query.cursor)
     rows = await call.services.store.audit(call.params["tenant"], before=before, limit=query.limit)

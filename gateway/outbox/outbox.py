@@ -17,6 +17,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
+from pydantic_core import from_json
+
 from gateway.message.notification import Notification, compact, encode_content
 from gateway.outbox.delivery import Delivery, Lease, encode_envelope
 from gateway.outbox.states import RETRYABLE, Recipient, State, Status, decode, encode, status_of
@@ -168,9 +170,10 @@ class Outbox:
         for lease in leases:
             lease.until = until if lease.token in held else 0
 
-    async def dot(self, delivery: Delivery) -> bool:
-        """Commit that the final dot is about to leave; False: it must not."""
-        return delivery.live(self.clock()) and await self._store.dot(delivery.row.seq, delivery.lease.token)
+    async def dot(self, delivery: Delivery, indexes: Sequence[int]) -> bool:
+        """Commit that the final dot for the recipients at `indexes` is about to leave; False: it must not."""
+        told = compact(list(indexes))
+        return delivery.live(self.clock()) and await self._store.dot(delivery.row.seq, delivery.lease.token, told)
 
     # Settle. Each of these commits in any case; what it answers need not be waited for.
 
@@ -360,7 +363,7 @@ class Outbox:
         """Judge a delivery whose daemon died after it had announced the final dot."""
         delivery = Delivery(row, Lease(row.lease_token, 0, 1))
         began = max(self.clock(), row.due_at)  # a clock that was set back must not make it look unsent
-        indexes = delivery.due(began, len(delivery.recipients))
+        indexes = from_json(row.dotted_for) if row.dotted_for else delivery.due(began, len(delivery.recipients))
         lost = Transaction(tuple(Unknown("the daemon ended before the relay answered") for _ in indexes))
         await self.settle(delivery, indexes, lost)
 

@@ -384,7 +384,7 @@ class Dispatcher:
             return delivery.live(self._outbox.clock())
 
         async def dot() -> bool:
-            return await self._outbox.dot(delivery)
+            return await self._outbox.dot(delivery, prepared.indexes)
 
         return engine.transact(
             prepared.envelope, fence=fence, before_dot=dot if delivery.strict else None, follow=follow

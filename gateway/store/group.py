@@ -40,7 +40,7 @@ _AMID_CLAIM: Final = (None,) * 11
 
 LEASED: Final = (
     "n.seq, n.id, n.tenant, n.profile, n.category, n.priority, n.due_at, n.expires_at, n.accepted_at, n.recipients,"
-    " n.envelope, c.body, n.lease_token, n.cancelled, n.status"
+    " n.envelope, c.body, n.lease_token, n.cancelled, n.status, n.dotted_for"
 )
 
 _DUE_OF_PRIORITY: Final = """
@@ -69,7 +69,8 @@ END;
 
 CREATE TEMP TRIGGER settle INSTEAD OF INSERT ON job WHEN NEW.kind={SETTLE} BEGIN
   UPDATE notification SET stage=NEW.stage, status=NEW.status, due_at=NEW.due_at, finished_at=NEW.finished_at,
-         recipients=NEW.recipients, events=events || NEW.events, lease_token=NULL, lease_until=NULL, dotted=0
+         recipients=NEW.recipients, events=events || NEW.events, lease_token=NULL, lease_until=NULL, dotted=0,
+         dotted_for=NULL
    WHERE seq=NEW.seq AND stage={Stage.LEASED} AND lease_token=NEW.token;
   INSERT INTO lost SELECT NEW.place WHERE changes()=0;
   DELETE FROM content WHERE seq=NEW.seq AND NEW.erase AND NOT EXISTS (SELECT 1 FROM lost WHERE place=NEW.place);
@@ -185,9 +186,9 @@ def leased(row: Sequence[Any]) -> LeasedRow:
     """Make a value of what `LEASED` reads."""
     (
         seq, id_, tenant, profile, category, priority, due_at, expires_at, accepted_at, recipients, envelope, body,
-        token, cancelled, status,
+        token, cancelled, status, dotted_for,
     ) = row  # fmt: skip
     return LeasedRow(
         seq, id_, Flow(tenant, profile), category, priority, due_at, expires_at, accepted_at, recipients, envelope,
-        body, token, bool(cancelled), status,
+        body, token, bool(cancelled), status, dotted_for,
     )  # fmt: skip

@@ -66,8 +66,11 @@ class Store(Protocol):
         On a full disk it waits for room: a result is true, and known nowhere else.
         """
 
-    async def dot(self, seq: int, lease_token: int) -> bool:
-        """Commit that the final dot is about to be sent; False if the lease was lost or the row cancelled."""
+    async def dot(self, seq: int, lease_token: int, dotted_for: str) -> bool:
+        """Commit that the final dot is about to be sent; False if the lease was lost or the row cancelled.
+
+        `dotted_for` comes back with the row if nobody settles it: the outbox' own note of whom it concerns.
+        """
 
     async def renew(self, lease_tokens: Sequence[int], lease_until: int) -> set[int]:
         """Prolong leases that are still held; answers which."""

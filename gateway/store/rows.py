@@ -110,6 +110,7 @@ class LeasedRow(NamedTuple):
     lease_token: int
     cancelled: bool
     status: str
+    dotted_for: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

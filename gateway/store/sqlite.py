@@ -233,13 +233,14 @@ class SqliteStore:
         written: asyncio.Future[bool] = self.writer.submit(settlement)
         return written
 
-    async def dot(self, seq: int, lease_token: int) -> bool:
+    async def dot(self, seq: int, lease_token: int, dotted_for: str) -> bool:
         """Commit that the final dot is about to be sent; False if the lease was lost or the row cancelled."""
 
         def work(db: apsw.Connection) -> bool:
             db.execute(
-                "UPDATE notification SET dotted=1 WHERE seq=? AND stage=1 AND lease_token=? AND cancelled=0",
-                (seq, lease_token),
+                "UPDATE notification SET dotted=1, dotted_for=?"
+                " WHERE seq=? AND stage=1 AND lease_token=? AND cancelled=0",
+                (dotted_for, seq, lease_token),
             )
             return db.changes() == 1
 

@@ -62,7 +62,7 @@ async def test_dot_is_committed_for_the_strict(b: Bench, mode: OnAmbiguous) -> N
     await b.post(on_ambiguous=mode)
     delivery = await b.take()
     assert delivery.strict
-    assert await b.outbox.dot(delivery)
+    assert await b.outbox.dot(delivery, [0])
 
 
 async def test_dot_is_refused_without_time(b: Bench) -> None:
@@ -70,7 +70,7 @@ async def test_dot_is_refused_without_time(b: Bench) -> None:
     await b.post(on_ambiguous=OnAmbiguous.FAIL)
     delivery = await b.take()
     b.clock.now += MINUTE
-    assert not await b.outbox.dot(delivery)
+    assert not await b.outbox.dot(delivery, [0])
 
 
 async def test_dot_is_refused_after_a_cancellation(b: Bench) -> None:
@@ -78,7 +78,7 @@ async def test_dot_is_refused_after_a_cancellation(b: Bench) -> None:
     posted = await b.post(on_ambiguous=OnAmbiguous.FAIL)
     delivery = await b.take()
     await b.outbox.cancel(posted)
-    assert not await b.outbox.dot(delivery)
+    assert not await b.outbox.dot(delivery, [0])
 
 
 # Crashes.
@@ -106,13 +106,22 @@ async def test_crash_after_the_dot_is_an_unknown_outcome(
 ) -> None:
     """A daemon that died after announcing its dot may have sent the mail: it is not sent again by itself."""
     posted = await b.post(on_ambiguous=mode)
-    assert await b.outbox.dot(await b.take())
+    assert await b.outbox.dot(await b.take(), [0])
     async with after_crash(b, tmp_path) as after:
         row = await after.row(posted)
         assert (row.stage, await after.states(posted)) == (stage, [state])
         assert f'"{event}"' in row.events
         assert names(after.events) == [event]
         assert await after.counted()
+
+
+async def test_a_dot_concerns_its_own_transaction_only(b: Bench, tmp_path: Path) -> None:
+    """Recipients for whom there was to be another transaction are not lost with the first: they are still to come."""
+    posted = await b.post("ann@example.test", "bob@example.test", on_ambiguous=OnAmbiguous.FAIL)
+    assert await b.outbox.dot(await b.take(), [0])
+    async with after_crash(b, tmp_path) as after:
+        assert await after.states(posted) == ["failed", "queued"]
+        assert (await after.take()).due(after.clock(), 9) == [1]
 
 
 async def test_crash_before_the_dot_sends_the_strict_again(b: Bench, tmp_path: Path) -> None:
@@ -126,7 +135,7 @@ async def test_crash_before_the_dot_sends_the_strict_again(b: Bench, tmp_path: P
 async def test_clock_set_back_after_the_dot_sends_nothing_twice(b: Bench, tmp_path: Path) -> None:
     """Mail whose dot was announced is of unknown outcome also when the clock went back before the restart."""
     posted = await b.post(on_ambiguous=OnAmbiguous.FAIL)
-    assert await b.outbox.dot(await b.take())
+    assert await b.outbox.dot(await b.take(), [0])
     b.clock.now -= HOUR
     async with after_crash(b, tmp_path) as after:
         assert await after.states(posted) == ["failed"]
@@ -135,7 +144,7 @@ async def test_clock_set_back_after_the_dot_sends_nothing_twice(b: Bench, tmp_pa
 async def test_lost_lease_after_the_dot_is_an_unknown_outcome(b: Bench) -> None:
     """A dot whose result did not come before the lease ran out is judged by the sweep."""
     posted = await b.post(on_ambiguous=OnAmbiguous.HOLD)
-    assert await b.outbox.dot(await b.take())
+    assert await b.outbox.dot(await b.take(), [0])
     b.clock.now += LEASE
     await b.outbox.sweep()
     assert await b.states(posted) == ["uncertain"]

@@ -156,7 +156,7 @@ class World:
         """Send a delivery to the relay as far as its answers; None if it may not be sent."""
         now = self.clock()
         indexes = [] if _key(delivery) in self.sent else delivery.due(now, limit)
-        if not indexes or not delivery.live(now) or (delivery.strict and not await self.outbox.dot(delivery)):
+        if not indexes or not delivery.live(now) or (delivery.strict and not await self.outbox.dot(delivery, indexes)):
             return None
         assert await self._current(delivery), "a body was begun under a lost lease"
         posted = self.posted[delivery.row.id]

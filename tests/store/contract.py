@@ -246,21 +246,21 @@ class LeaseContract:
         """The dot is committed for the holder of the lease and for nobody else."""
         await put(store, row())
         taken = await take(store)
-        assert not await store.dot(taken.seq, taken.lease_token + 1)
-        assert await store.dot(taken.seq, taken.lease_token)
+        assert not await store.dot(taken.seq, taken.lease_token + 1, "[0]")
+        assert await store.dot(taken.seq, taken.lease_token, "[0]")
 
     async def test_dot_is_refused_to_a_cancelled_row(self, store: Store) -> None:
         """What was cancelled before its dot is not sent."""
         await put(store, row())
         taken = await take(store)
         assert await store.change(changed(await read(store, taken.id), Stage.LEASED, cancelled=True))
-        assert not await store.dot(taken.seq, taken.lease_token)
+        assert not await store.dot(taken.seq, taken.lease_token, "[0]")
 
     async def test_dot_ends_with_the_result(self, store: Store) -> None:
         """A row that was settled after its dot starts afresh with the next lease."""
         await put(store, row())
         taken = await take(store)
-        await store.dot(taken.seq, taken.lease_token)
+        await store.dot(taken.seq, taken.lease_token, "[0]")
         await store.settle(result(taken, Stage.READY))
         await take(store)
         assert await store.release_expired(NOW + HOUR) == ([(FLOW, NOW)], [])
@@ -283,9 +283,9 @@ class LeaseContract:
         """A lease that ran out after its dot stays until somebody judges the unknown outcome under its token."""
         await put(store, row())
         taken = await take(store)
-        await store.dot(taken.seq, taken.lease_token)
+        await store.dot(taken.seq, taken.lease_token, "[0]")
         released, unknown = await store.release_expired(NOW + HOUR)
-        assert (released, unknown) == ([], [taken])
+        assert (released, unknown) == ([], [taken._replace(dotted_for="[0]")])
         assert await store.settle(result(unknown[0]))
 
     async def test_renewed_lease_lasts_longer(self, store: Store) -> None:

@@ -1,3 +1,6 @@
+-- A final dot concerns the recipients of its transaction, of which a notification may have several.
+ALTER TABLE notification ADD COLUMN dotted_for TEXT;  -- while dotted: their indexes, as JSON
+
 -- Who changed what: one chain of hashes a tenant. The database itself lets nobody but its next row in.
 CREATE TABLE audit (
   tenant       TEXT    NOT NULL,           -- whose log it is
