@@ -140,3 +140,16 @@ async def test_pruning_needs_the_name_of_the_set(world: World) -> None:
 async def test_only_administrators_apply(world: World) -> None:
     """Scope `admin`."""
     assert (await apply(world, TABLES, key="acme:profiles,secrets,send,read")).code == "forbidden"
+
+
+async def test_what_breaks_a_rule_is_found_in_its_row(world: World) -> None:
+    """Relations between objects, and what is not in reach, point at their rows too."""
+    tables = {
+        "profiles": [{**PROFILE, "tenant": "acme", "failover": ["nobody"]}],
+        "templates": [{"tenant": "acme", "name": "t", "subject": "{{", "text": "x"}],
+    }
+    refused = await apply(world, tables)
+    stranger = await apply(world, {"preferences": [{"tenant": "globex"}, {"tenant": "nobody", "cc": ["a@b.example"]}]})
+
+    assert refused.faults == {"/profiles/0/failover/0": "unknown_profile", "/templates/0/subject": "bad_template"}
+    assert (stranger.code, set(stranger.faults)) == ("not_found", {"/preferences/0"})

@@ -282,3 +282,36 @@ async def test_deleting(world: World) -> None:
 
     assert (stale.code, gone.status) == ("precondition_failed", 204)
     assert (await world.call("GET", f"{PROFILES}/relay", "acme")).code == "not_found"
+
+
+async def test_a_patched_credential_replaces_the_old_one_whole(world: World) -> None:
+    """A new value over a kept one is the new one, with nothing left of what was there."""
+    await world.call("POST", PROFILES, EDITOR, json=SIGNED_IN)
+    patched = await world.call("PATCH", f"{PROFILES}/relay", EDITOR, json={"auth": {"credential": CREDENTIAL}})
+    secret = world.directory.password(world.directory.snapshot.profiles["acme", "relay"])
+
+    assert patched.json["auth"]["credential"] == SET
+    assert secret is not None
+    assert secret.reveal() == "x"
+
+
+async def test_what_a_preset_filled_may_be_taken_away(world: World) -> None:
+    """A patch that names no preset is not filled again."""
+    await world.call("POST", PROFILES, EDITOR, json={"name": "g", "preset": "gmail", "from": "a@acme.example"})
+    patched = await world.call("PATCH", f"{PROFILES}/g", EDITOR, json={"limits": {"per_minute": None}})
+    assert "per_minute" not in patched.json["limits"]
+
+
+async def test_a_name_is_added_to_a_bare_address(world: World) -> None:
+    """Whichever way the address was written."""
+    await world.call("POST", PROFILES, EDITOR, json=RELAY)
+    patched = await world.call("PATCH", f"{PROFILES}/relay", EDITOR, json={"from": {"name": "Relay"}})
+    assert patched.json["from"] == {"name": "Relay", "address": "noreply@acme.example"}
+
+
+async def test_a_profile_is_copied_by_posting_what_was_read(world: World) -> None:
+    """Under a new name and with its password given anew."""
+    await world.call("POST", PROFILES, EDITOR, json=SIGNED_IN)
+    read = (await world.call("GET", f"{PROFILES}/relay", "acme")).json
+    copy = {**read, "name": "copy", "host": "other.example", "auth": {**read["auth"], "credential": CREDENTIAL}}
+    assert (await world.call("POST", PROFILES, EDITOR, json=copy)).status == 201
