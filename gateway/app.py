@@ -13,11 +13,14 @@ import signal
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final, Self
 
 from gateway import __version__
 from gateway.catcher import Catcher
+from gateway.credentials.credentials import Credentials
+from gateway.credentials.local import LocalSecrets
 from gateway.credentials.master_key import load_seal
 from gateway.credentials.sealed import SealError
 from gateway.directory.directory import Directory
@@ -66,7 +69,8 @@ async def daemon(settings: Settings, environ: Mapping[str, str]) -> AsyncIterato
         outbox = Outbox(store, _schedule(settings), retention=_retention(settings))
         outbox.on_accepted = facts.accepted
         outbox.on_event = facts.recipient
-        dispatcher = Dispatcher(outbox, directory, _opener(settings), settings.relay.connections)
+        credentials = Credentials(directory.seal, directory.stored, directory.policy.local)
+        dispatcher = Dispatcher(outbox, directory, credentials, _opener(settings), settings.relay.connections)
         catcher = await _catcher(settings, stack)
         await outbox.start()
         await store.check()
@@ -76,7 +80,8 @@ async def daemon(settings: Settings, environ: Mapping[str, str]) -> AsyncIterato
         tasks.start(_gauges(outbox, store))
         stack.push_async_callback(dispatcher.drain, settings.relay.drain_seconds)
         services = Services(
-            settings=settings, directory=directory, outbox=outbox, store=store, held=dispatcher.holds,
+            settings=settings, directory=directory, outbox=outbox, store=store, credentials=credentials,
+            held=dispatcher.holds,
             states=dispatcher.states, resume=dispatcher.resume,
             reasons=lambda: _unready(store), catcher=catcher, on_answer=facts.answered,
             on_failure=facts.request_failed, on_refused=facts.key_refused,
@@ -126,20 +131,27 @@ async def _directory(settings: Settings, store: SqliteStore, environ: Mapping[st
         seal = load_seal(settings.master_key.sources, environ, may_make=revision == 0)
     except SealError as error:
         raise SettingsError((Fault("", "[master_key]", str(error), "give the key that sealed the database"),)) from None
-    directory = Directory(store, policy(settings), seal)
+    directory = Directory(store, policy(settings, environ), seal)
     await directory.load()
     await directory.provision(settings.provision.files, settings.paths.base)
     return directory
 
 
-def policy(settings: Settings) -> Policy:
+def policy(settings: Settings, environ: Mapping[str, str]) -> Policy:
     """What the operator allows profiles to do."""
     return Policy(
         _egress(settings),
         settings.egress.plaintext_auth,
         {name: connector.allow for name, connector in settings.connectors.items()},
         {name: provider.allow for name, provider in settings.oauth.items()},
+        _local_secrets(settings, environ),
     )
+
+
+def _local_secrets(settings: Settings, environ: Mapping[str, str]) -> LocalSecrets:
+    local = settings.local_secrets
+    lent = {name: value for name, value in environ.items() if any(fnmatchcase(name, one) for one in local.env)}
+    return LocalSecrets(local.directory, tuple(local.env), local.allow, lent)
 
 
 def _egress(settings: Settings) -> EgressPolicy:

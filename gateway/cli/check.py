@@ -46,7 +46,7 @@ def _provisioned(settings: Settings) -> list[Profile]:
     declaration = read_files(settings.provision.files)
     snapshot = snapshot_of(0, [entry(item, PROVISION) for item in declaration.items])
     found = [
-        *rules.faults(snapshot, declaration.items, (), policy(settings)),
+        *rules.faults(snapshot, declaration.items, (), policy(settings, os.environ)),
         *declaration.keys_of_nobody(snapshot.tenants),
     ]
     if found:
@@ -56,7 +56,7 @@ def _provisioned(settings: Settings) -> list[Profile]:
 
 async def _probe(settings: Settings, profiles: list[Profile]) -> bool:
     """Open every relay as far as TLS, without signing in; tell what does not work."""
-    opener = Opener(Dialer(policy(settings).egress), settings.relay.ehlo_name)
+    opener = Opener(Dialer(policy(settings, os.environ).egress), settings.relay.ehlo_name)
     good = True
     for profile in profiles:
         tls = TlsPolicy(profile.tls.verify, profile.tls.allow_auth_unverified, profile.tls.ca_certificates)

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from gateway.directory.changes import Actor, Change
 from gateway.directory.entries import Item, place
-from gateway.directory.shapes import Link, Pause, Profile, Template
+from gateway.directory.shapes import Link, Pause, Profile, StoredSecret, Template
 from gateway.directory.snapshot import Place, Snapshot
 from gateway.message.notification import compact
 from gateway.store.rows import Happening
@@ -20,9 +20,9 @@ SHOWN: Final = frozenset({
     "enabled", "is_default", "parent", "own_profiles", "fallback", "share_default", "limits.per_minute",
     "limits.queued", "limits.connections", "limits.messages_per_connection", "limits.recipients", "limits.bytes",
     "preset", "host", "port", "security", "tls.verify", "tls.min_version", "tls.allow_auth_unverified", "auth.method",
-    "connector", "force_sender", "scopes", "mode", "expires_at", "child",
+    "connector", "force_sender", "scopes", "mode", "expires_at", "child", "version",
 })  # fmt: skip
-HIDDEN: Final = frozenset({"tenant", "id", "sha256_hex", "created_at", "profile", "file"})
+HIDDEN: Final = frozenset({"tenant", "id", "sha256_hex", "sealed", "created_at", "updated_at", "profile", "file"})
 
 Fields = dict[str, Any]
 
@@ -100,7 +100,7 @@ def _changes(was: object | None, item: Item) -> list[Fields]:
 
 
 def _document(item: BaseModel, *, new: bool) -> Fields:
-    by_name = isinstance(item, Profile | Template)  # its name says which one it is, and never changes
+    by_name = isinstance(item, Profile | Template | StoredSecret)  # its name says which one it is, and never changes
     return item.model_dump(
         mode="json", by_alias=True, exclude_none=True, exclude_defaults=new, exclude={"name"} if by_name else None
     )

@@ -115,6 +115,8 @@ def _belongings(snapshot: Snapshot, tenant: str) -> Iterator[Place]:
     for owner, name in snapshot.paused:
         if owner == tenant:
             yield "pause", tenant, name
+    for secret in snapshot.secrets_of(tenant):
+        yield place(secret)
     for key in snapshot.keys_of(tenant):
         yield "key", tenant, key.id
 
@@ -279,6 +281,13 @@ def delete_template(snapshot: Snapshot, template: Template) -> Change:
     """Delete a template; mail that names it and still waits will fail."""
     _check_ours(snapshot, place(template))
     return Change(drop=[place(template)])
+
+
+def delete_secret(snapshot: Snapshot, tenant: str, name: str) -> Change:
+    """Delete a secret of the built-in store that no profile refers to."""
+    if snapshot.users_of(tenant, name):
+        raise Problem(Code.SECRET_IN_USE)
+    return Change(drop=[("secret", tenant, name)])
 
 
 def declare(

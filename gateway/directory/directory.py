@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
+from gateway.credentials.credentials import Stored, stored_place
 from gateway.credentials.reference import Credential
 from gateway.credentials.sealed import Seal, SealError
 from gateway.credentials.secret import Secret
@@ -22,7 +23,7 @@ from gateway.directory.keys import new_key
 from gateway.directory.provision import Declaration, read_files, settle_keys
 from gateway.directory.rules import RuleFault
 from gateway.directory.shapes import Key as KeyShape
-from gateway.directory.shapes import Profile
+from gateway.directory.shapes import Profile, StoredSecret
 from gateway.directory.snapshot import API, PROVISION, Key, Place, Snapshot
 from gateway.observe import facts
 from gateway.problems import BY_CODE, Code, Problem, refusal
@@ -43,7 +44,7 @@ class Directory:
         self.policy = policy
         self.on_change: list[Callable[[], None]] = []
         self._store = store
-        self._seal = seal
+        self.seal = seal
         self._changing = asyncio.Lock()
 
     async def load(self) -> None:
@@ -144,7 +145,7 @@ class Directory:
     def _closed(self, profile: Profile) -> Profile:
         for slot, credential in list(profile.credentials()):
             if credential.value is not None:
-                sealed = self._seal.close(Secret(credential.value), seal_place(profile, slot))
+                sealed = self.seal.close(Secret(credential.value), seal_place(profile, slot))
                 profile = profile.with_credential(slot, Credential(source="plaintext", sealed=sealed))
         return profile
 
@@ -164,16 +165,33 @@ class Directory:
         if stored.sealed is None or given.value is None:
             return False
         try:
-            return self._seal.open(stored.sealed, seal_place(known, slot)) == Secret(given.value)
+            return self.seal.open(stored.sealed, seal_place(known, slot)) == Secret(given.value)
         except SealError:  # its master key is gone; the file has the password
             return False
 
-    def password(self, profile: Profile) -> Secret | None:
-        """Open the profile's sealed password."""
-        credential = profile.auth.credential
-        if credential is None or credential.sealed is None:
-            return None
-        return self._seal.open(credential.sealed, seal_place(profile))
+    async def put_secret(self, actor: Actor, tenant: str, name: str, value: Secret) -> StoredSecret:
+        """Keep a secret in the built-in store under its next version."""
+        made: list[StoredSecret] = []
+
+        def work(snapshot: Snapshot) -> Change:
+            before = snapshot.secrets.get((tenant, name))
+            version, now = (1 if before is None else before.version + 1), _now()
+            made[:] = [
+                StoredSecret(
+                    tenant=tenant, name=name, version=version,
+                    sealed=self.seal.close(value, stored_place(tenant, name, version)),
+                    created_at=now if before is None else before.created_at, updated_at=now,
+                )
+            ]  # fmt: skip
+            return Change([made[0]])
+
+        await self.change(actor, work)
+        return made[0]
+
+    def stored(self, tenant: str, name: str) -> Stored | None:
+        """Find a secret of the built-in store."""
+        secret = self.snapshot.secrets.get((tenant, name))
+        return None if secret is None else Stored(secret.sealed, secret.version)
 
     # Keys.
 

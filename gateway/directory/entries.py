@@ -10,11 +10,11 @@ from ipaddress import ip_network
 from typing import Any, assert_never
 
 from gateway.directory.shapes import Key as KeyShape
-from gateway.directory.shapes import Link, Pause, Preferences, Profile, Shape, Template, Tenant
+from gateway.directory.shapes import Link, Pause, Preferences, Profile, Shape, StoredSecret, Template, Tenant
 from gateway.directory.snapshot import API, ROOT, Key, Place, Snapshot
 from gateway.store.rows import Entry
 
-Item = Tenant | Profile | Link | Preferences | Template | Pause | KeyShape
+Item = Tenant | Profile | Link | Preferences | Template | StoredSecret | Pause | KeyShape
 
 REVOKED = "revoked"  # the mark of a provisioned key that was revoked; it has no body
 
@@ -32,6 +32,8 @@ def place(item: Item) -> Place:
             return "preferences", item.tenant, ""
         case Template():
             return "template", item.tenant, item.name
+        case StoredSecret():
+            return "secret", item.tenant, item.name
         case Pause():
             return "pause", item.tenant, item.profile
         case KeyShape():
@@ -56,9 +58,14 @@ _SHAPES: dict[str, type[Shape]] = {
     "link": Link,
     "preferences": Preferences,
     "template": Template,
+    "secret": StoredSecret,
     "pause": Pause,
     "key": KeyShape,
 }
+
+
+_BY_NAME: dict[str, str] = {"template": "templates", "secret": "secrets"}
+"""The snapshot's tables of what tenants name, and nobody counts."""
 
 
 def item_of(stored: Entry) -> Item:
@@ -143,8 +150,8 @@ class _Tables:
                 self._join("_pushed", item.tenant, link)
             case Preferences():
                 self._table("preferences")[item.tenant] = item
-            case Template():
-                self._table("templates")[item.tenant, item.name] = item
+            case Template() | StoredSecret():
+                self._table(_BY_NAME[where[0]])[item.tenant, item.name] = item
             case Pause():
                 self._set("paused").add((item.tenant, item.profile))
             case KeyShape():
@@ -170,7 +177,8 @@ class _Tables:
             "profile": lambda: self._drop_profile(tenant, name),
             "link": lambda: self._drop_link(tenant, *name.split("/", 1)),
             "preferences": lambda: self._table("preferences").pop(tenant, None),
-            "template": lambda: self._table("templates").pop((tenant, name), None),
+            "template": lambda: self._table(_BY_NAME[kind]).pop((tenant, name), None),
+            "secret": lambda: self._table(_BY_NAME[kind]).pop((tenant, name), None),
             "pause": lambda: self._set("paused").discard((tenant, name)),
             "key": lambda: self._table("keys").pop(name, None),
             REVOKED: lambda: self._set("revoked").discard(name),

@@ -13,6 +13,7 @@ from typing import Final
 
 from cryptography import x509
 
+from gateway.credentials.local import LocalSecrets
 from gateway.directory.entries import Item
 from gateway.directory.shapes import OAUTH_METHODS, PASSWORD_METHODS, Key, Link, Preferences, Profile, Template, Tenant
 from gateway.directory.snapshot import DEPTH, ROOT, Place, Snapshot
@@ -57,6 +58,7 @@ class Policy:
     plaintext_auth: tuple[str, ...] = ()
     connectors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     oauth: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    local: LocalSecrets = field(default_factory=LocalSecrets)
 
 
 def sender_allowed(profile: Profile, address: str) -> bool:
@@ -195,10 +197,7 @@ def profile_faults(profile: Profile, policy: Policy) -> Iterator[Fault]:
             )
         if profile.security is not Security.NONE and not (profile.tls.verify or profile.tls.allow_auth_unverified):
             yield Fault("/tls/verify", "auth_unverified", "A password over unverified TLS needs allow_auth_unverified.")
-    for (part, name), credential in profile.credentials():
-        if credential.source != "plaintext":
-            detail = "Only plaintext credentials can be resolved so far."
-            yield Fault(f"/{part}/{name}/source", "source_unavailable", detail)
+    yield from _references(profile, policy)
     if (pointer := _refused(profile, policy.egress)) is not None:
         yield Fault(pointer, "egress_refused", "The operator's policy does not permit this address and port.")
     if profile.connector is not None and not _may(profile.tenant, policy.connectors.get(profile.connector, ())):
@@ -207,6 +206,18 @@ def profile_faults(profile: Profile, policy: Policy) -> Iterator[Fault]:
         yield Fault("/tls/ca_certificates", "bad_certificate", "These are no certificates in PEM form.")
     if profile.dsn is not None and "never" in profile.dsn.notify and len(profile.dsn.notify) > 1:
         yield Fault("/dsn/notify", "conflict", "never excludes everything else.")
+
+
+def _references(profile: Profile, policy: Policy) -> Iterator[Fault]:
+    for (part, name), credential in profile.credentials():
+        if credential.source in ("file", "env"):
+            if not policy.local.permits(profile.tenant, credential.source, credential.key or ""):
+                yield Fault(
+                    f"/{part}/{name}/key", "secret_not_allowed", "The operator does not lend this to the tenant."
+                )
+        elif credential.source not in ("plaintext", "stored"):
+            detail = f"Credentials from {credential.source} cannot be resolved yet."
+            yield Fault(f"/{part}/{name}/source", "source_unavailable", detail)
 
 
 def _sign_in(profile: Profile, policy: Policy) -> Iterator[Fault]:
@@ -254,9 +265,13 @@ def _refused(profile: Profile, egress: EgressPolicy) -> str | None:
     return None if egress.permits(address, profile.port) else "/host"
 
 
-def warnings(profile: Profile) -> list[Fault]:
+def warnings(snapshot: Snapshot, profile: Profile) -> list[Fault]:
     """What is allowed, and most likely not what was meant."""
-    found = []
+    found = [
+        Fault(f"/{part}/{name}/key", "unknown_secret", "The tenant has no stored secret of this name yet.")
+        for (part, name), credential in profile.credentials()
+        if credential.source == "stored" and (profile.tenant, credential.key) not in snapshot.secrets
+    ]
     if profile.port in WELL_KNOWN and profile.port not in USUAL_PORTS[profile.security]:
         found.append(Fault("/port", "unusual_port", "Relays at this port usually expect another security."))
     if profile.security is not Security.NONE and not profile.tls.verify:

@@ -243,6 +243,17 @@ class Template(Shape):
     html: Annotated[str, StringConstraints(max_length=500_000)] | None = None
 
 
+class StoredSecret(Shape):
+    """A tenant's own secret in the built-in store, sealed for its place and version."""
+
+    tenant: TenantId
+    name: ObjectName
+    sealed: str = Field(repr=False)
+    version: Annotated[int, Field(ge=1)]
+    created_at: int
+    updated_at: int
+
+
 class Pause(Shape):
     """A profile that a person has stopped for a while."""
 

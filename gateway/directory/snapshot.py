@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from typing import Literal, NamedTuple
 
-from gateway.directory.shapes import Link, Preferences, Profile, Rule, Template, Tenant
+from gateway.directory.shapes import Link, Preferences, Profile, Rule, StoredSecret, Template, Tenant
 from gateway.message.notification import Severity
 
 ROOT = "system"
@@ -120,6 +120,7 @@ class Snapshot:
     links: Mapping[tuple[str, str, str], Link] = field(default_factory=dict)
     preferences: Mapping[str, Preferences] = field(default_factory=dict)
     templates: Mapping[tuple[str, str], Template] = field(default_factory=dict)
+    secrets: Mapping[tuple[str, str], StoredSecret] = field(default_factory=dict)
     paused: frozenset[tuple[str, str]] = frozenset()
     keys: Mapping[str, Key] = field(default_factory=dict)
     revoked: frozenset[str] = frozenset()
@@ -149,6 +150,8 @@ class Snapshot:
                 return self.preferences.get(tenant)
             case "template":
                 return self.templates.get((tenant, name))
+            case "secret":
+                return self.secrets.get((tenant, name))
             case "pause":
                 return place if (tenant, name) in self.paused else None
             case _:
@@ -286,6 +289,18 @@ class Snapshot:
     def templates_of(self, tenant: str) -> list[Template]:
         """The tenant's templates."""
         return [template for (owner, _), template in self.templates.items() if owner == tenant]
+
+    def secrets_of(self, tenant: str) -> list[StoredSecret]:
+        """The tenant's secrets in the built-in store."""
+        return [secret for (owner, _), secret in self.secrets.items() if owner == tenant]
+
+    def users_of(self, tenant: str, secret: str) -> list[str]:
+        """The tenant's profiles that refer to a secret of the built-in store."""
+        return [
+            profile.name
+            for profile in self.own_profiles(tenant)
+            if any(one.source == "stored" and one.key == secret for _, one in profile.credentials())
+        ]
 
     # Keys.
 

@@ -12,6 +12,7 @@ from typing import Final, Protocol
 
 from aiohttp import web
 
+from gateway.credentials.credentials import Credentials
 from gateway.directory.directory import Directory
 from gateway.directory.snapshot import Snapshot
 from gateway.http.admission import Admission
@@ -71,6 +72,7 @@ class Services:
     directory: Directory
     outbox: Outbox
     store: Store
+    credentials: Credentials
     held: Callable[[Flow], bool] = lambda _flow: False
     reasons: Callable[[], list[str]] = list
     states: Callable[[], dict[tuple[str, str], str]] = dict

@@ -270,3 +270,30 @@ class QueueList(View):
 
     items: tuple[QueueView, ...]
     next_cursor: str | None
+
+
+class SecretView(View):
+    """A secret of the built-in store, without its value."""
+
+    name: ObjectName
+    version: int
+    created_at: ShownTime
+    updated_at: ShownTime
+    used_by: tuple[ProfileName, ...]
+
+
+class SecretList(View):
+    """A tenant's secrets."""
+
+    items: tuple[SecretView, ...]
+    next_cursor: str | None
+
+
+class CredentialVerdict(View):
+    """Can the credential be fetched? `stale`: its source did not vouch for it just now."""
+
+    ok: bool
+    source: str | None
+    version: str | None = None
+    stale: bool = False
+    error: dict[str, Any] | None = None

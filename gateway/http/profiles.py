@@ -49,7 +49,7 @@ def view(snapshot: Snapshot, profile: Profile) -> Document:
     shown["provisioned"] = snapshot.provisioned(("profile", profile.tenant, profile.name))
     shown["paused"] = (profile.tenant, profile.name) in snapshot.paused
     shown["warnings"] = [
-        {"pointer": fault.pointer, "code": fault.code, "detail": fault.detail} for fault in warnings(profile)
+        {"pointer": fault.pointer, "code": fault.code, "detail": fault.detail} for fault in warnings(snapshot, profile)
     ]
     return shown
 
@@ -279,7 +279,8 @@ async def push(call: Call) -> Answer:
     )
 
 
-def _own(snapshot: Snapshot, call: Call) -> Profile:
+def own(snapshot: Snapshot, call: Call) -> Profile:
+    """Find the profile of the path; of an inherited one only its owner may go on."""
     found = _find(snapshot, call.params["tenant"], call.params["name"])
     if isinstance(found, Link):
         raise Problem(Code.NOT_OWNER)
@@ -290,18 +291,18 @@ async def pause(call: Call) -> Answer:
     """Stop a profile; its mail is held until it is resumed."""
     call.no_query()
     directory = call.services.directory
-    await directory.change(actor(call), lambda snapshot: changes.pause(_own(snapshot, call)))
-    return answer(view(directory.snapshot, _own(directory.snapshot, call)))
+    await directory.change(actor(call), lambda snapshot: changes.pause(own(snapshot, call)))
+    return answer(view(directory.snapshot, own(directory.snapshot, call)))
 
 
 async def resume(call: Call) -> Answer:
     """Let a profile go on, whatever it stood still for."""
     call.no_query()
     directory = call.services.directory
-    profile = _own(call.snapshot, call)
-    await directory.change(actor(call), lambda snapshot: changes.resume(snapshot, _own(snapshot, call)))
+    profile = own(call.snapshot, call)
+    await directory.change(actor(call), lambda snapshot: changes.resume(snapshot, own(snapshot, call)))
     call.services.resume((profile.tenant, profile.name))
-    return answer(view(directory.snapshot, _own(directory.snapshot, call)))
+    return answer(view(directory.snapshot, own(directory.snapshot, call)))
 
 
 async def presets(call: Call) -> Answer:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from gateway.directory.shapes import Tenant
-from gateway.http import apply, audit, keys, notifications, operations, profiles, queue, templates, tenants
+from gateway.http import apply, audit, keys, notifications, operations, profiles, queue, secrets, templates, tenants
 from gateway.http.call import Answer, Call
 from gateway.http.directory_views import (
     AnyProfileView,
@@ -17,6 +17,7 @@ from gateway.http.directory_views import (
     ApplyView,
     AuditList,
     AuditVerdict,
+    CredentialVerdict,
     NameList,
     PreferencesBody,
     PreferencesView,
@@ -28,6 +29,8 @@ from gateway.http.directory_views import (
     PushView,
     QueueList,
     RenderedView,
+    SecretList,
+    SecretView,
     TemplateBody,
     TemplateList,
     TemplateView,
@@ -47,6 +50,7 @@ from gateway.http.schema import (
     PushRequest,
     RenderRequest,
     ResolutionQuery,
+    SecretRequest,
     ViewQuery,
 )
 from gateway.http.views import BatchResults, NotificationAccepted, NotificationList, NotificationView
@@ -57,6 +61,7 @@ LOOK: Final = frozenset({"send", "read"})
 READ: Final = frozenset({"read"})
 ADMIN: Final = frozenset({"admin"})
 PROFILES: Final = frozenset({"profiles"})
+SECRET: Final = frozenset({"secrets"})
 KEY_HEADER: Final = {
     "Idempotency-Key": "Repeating the request under the same key repeats the answer, and sends nothing."
 }
@@ -424,6 +429,58 @@ TEMPLATES: Final = (
     ),
 )  # fmt: skip
 
+SECRETS: Final = (
+    Route(
+        "GET", "/v1/tenants/{tenant}/secrets", "secret.list", secrets.listing,
+        "List a tenant's stored secrets, without their values",
+        scopes=SECRET,
+        query=PageQuery,
+        answer=SecretList,
+    ),
+    Route(
+        "GET", "/v1/tenants/{tenant}/secrets/{name}", "secret.show", secrets.show,
+        "Show a stored secret, without its value",
+        scopes=SECRET,
+        locate=secrets.locate,
+        answer=SecretView,
+        answer_headers=VERSION,
+    ),
+    Route(
+        "PUT", "/v1/tenants/{tenant}/secrets/{name}", "secret.replace", secrets.save,
+        "Keep a secret, or its next version",
+        scopes=SECRET,
+        body=SecretRequest,
+        answer=SecretView,
+        description="201 if it is new. Profiles that stand still for it go on by themselves.",
+        answer_headers=VERSION,
+        problems=STORE,
+    ),
+    Route(
+        "DELETE", "/v1/tenants/{tenant}/secrets/{name}", "secret.delete", secrets.delete,
+        "Delete a secret that no profile refers to",
+        scopes=SECRET,
+        locate=secrets.locate,
+        status=204,
+        problems=(Code.SECRET_IN_USE, *STORE),
+    ),
+    Route(
+        "POST", "/v1/tenants/{tenant}/profiles/{name}/credential/check", "credential.check", secrets.check,
+        "Say whether a profile's credential can be fetched",
+        scopes=SECRET,
+        locate=profiles.locate,
+        answer=CredentialVerdict,
+        problems=(Code.NOT_OWNER,),
+    ),
+    Route(
+        "POST", "/v1/tenants/{tenant}/profiles/{name}/credential/refresh", "credential.refresh", secrets.refresh,
+        "Fetch a profile's credential anew, and let the profile go on",
+        scopes=SECRET,
+        locate=profiles.locate,
+        answer=CredentialVerdict,
+        problems=(Code.NOT_OWNER,),
+    ),
+)  # fmt: skip
+
 QUEUE: Final = (
     Route(
         "GET", "/v1/queue", "queue.list", queue.listing,
@@ -454,6 +511,7 @@ async def _describe(_call: Call) -> Answer:
 ROUTES: Final = (
     *NOTIFICATIONS,
     *QUEUE,
+    *SECRETS,
     *TREE,
     *PROFILE,
     *TEMPLATES,

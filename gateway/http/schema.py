@@ -230,6 +230,12 @@ class PushRequest(Shape):
     default: str | None = None
 
 
+class SecretRequest(Shape):
+    """A secret to keep."""
+
+    value: Annotated[str, StringConstraints(min_length=1, max_length=65_536)] = Field(repr=False)
+
+
 class RenderRequest(Shape):
     """What to fill a template with."""
 

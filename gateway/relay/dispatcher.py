@@ -8,32 +8,35 @@ whose results are being committed, which bounds what a crash can send twice; a f
 """
 
 import asyncio
+import itertools
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final, assert_never
 
-from gateway.credentials.sealed import SealError
+from gateway.credentials.credentials import Credentials
 from gateway.directory.directory import Directory
 from gateway.directory.shapes import Profile, Template
 from gateway.observe import facts
-from gateway.observe.failpoint import failpoint
 from gateway.outbox.delivery import Delivery
 from gateway.outbox.outbox import Outbox
 from gateway.outbox.verdict import Consequence, Halve, Park, Rest, Trip, beyond_the_message, consequence
 from gateway.relay.lane import HELPING, Lane, Place
 from gateway.relay.limits import Breaker
 from gateway.relay.render import Held, Prepared
+from gateway.relay.sign_in import SignIns
 from gateway.smtp.outcome import Fault, Phase, Refused, Rejected, Relayed, Transaction, Trouble
 from gateway.smtp.pool import Pool, Session
-from gateway.smtp.session import Login, Method, Opener, Relay, Security, TlsPolicy
+from gateway.smtp.session import Login, Opener, Relay
 from gateway.smtp.transaction import Engine, Envelope
 from gateway.store.protocol import StoreFull
 from gateway.store.rows import Flow
 
 TLS_PATIENCE: Final = 10  # failed handshakes in a row that park a profile
 IDLE: Final = 5.0
+LOOK_AGAIN_LAPS: Final = 6  # of IDLE seconds, after which new secrets are looked for
+SECRET_REASONS: Final = frozenset({Trouble.AUTH_FAILED, Trouble.SECRET_MISSING, Trouble.SECRET_DENIED})
 UNCOMMITTED: Final = 16  # results a session may run ahead of the disk; less starves it when a sync takes 10 ms
 FULL_AGAIN: Final = 1_000  # ms after which claiming is tried again on a full disk
 HELD_AGAIN: Final = 60_000  # ms after which mail with a sender that is not allowed is looked at again
@@ -47,9 +50,15 @@ class _Feeding:
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     opening: asyncio.Lock = field(default_factory=asyncio.Lock)
     feeder: "asyncio.Task[None] | None" = None
-    relay: Relay | None = None
+    refused: Login | None = None
     tls_failures: int = 0
     closed: bool = False
+
+    @property
+    def waits_for_secret(self) -> bool:
+        """Does the lane stand still for a secret that is missing or refused?"""
+        standstill = self.lane.standstill
+        return standstill is not None and standstill.reason in SECRET_REASONS
 
     def close(self) -> None:
         """Let the feeder end after what it is at, so that no claim is lost half-way."""
@@ -60,8 +69,11 @@ class _Feeding:
 class Dispatcher:
     """Mail from the outbox to the relays."""
 
-    def __init__(self, outbox: Outbox, directory: Directory, opener: Opener, connections: int) -> None:
+    def __init__(
+        self, outbox: Outbox, directory: Directory, credentials: Credentials, opener: Opener, connections: int
+    ) -> None:
         """Listen to the outbox and the directory; nothing moves before `run`."""
+        self._sign_ins = SignIns(credentials, self._now)
         self._outbox = outbox
         self._directory = directory
         self._opener = opener
@@ -83,9 +95,11 @@ class Dispatcher:
             self._tasks = tasks
             for feeding in self._lanes.values():
                 self._start(feeding)
-            while True:
+            for lap in itertools.count(1):
                 await asyncio.sleep(IDLE)
                 self._pool.sweep()
+                if lap % LOOK_AGAIN_LAPS == 0:
+                    await self._look_for_new_secrets()
 
     def _spawn(self, work: Coroutine[object, object, None]) -> "asyncio.Task[None]":
         if self._tasks is None:
@@ -153,26 +167,6 @@ class Dispatcher:
         if feeding.feeder is None and not self._draining:
             feeding.feeder = self._spawn(self._feed(feeding))
 
-    def _relay(self, profile: Profile) -> Relay | Fault:
-        """Make of a profile what a session is, with its password; without one that it needs there is no session."""
-        auth = profile.auth
-        tls = TlsPolicy(
-            profile.tls.verify, profile.tls.allow_auth_unverified, profile.tls.ca_certificates, profile.tls.min_version
-        )
-        if (missing := _unsupported(profile)) is not None:
-            return missing
-        relay = Relay(profile.host, profile.port, Security(profile.security), tls)
-        if auth.anonymous:
-            return relay
-        try:
-            password = self._directory.password(profile)
-        except SealError as error:
-            return Fault(Phase.SECRET, Trouble.SECRET_DENIED, str(error))
-        if password is None:
-            return Fault(Phase.SECRET, Trouble.SECRET_MISSING, "the profile has no password")
-        failpoint("secret.fetched")
-        return replace(relay, login=Login(Method(auth.method), auth.username or "", password))
-
     def refresh(self) -> None:
         """The directory changed: close the lanes whose profile is not what it was, and route everything anew."""
         profiles, paused = self._directory.snapshot.profiles, self._directory.snapshot.paused
@@ -187,6 +181,17 @@ class Dispatcher:
                 self._pause(feeding, paused=place in paused)
         for flow, due_at in waiting.items():
             self.ready(flow, due_at)
+        if self._tasks is not None and any(feeding.waits_for_secret for feeding in self._lanes.values()):
+            self._spawn(self._look_for_new_secrets())
+
+    async def _look_for_new_secrets(self) -> None:
+        """Let go on what stood still for a secret that is another one now."""
+        for place, feeding in list(self._lanes.items()):
+            if not feeding.waits_for_secret:
+                continue
+            relays = await self._sign_ins.relays(feeding.lane.profile)
+            if not isinstance(relays, Fault) and relays[0].login != feeding.refused:
+                self.resume(place)
 
     def _pause(self, feeding: _Feeding, *, paused: bool) -> None:
         """A paused lane gives back what it has not begun."""
@@ -206,7 +211,7 @@ class Dispatcher:
         feeding = self._lanes.get(place)
         if feeding is not None:
             feeding.lane.resume()
-            feeding.relay = None
+            self._sign_ins.forgive(feeding.lane.profile)
             feeding.wake.set()
 
     def holds(self, flow: Flow) -> bool:
@@ -318,22 +323,43 @@ class Dispatcher:
         lane = feeding.lane
         if self._draining or lane.wait(self._now()) != 0.0:
             return None
-        relay = feeding.relay or self._relay(lane.profile)
-        opened: Engine | Fault
-        if isinstance(relay, Fault):
-            opened = relay
+        relays = await self._sign_ins.relays(lane.profile)
+        opened: Session | Fault
+        if isinstance(relays, Fault):
+            opened = relays
         else:
-            feeding.relay = relay
-            if (session := self._pool.take((lane.place, relay))) is not None:
+            if (session := self._pool.take((lane.place, relays[0]))) is not None:
                 return session
-            opened = await self._opener.open(relay)
+            opened = await self._open(feeding, relays)
         if isinstance(opened, Fault):
             facts.session_failed(lane.place, opened)
             self._heed(feeding, self._tls_patience(feeding, opened), opened.detail)
             return None
         feeding.tls_failures = 0
         facts.session_opened(lane.place)
-        return Session(opened, (lane.place, feeding.relay), self._now())
+        return opened
+
+    async def _open(self, feeding: _Feeding, relays: list[Relay]) -> Session | Fault:
+        """Open a session; where a password is refused, with the one that its source has now, or had before."""
+        tried: list[Relay] = []
+        refusal = Fault(Phase.AUTH, Trouble.AUTH_FAILED, "there is nothing to try")
+        while (relay := next((one for one in relays if one not in tried), None)) is not None:
+            if not self._sign_ins.may_try(relay):
+                return Fault(
+                    Phase.AUTH, Trouble.AUTH_FAILED, "this account was refused too often; nobody tries for now"
+                )
+            opened = await self._opener.open(relay)
+            if not isinstance(opened, Fault):
+                return Session(opened, (feeding.lane.place, relay), self._now())
+            if opened.trouble is not Trouble.AUTH_FAILED:
+                return opened
+            refusal = opened
+            self._sign_ins.refused(relay)
+            tried.append(relay)
+            feeding.refused = tried[0].login
+            renewed = await self._sign_ins.relays(feeding.lane.profile, forced=True)
+            relays = relays if isinstance(renewed, Fault) else [*renewed, *relays]
+        return refusal
 
     def _tls_patience(self, feeding: _Feeding, fault: Fault) -> Consequence:
         feeding.tls_failures = feeding.tls_failures + 1 if fault.trouble is Trouble.TLS_FAILED else 0
@@ -462,18 +488,3 @@ class Dispatcher:
                 assert_never(told)
         if lane.wait(now) != 0.0 and self._tasks is not None and (given_up := lane.empty()):
             self._spawn(self._give_back(given_up))
-
-
-def _unsupported(profile: Profile) -> Fault | None:
-    """What a profile asks for and nobody here can do yet keeps its mail waiting, rather than go without it."""
-    for wanted, what in (
-        (profile.auth.method not in set(Method), f"signing in by {profile.auth.method}"),
-        (profile.auth.oauth is not None, "signing in by OAuth"),
-        (profile.auth.domain is not None, "signing in with a domain"),
-        (profile.tls.client_certificate is not None, "a client certificate"),
-        (profile.connector is not None, "a connector"),
-        (profile.dkim is not None, "signing with DKIM"),
-    ):
-        if wanted:
-            return Fault(Phase.AUTH, Trouble.AUTH_UNAVAILABLE, f"{what} is not supported yet")
-    return None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from gateway.credentials.sealed import Seal
-from gateway.directory.directory import Directory
+from gateway.directory.directory import Directory, seal_place
 from gateway.directory.rules import Policy
 from gateway.settings import EgressRule, Fault, SettingsError
 from gateway.smtp.egress import EgressPolicy
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from gateway.credentials.secret import Secret
+    from gateway.directory.shapes import Profile
     from gateway.directory.snapshot import Snapshot
 
 EGRESS = EgressPolicy((25, 465, 587), (EgressRule(ip_network("127.0.0.1/32"), 1025),))
@@ -84,3 +86,11 @@ def profile(name: str = "main", tenant: str = "acme", *lines: str, host: str | N
 def signed_in(password: str = "hunter2", username: str = "app") -> str:
     """The line of a profile that signs in."""
     return f'auth = {{username = "{username}", credential = {{source = "plaintext", value = "{password}"}}}}'
+
+
+def opened_password(directory: Directory, profile: Profile) -> Secret | None:
+    """Open a profile's sealed password."""
+    credential = profile.auth.credential
+    if credential is None or credential.sealed is None:
+        return None
+    return directory.seal.open(credential.sealed, seal_place(profile))

@@ -10,7 +10,7 @@ from gateway.credentials.sealed import Seal
 from gateway.directory.changes import OPERATOR
 from gateway.directory.keys import new_key, parse_key
 from gateway.problems import Problem
-from tests.directory.provisioning import ACME, SEAL, bench, profile, signed_in
+from tests.directory.provisioning import ACME, SEAL, bench, opened_password, profile, signed_in
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -235,7 +235,7 @@ async def test_a_password_is_not_in_the_database(tmp_path: Path) -> None:
     """Not in the file, nor in its log: it is sealed, and opens only here."""
     async with bench(tmp_path) as b:
         await b.provision(ACME + profile("main", "acme", signed_in(CANARY)))
-        opened = b.directory.password(b.snapshot.profiles["acme", "main"])
+        opened = opened_password(b.directory, b.snapshot.profiles["acme", "main"])
         stored = {path.name: path.read_bytes() for path in tmp_path.glob("gateway.db*")}
 
     assert opened is not None
@@ -249,7 +249,7 @@ async def test_a_changed_password_is_sealed_anew(tmp_path: Path) -> None:
     async with bench(tmp_path) as b:
         await b.provision(ACME + profile("main", "acme", signed_in("before")))
         await b.provision(ACME + profile("main", "acme", signed_in("after")))
-        opened = b.directory.password(b.snapshot.profiles["acme", "main"])
+        opened = opened_password(b.directory, b.snapshot.profiles["acme", "main"])
 
     assert opened is not None
     assert opened.reveal() == "after"
@@ -262,7 +262,7 @@ async def test_a_password_whose_master_key_is_gone_is_sealed_anew(tmp_path: Path
         await b.provision(text)
     async with bench(tmp_path, SEAL) as b:
         await b.provision(text)
-        opened = b.directory.password(b.snapshot.profiles["acme", "main"])
+        opened = opened_password(b.directory, b.snapshot.profiles["acme", "main"])
 
     assert opened is not None
     assert opened.reveal() == "hunter2"

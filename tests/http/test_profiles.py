@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from tests.directory.provisioning import opened_password
 from tests.http.world import World
 
 ADMIN = "acme:admin"
@@ -192,7 +193,7 @@ async def test_a_profile_may_be_put_back_as_it_was_read(world: World) -> None:
     )
 
     assert (put.status, put.json, put.headers["ETag"]) == (200, read.json, read.headers["ETag"])
-    assert world.directory.password(world.directory.snapshot.profiles["acme", "relay"]) is not None
+    assert opened_password(world.directory, world.directory.snapshot.profiles["acme", "relay"]) is not None
 
 
 async def test_put_replaces_and_patch_merges(world: World) -> None:
@@ -288,7 +289,7 @@ async def test_a_patched_credential_replaces_the_old_one_whole(world: World) -> 
     """A new value over a kept one is the new one, with nothing left of what was there."""
     await world.call("POST", PROFILES, EDITOR, json=SIGNED_IN)
     patched = await world.call("PATCH", f"{PROFILES}/relay", EDITOR, json={"auth": {"credential": CREDENTIAL}})
-    secret = world.directory.password(world.directory.snapshot.profiles["acme", "relay"])
+    secret = opened_password(world.directory, world.directory.snapshot.profiles["acme", "relay"])
 
     assert patched.json["auth"]["credential"] == SET
     assert secret is not None

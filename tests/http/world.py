@@ -17,6 +17,7 @@ from typing import Any
 
 import aiohttp
 
+from gateway.credentials.credentials import Credentials
 from gateway.credentials.sealed import Seal
 from gateway.directory.directory import Directory
 from gateway.directory.entries import API, entry
@@ -236,6 +237,7 @@ async def running(folder: Path, extra: str = "", **services: Any) -> AsyncIterat
             directory=directory,
             outbox=outbox,
             store=store,
+            credentials=Credentials(directory.seal, directory.stored),
             held=lambda flow: flow in held,
             on_failure=lambda _id, error: failures.append(error),
             **services,

@@ -243,7 +243,7 @@ async def test_a_drained_dispatcher_takes_no_new_mail(tmp_path: Path) -> None:
 
 async def test_a_profile_without_any_password_opens_no_session(tmp_path: Path) -> None:
     """Its reference leads nowhere yet: parked, and the relay is not even dialled."""
-    missing = {"username": "app", "credential": {"source": "vault", "connection": "corp", "key": "smtp/main"}}
+    missing = {"username": "app", "credential": {"source": "stored", "key": "relay-a"}}
     async with ScriptedRelay(users={"app": "right"}) as relay, world(tmp_path, profile(relay.port, auth=missing)) as at:
         mail = await at.post("acme")
         await at.until(("acme", "main"), "parked:secret_missing")

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any
 
+from gateway.credentials.credentials import Credentials
+from gateway.credentials.local import LocalSecrets
 from gateway.credentials.sealed import Seal
 from gateway.directory.directory import Directory
 from gateway.directory.entries import API, Item, entry
@@ -97,12 +99,15 @@ SEAL = Seal([b"k" * 32])
 
 
 @asynccontextmanager
-async def world(folder: Path, *items: Item, connections: int = 64) -> AsyncIterator[World]:
-    """Run a dispatcher for tenants acme and zoo, with this many connections for all of them."""
+async def world(folder: Path, *items: Item, connections: int = 64, secrets: Path | None = None) -> AsyncIterator[World]:
+    """Run a dispatcher for tenants acme and zoo, with this many connections for all, and files that all may name."""
     async with SqliteStore(folder / "gateway.db") as store:
         directory = Directory(store, Policy(EGRESS), SEAL)
         outbox = Outbox(store, Schedule((30,), 300))
-        dispatcher = Dispatcher(outbox, directory, Opener(Dialer(EGRESS), "gateway.example.test"), connections)
+        local = LocalSecrets(secrets or folder, allow={"*": ("",)})
+        credentials = Credentials(SEAL, directory.stored, local)
+        opener = Opener(Dialer(EGRESS), "gateway.example.test")
+        dispatcher = Dispatcher(outbox, directory, credentials, opener, connections)
         made = World(store, directory, outbox, dispatcher)
         await made.put(Tenant(id="acme"), Tenant(id="zoo"), *items)
         running = asyncio.ensure_future(dispatcher.run())

@@ -1,0 +1,109 @@
+"""From a profile's credential to its secret: the one place where all sources meet.
+
+Who may use what is checked before every use, also of what is cached. Plaintext and stored secrets are opened from
+the database; files and variables are this machine's; the others come from the operator's connections.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from gateway.credentials.cache import Cache, Held, Line, Terms
+from gateway.credentials.local import FILE_SECONDS, LocalSecrets
+from gateway.credentials.provider import PASSWORD, CredentialError, Fetched, Kind
+from gateway.credentials.reference import Credential
+from gateway.credentials.sealed import Seal, SealError
+from gateway.credentials.secret import Secret
+
+FILES: Final = Terms(fresh=FILE_SECONDS)
+
+
+class Stored(NamedTuple):
+    """A secret of the built-in store, as it is kept."""
+
+    sealed: str
+    version: int
+
+
+class Found(NamedTuple):
+    """What signs in: the secret, a user name if it came along, which version it is, and the one before for a while."""
+
+    secret: Secret
+    username: Secret | None = None
+    version: str = ""
+    stale: bool = False
+    previous: Secret | None = None
+
+
+@dataclass(slots=True)
+class Credentials:
+    """Fetches secrets for profiles. `stored` finds a tenant's secret in the built-in store, by tenant and name."""
+
+    seal: Seal
+    stored: Callable[[str, str], Stored | None]
+    local: LocalSecrets = field(default_factory=LocalSecrets)
+    cache: Cache = field(default_factory=lambda: Cache(lambda: asyncio.get_running_loop().time()))
+    _files: Line | None = None
+
+    async def find(self, owner: str, place: tuple[str, ...], credential: Credential, *, forced: bool = False) -> Found:
+        """Give what a credential of the owner's profile refers to. Raises `CredentialError`.
+
+        `place` is where a plaintext one is sealed for; `forced`: the value known so far was refused.
+        """
+        if credential.dropped:
+            raise CredentialError(Kind.NOT_FOUND, "the password was dropped with a change, and not given anew")
+        match credential.source:
+            case "plaintext":
+                return Found(self._opened(credential.sealed or "", place))
+            case "stored":
+                return self._stored(owner, credential.key or "")
+            case "env" | "file":
+                return await self._local(owner, credential, forced=forced)
+            case _:
+                raise CredentialError(Kind.POLICY, f"credentials from {credential.source} cannot be resolved yet")
+
+    def _opened(self, sealed: str, place: tuple[str, ...]) -> Secret:
+        try:
+            return self.seal.open(sealed, place)
+        except SealError as error:
+            raise CredentialError(Kind.DENIED, str(error)) from None
+
+    def _stored(self, owner: str, name: str) -> Found:
+        kept = self.stored(owner, name)
+        if kept is None:
+            raise CredentialError(Kind.NOT_FOUND, "the tenant has no stored secret of this name")
+        secret = self._opened(kept.sealed, stored_place(owner, name, kept.version))
+        return Found(secret, version=str(kept.version))
+
+    async def _local(self, owner: str, credential: Credential, *, forced: bool) -> Found:
+        key = credential.key or ""
+        if not self.local.permits(owner, credential.source, key):
+            raise CredentialError(Kind.POLICY, "the operator does not lend this secret to the tenant")
+        if credential.source == "env":
+            return _picked(Held(self.local.read_variable(key)), credential)
+        if self._files is None:
+            self._files = Line(lambda: asyncio.get_running_loop().time())
+        held = await self.cache.get(("file", key), self._files, FILES, lambda: self.local.read_file(key), forced=forced)
+        return _picked(held, credential)
+
+
+def stored_place(owner: str, name: str, version: int) -> tuple[str, ...]:
+    """Where a secret of the built-in store is sealed for: another version is another place."""
+    return "secret", owner, name, str(version)
+
+
+def _picked(held: Held, credential: Credential) -> Found:
+    wanted = credential.property or PASSWORD
+    secret = _field(held.fetched, wanted)
+    name = credential.username_property
+    username = None if name is None else _field(held.fetched, name)
+    previous = None if held.previous is None else held.previous.fields.get(wanted)
+    return Found(secret, username, held.fetched.version, held.stale, previous)
+
+
+def _field(fetched: Fetched, name: str) -> Secret:
+    secret = fetched.fields.get(name)
+    if secret is None:
+        raise CredentialError(Kind.MALFORMED, f"the secret has no field {name}")
+    return secret

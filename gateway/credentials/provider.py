@@ -1,0 +1,53 @@
+"""What a source of secrets is: one attempt to fetch, and one word for how it failed.
+
+A provider neither retries nor remembers; caching, waiting and giving up are done once, above them all, by `cache`.
+An error's detail is ours, for the profile's owner; it never quotes what a server answered.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import NamedTuple, Protocol
+
+from gateway.credentials.secret import Secret
+
+PASSWORD = "password"  # noqa: S105 - the field that a secret has unless its reference names another
+
+
+class Kind(StrEnum):
+    """How fetching failed."""
+
+    NOT_FOUND = "not_found"
+    DENIED = "denied"
+    UNREACHABLE = "unreachable"
+    THROTTLED = "throttled"
+    MALFORMED = "malformed"
+    ROTATING = "rotating"
+    POLICY = "policy"
+
+
+class CredentialError(Exception):
+    """A secret could not be had. `retry_after` is in seconds, if the source said so."""
+
+    def __init__(self, kind: Kind, detail: str, retry_after: float | None = None) -> None:
+        super().__init__(detail)
+        self.kind = kind
+        self.detail = detail
+        self.retry_after = retry_after
+
+
+class Fetched(NamedTuple):
+    """A whole secret, so that a user name and its password are of one version.
+
+    `lasts` is for how many seconds the source vouches for it, None if it does not say.
+    """
+
+    fields: Mapping[str, Secret]
+    version: str
+    lasts: float | None = None
+
+
+class Provider(Protocol):
+    """A source of secrets."""
+
+    async def fetch(self, key: str, version: str | None) -> Fetched:
+        """Fetch a secret by its key, perhaps one pinned version of it. Raises `CredentialError`."""

@@ -1,0 +1,110 @@
+"""The built-in secret store over HTTP, and whether a profile's credential can be fetched. No answer holds a value."""
+
+from pydantic import TypeAdapter, ValidationError
+
+from gateway.credentials.provider import CredentialError
+from gateway.credentials.secret import Secret
+from gateway.directory import changes
+from gateway.directory.changes import Change
+from gateway.directory.directory import seal_place
+from gateway.directory.shapes import Profile, StoredSecret
+from gateway.directory.snapshot import Snapshot
+from gateway.http.call import Answer, Call, json_answer
+from gateway.http.profiles import own
+from gateway.http.resources import NO_CONTENT, Document, actor, answer, page
+from gateway.http.schema import SecretRequest
+from gateway.http.values import ObjectName, time_text
+from gateway.problems import Code, Fault, Problem, refusal
+
+_NAME: TypeAdapter[str] = TypeAdapter(ObjectName)
+
+
+def view(snapshot: Snapshot, secret: StoredSecret) -> Document:
+    """Show what is known of a secret but its value."""
+    return {
+        "name": secret.name,
+        "version": secret.version,
+        "created_at": time_text(secret.created_at),
+        "updated_at": time_text(secret.updated_at),
+        "used_by": sorted(snapshot.users_of(secret.tenant, secret.name)),
+    }
+
+
+def _find(call: Call, snapshot: Snapshot) -> StoredSecret:
+    secret = snapshot.secrets.get((call.params["tenant"], call.params["name"]))
+    if secret is None:
+        raise Problem(Code.NOT_FOUND)
+    return secret
+
+
+async def locate(call: Call) -> None:
+    """Find the secret of the path."""
+    _find(call, call.snapshot)
+
+
+async def listing(call: Call) -> Answer:
+    """List a tenant's secrets."""
+    snapshot = call.snapshot
+    secrets = snapshot.secrets_of(call.params["tenant"])
+    return page(call, secrets, lambda secret: secret.name, lambda secret: view(snapshot, secret))
+
+
+async def show(call: Call) -> Answer:
+    """Show one secret."""
+    call.no_query()
+    return answer(view(call.snapshot, _find(call, call.snapshot)))
+
+
+async def save(call: Call) -> Answer:
+    """Keep a secret, or its next version."""
+    call.no_query()
+    tenant, name = call.params["tenant"], call.params["name"]
+    try:
+        _NAME.validate_python(name)
+    except ValidationError:
+        raise refusal(
+            [Fault("/name", "bad_value", "A name has letters, digits, dots, dashes and underscores.")]
+        ) from None
+    wanted = call.parsed(SecretRequest)
+    directory = call.services.directory
+    kept = await directory.put_secret(actor(call), tenant, name, Secret(wanted.value))
+    return answer(view(directory.snapshot, kept), 201 if kept.version == 1 else 200)
+
+
+async def delete(call: Call) -> Answer:
+    """Delete a secret that nobody uses."""
+    call.no_query()
+
+    def work(snapshot: Snapshot) -> Change:
+        secret = _find(call, snapshot)
+        return changes.delete_secret(snapshot, secret.tenant, secret.name)
+
+    await call.services.directory.change(actor(call), work)
+    return NO_CONTENT
+
+
+async def check(call: Call) -> Answer:
+    """Say whether a profile's credential can be fetched."""
+    call.no_query()
+    return await _verdict(call, own(call.snapshot, call), forced=False)
+
+
+async def refresh(call: Call) -> Answer:
+    """Fetch a profile's credential anew, and let the profile go on."""
+    call.no_query()
+    profile = own(call.snapshot, call)
+    verdict = await _verdict(call, profile, forced=True)
+    call.services.resume((profile.tenant, profile.name))
+    return verdict
+
+
+async def _verdict(call: Call, profile: Profile, *, forced: bool) -> Answer:
+    credential = profile.auth.credential
+    if credential is None:
+        return json_answer({"ok": True, "source": None})
+    try:
+        found = await call.services.credentials.find(profile.tenant, seal_place(profile), credential, forced=forced)
+    except CredentialError as error:
+        told = {"kind": error.kind, "detail": error.detail}
+        return json_answer({"ok": False, "source": credential.source, "error": told})
+    return json_answer({"ok": True, "source": credential.source, "version": found.version, "stale": found.stale})
