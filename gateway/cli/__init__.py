@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from gateway import __version__
-from gateway.cli import calls, profiles, templates, tenants
+from gateway.cli import calls, profiles, secrets, templates, tenants
 from gateway.cli.apply import apply
 from gateway.cli.calls import Daemon
 from gateway.cli.remote import given_query, of_tenant, paged, path, remote, settings_path
@@ -212,6 +212,7 @@ for _command in (
     profiles.push,
     tenants.preferences,
     templates.templates,
+    secrets.secrets,
     tenants.audit,
     apply,
 ):

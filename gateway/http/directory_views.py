@@ -7,8 +7,9 @@ is shown besides, and what is never shown.
 from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel, create_model
+from pydantic.config import JsonDict
 
-from gateway.directory.kinds import BareAddress, ProfileName, TenantId
+from gateway.directory.kinds import BareAddress, Host, ProfileName, TenantId
 from gateway.directory.shapes import (
     Link,
     Preferences,
@@ -42,6 +43,11 @@ def _fields(shape: type[BaseModel], but: tuple[str, ...] = (), *, optional: bool
     return fields
 
 
+def _unsaid(schema: JsonDict) -> None:
+    """What may be left out here has no value that one could say instead."""
+    schema.pop("default", None)
+
+
 class Warned(View):
     """Something that is allowed, and most likely not what was meant."""
 
@@ -62,7 +68,7 @@ ProfileBody = create_model(
     "ProfileBody",
     __base__=Shape,
     __doc__="A profile to make. `host` may be left to a preset.",
-    **{**_fields(ProfileFields), "host": _fields(ProfileFields, optional=True)["host"]},
+    **{**_fields(ProfileFields), "host": (Host, Field("", json_schema_extra=_unsaid))},
 )
 ProfileChange = create_model(
     "ProfileChange",

@@ -103,7 +103,7 @@ def _operation(route: Route, references: References) -> Json:
         "operationId": route.name,
         "summary": route.summary,
         "parameters": [*_path_parameters(route), *_query_parameters(route), *_header_parameters(route)],
-        "responses": {str(route.status): _answer(route, references), **_problems(route)},
+        "responses": {**_answers(route, references), **_problems(route)},
         "security": [] if route.public else [{"key": []}],
     }
     if route.description:
@@ -158,6 +158,11 @@ def _header_parameters(route: Route) -> list[Json]:
         {"name": name, "in": "header", "required": False, "description": text, "schema": {"type": "string"}}
         for name, text in route.request_headers.items()
     ]
+
+
+def _answers(route: Route, references: References) -> Json:
+    answer = _answer(route, references)
+    return {str(route.status): answer, **({"201": answer} if route.makes else {})}
 
 
 def _answer(route: Route, references: References) -> Json:

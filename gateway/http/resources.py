@@ -38,7 +38,7 @@ def actor(call: Call) -> Actor:
 # Versions.
 
 
-def written(view: Document) -> bytes:
+def written(view: object) -> bytes:
     """Write a view as it is answered."""
     return json.dumps(view, separators=(",", ":"), ensure_ascii=False).encode()
 
@@ -103,7 +103,7 @@ def wanted(call: Call, view: Document) -> Document:
 def writable(given: Document, view: Document, fixed: Iterable[str]) -> tuple[Document, list[Fault]]:
     """Leave out the members that cannot be changed; a fault for each that says something else than is so."""
     told = [name for name in fixed if name in given]
-    wrong = [name for name in told if given[name] != view.get(name)]
+    wrong = [name for name in told if written(given[name]) != written(view.get(name))]  # 0 is not false in JSON
     rest = {name: value for name, value in given.items() if name not in told}
     return rest, [Fault(f"/{name}", "read_only", "This member cannot be changed.") for name in wrong]
 

@@ -404,6 +404,7 @@ TEMPLATES: Final = (
         "Make or replace a template",
         scopes=PROFILES,
         body=TemplateBody,
+        makes=True,
         answer=TemplateView,
         description="201 if it is new.",
         request_headers=IF_MATCH,
@@ -450,6 +451,7 @@ SECRETS: Final = (
         "Keep a secret, or its next version",
         scopes=SECRET,
         body=SecretRequest,
+        makes=True,
         answer=SecretView,
         description="201 if it is new. Profiles that stand still for it go on by themselves.",
         answer_headers=VERSION,
@@ -504,8 +506,9 @@ HEALTH: Final = (
 )  # fmt: skip
 
 
-async def _describe(_call: Call) -> Answer:
-    return Answer(200, document(ROUTES), {"Content-Type": "application/json"})
+async def _describe(call: Call) -> Answer:
+    routes = reachable(ROUTES, catcher=call.services.catcher is not None)
+    return Answer(200, document(routes), {"Content-Type": "application/json"})
 
 
 ROUTES: Final = (

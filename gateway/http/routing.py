@@ -39,6 +39,7 @@ class Route:
     query: type[Shape] | None = None
     body: type[BaseModel] | None = None
     status: int = 200
+    makes: bool = False  # answers 201 instead if what the path names was not there
     answer: type[BaseModel] | None = None
     media_type: str = "application/json"
     problems: tuple[Code, ...] = ()

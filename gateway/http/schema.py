@@ -225,8 +225,8 @@ class PushRequest(Shape):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"children": ["acme-emea"], "profiles": ["main"]}]})
 
-    children: Annotated[tuple[str, ...], Field(max_length=1000)]
-    profiles: Annotated[tuple[str, ...], Field(max_length=100)]
+    children: Annotated[tuple[str, ...], Field(max_length=1000, json_schema_extra={"minItems": 1})]
+    profiles: Annotated[tuple[str, ...], Field(max_length=100, json_schema_extra={"minItems": 1})]
     default: str | None = None
 
 

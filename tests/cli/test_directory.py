@@ -297,3 +297,33 @@ def test_a_daemon_elsewhere_is_asked_with_a_key(shell: Shell) -> None:
     key = str(shell.daemon.folder / "app.key")
 
     assert shell.good("tenants", "list", "--url", shell.daemon.url, "--key-file", key) == "acme (below -)\n"
+
+
+def test_a_secret_from_a_file(shell: Shell, tenant: str, write: Write) -> None:
+    """Kept, listed with who uses it, checked; its value is never shown; used, it is not deleted."""
+    kept = shell.good("secrets", "set", "relay-a", "--tenant", tenant, "--value-file", write("pw", PASSWORD + "\n"))
+    profile = {
+        "name": "main", "host": "smtp.example.test", "from": "a@b.example",
+        "auth": {"username": "u", "credential": {"source": "stored", "key": "relay-a"}},
+    }  # fmt: skip
+    shell.good("profiles", "set", "main", "--tenant", tenant, "--file", write("main.json", json.dumps(profile)))
+    listed = shell.good("secrets", "list", "--tenant", tenant)
+    checked = shell.good("secrets", "check", "main", "--tenant", tenant)
+    refused = shell.run("secrets", "rm", "relay-a", "--tenant", tenant)
+
+    assert (kept.strip(), listed.strip()) == ("relay-a is kept as version 1", "relay-a version 1: main")
+    assert (checked.strip(), refused.exit_code) == ("stored, version 1", 1)
+    assert PASSWORD not in kept + listed + checked + shell.good("secrets", "show", "relay-a", "--tenant", tenant)
+
+
+def test_a_secret_that_is_missing(shell: Shell, tenant: str, write: Write) -> None:
+    """The check says so, and exits with 1."""
+    profile = {
+        "host": "smtp.example.test", "from": "a@b.example",
+        "auth": {"username": "u", "credential": {"source": "stored", "key": "nothing"}},
+    }  # fmt: skip
+    shell.good("profiles", "set", "main", "--tenant", tenant, "--file", write("main.json", json.dumps(profile)))
+    checked = shell.run("secrets", "check", "main", "--tenant", tenant)
+
+    assert checked.exit_code == 1
+    assert "stored: not_found" in checked.output

@@ -18,7 +18,7 @@ CONFIG = Path(__file__).parents[2] / "config"
 
 async def test_the_sample_tenants(tmp_path: Path) -> None:
     """A parent, two children, a pushed default, copies by severity, and a template that can be filled."""
-    allowed: Policy = policy(load(CONFIG / "gateway.toml", {}))
+    allowed: Policy = policy(load(CONFIG / "gateway.toml", {}), {})
     async with SqliteStore(tmp_path / "gateway.db") as store:
         directory = Directory(store, allowed, Seal([bytes(32)]))
         await directory.load()

@@ -94,7 +94,7 @@ class Answered:
     @property
     def code(self) -> str | None:
         """The problem's code; None if it is no problem."""
-        return self.json["code"] if self.headers["Content-Type"] == PROBLEM else None
+        return self.json["code"] if self.headers.get("Content-Type") == PROBLEM else None
 
     @property
     def faults(self) -> dict[str, str]:

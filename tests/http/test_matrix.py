@@ -1,0 +1,280 @@
+"""Every route of the OpenAPI document for everybody who might ask: who gets in, and what the others are told.
+
+    system ─┬─ acme ─── acme-emea ─── acme-north
+            └─ globex
+
+All requests are about acme-emea and what is its own. The matrix is made from the document, so that a route which is in
+no example below fails rather than goes unasked.
+"""
+
+import asyncio
+import re
+import sys
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiosmtpd.smtp import SMTP, Envelope, Session
+
+from gateway.catcher import Catcher
+from gateway.credentials.secret import Secret
+from gateway.directory.changes import OPERATOR
+from gateway.directory.shapes import Pause, Template, Tenant
+from gateway.http.openapi import specification
+from gateway.http.routes import ROUTES
+from tests.http.world import Answered, Json, World, notification, profile, running
+
+OWN = "acme-emea"
+CHILD = "acme-north"
+SECRET = "words-of-emea"
+SCOPES = frozenset({"send", "read", "profiles", "secrets", "admin"})
+KINDS = ("own", "parent", "operator", "child", "stranger", "wrong scope", "revoked", "none")
+OUTSIDE = ("child", "stranger")
+NO_KEY = ("revoked", "none")
+HOLDERS = {"parent": "acme:admin", "operator": "system:admin", "child": f"{CHILD}:admin", "stranger": "globex:admin"}
+
+
+@dataclass(frozen=True)
+class Operation:
+    """What the document says about one route."""
+
+    method: str
+    path: str
+    name: str
+    scopes: frozenset[str]
+    status: int
+
+    @property
+    def public(self) -> bool:
+        return not self.scopes
+
+
+def operations() -> list[Operation]:
+    """Read the document; scopes are in the last sentence of a description."""
+    found = []
+    for path, methods in specification(ROUTES)["paths"].items():
+        for method, told in methods.items():
+            _, _, sentence = told.get("description", "").rpartition("Scope: ")
+            scopes = frozenset(re.findall(r"`(\w+)`", sentence)) if told["security"] else frozenset()
+            assert scopes <= SCOPES
+            assert bool(scopes) == bool(told["security"]), "nobody could tell which scope the route takes"
+            status = min(int(status) for status in told["responses"])
+            found.append(Operation(method.upper(), path, told["operationId"], scopes, status))
+    return found
+
+
+@dataclass(frozen=True)
+class Example:
+    """A request that succeeds for whoever may make it.
+
+    `ours`: it names something of acme-emea. What names nothing of anybody's is answered to all who hold the scope.
+    """
+
+    values: Mapping[str, str] = field(default_factory=dict)
+    query: str = ""
+    body: Json | None = None
+    ours: bool = True
+
+
+NOTIFICATION = notification(tenant=OWN)
+TENANT = {"tenant": OWN}
+PROFILE = {**TENANT, "name": "desk"}
+TEMPLATE = {**TENANT, "name": "welcome"}
+STORED = {**TENANT, "name": "relay"}
+POSTED = {"id": "{notification}"}
+WORDING = {"subject": "Hello", "text": "Hello {{ name }}"}
+DESK = {"host": "relay.emea.example", "from": "desk@emea.example"}
+
+EXAMPLES = {
+    "notification.post": Example(body=NOTIFICATION),
+    "notification.batch": Example(body={"notifications": [NOTIFICATION]}, ours=False),
+    "notification.list": Example(query=f"?tenant={OWN}"),
+    "notification.show": Example(POSTED),
+    "notification.cancel": Example(POSTED),
+    "notification.retry": Example(POSTED),
+    "tenant.list": Example(ours=False),
+    "tenant.create": Example(body={"id": "new", "parent": OWN}),
+    "tenant.show": Example(TENANT),
+    "tenant.replace": Example(TENANT, body={"name": "EMEA"}),
+    "tenant.patch": Example(TENANT, body={"name": "EMEA"}),
+    "tenant.delete": Example(TENANT),
+    "preferences.show": Example(TENANT),
+    "preferences.replace": Example(TENANT, body={"cc": ["ops@emea.example"], "rules": [{"cc": True}]}),
+    "audit.list": Example(TENANT),
+    "audit.verify": Example(TENANT),
+    "apply": Example(body={"templates": [{**TEMPLATE, **WORDING}]}),
+    "profile.list": Example(TENANT),
+    "profile.create": Example(TENANT, body={"name": "new", **DESK}),
+    "profile.push": Example(TENANT, body={"children": [CHILD], "profiles": ["desk"], "default": "desk"}),
+    "profile.show": Example(PROFILE),
+    "profile.replace": Example(PROFILE, body=DESK),
+    "profile.patch": Example(PROFILE, body={"enabled": False}),
+    "profile.delete": Example(PROFILE),
+    "profile.pause": Example(PROFILE),
+    "profile.resume": Example(PROFILE),
+    "connector.list": Example(TENANT),
+    "preset.list": Example(ours=False),
+    "queue.list": Example(ours=False),
+    "template.list": Example(TENANT),
+    "template.show": Example(TEMPLATE),
+    "template.replace": Example(TEMPLATE, body=WORDING),
+    "template.delete": Example(TEMPLATE),
+    "template.render": Example(TEMPLATE, body={"data": {"name": "Ann"}}),
+    "secret.list": Example(TENANT),
+    "secret.show": Example(STORED),
+    "secret.replace": Example(STORED, body={"value": "hunter3"}),
+    "secret.delete": Example(STORED),
+    "credential.check": Example(PROFILE),
+    "credential.refresh": Example(PROFILE),
+    "tenant.resolution": Example(TENANT),
+    "key.list": Example(TENANT),
+    "key.create": Example(TENANT, body={"name": "app", "scopes": ["send"]}),
+    "key.revoke": Example({**TENANT, "id": "{key}"}),
+    "livez": Example(),
+    "readyz": Example(),
+    "openapi": Example(),
+    "docs": Example(),
+    "catcher.list": Example(),
+    "catcher.show": Example({"number": "1"}),
+}
+REFUSED = {
+    # Nobody deletes the tenant that their own key belongs to, and those above find that it has a child.
+    ("tenant.delete", "own"): (403, "locked_by_parent"),
+    ("tenant.delete", "parent"): (409, "tenant_in_use"),
+    ("tenant.delete", "operator"): (409, "tenant_in_use"),
+}
+OPERATIONS = operations()
+PROTECTED = [operation for operation in OPERATIONS if not operation.public]
+CHANGES = [one for one in PROTECTED if one.method != "GET" and EXAMPLES.get(one.name, Example()).ours]
+CASES = [(operation, kind) for operation in OPERATIONS for kind in KINDS]
+
+
+@pytest.fixture
+async def family(tmp_path: Path) -> AsyncIterator[World]:
+    """The world, what acme-emea has in it, and a caught message."""
+    catcher = Catcher()
+    peer = Session(asyncio.get_running_loop())
+    await catcher.handle_DATA(SMTP(catcher), peer, Envelope())
+    async with running(tmp_path, catcher=catcher) as world:
+        await world.put(
+            Tenant(id=CHILD, parent=OWN),
+            profile(OWN, "desk", footnote={"text": SECRET}),
+            Pause(tenant=OWN, profile="desk"),
+            Template(tenant=OWN, name="welcome", subject="Hello", text=SECRET),
+        )
+        await world.directory.put_secret(OPERATOR, OWN, "relay", Secret(SECRET))
+        yield world
+
+
+async def ask(world: World, operation: Operation, holder: str | None) -> Answered:
+    """Make the route's example request as the holder of this key."""
+    example = EXAMPLES[operation.name]
+    path = operation.path
+    for name, value in example.values.items():
+        path = path.replace(f"{{{name}}}", value)
+    if "{notification}" in path:
+        # With scope `send` alone a key knows only what it posted itself.
+        poster = holder if holder is not None and holder.startswith(f"{OWN}:send") else f"{OWN}:send"
+        id_ = await world.posted(poster, text=SECRET)
+        path = path.replace("{notification}", id_)
+    if "{key}" in path:
+        path = path.replace("{key}", _id(await world.key_for(f"{OWN}:read,spare")))
+    assert "{" not in path, "the example leaves part of the path open"
+    options: dict[str, Any] = {} if example.body is None else {"json": example.body}
+    return await world.call(operation.method, path + example.query, holder, **options)
+
+
+def _id(key: str) -> str:
+    return key.split("_")[1]
+
+
+def holding(scopes: frozenset[str]) -> str:
+    """Name acme-emea's key with these scopes; `send` comes first."""
+    return f"{OWN}:{','.join(sorted(scopes, reverse=True))}"
+
+
+async def key_of(world: World, operation: Operation, kind: str) -> str | None:
+    """Make the key of one kind of caller; of those who must not get in, with all scopes that do not matter."""
+    match kind:
+        case "none":
+            return None
+        case "own":
+            return holding(operation.scopes or frozenset({"read"}))
+        case "wrong scope":
+            return holding(SCOPES - operation.scopes - {"admin"})
+        case "revoked":
+            name = f"{OWN}:admin,revoked"
+            await world.directory.revoke_key(OPERATOR, OWN, _id(await world.key_for(name)))
+            return name
+        case _:
+            return HOLDERS[kind]
+
+
+def expected(operation: Operation, kind: str) -> tuple[int, str | None]:
+    """Tell status and problem of an answer."""
+    if operation.public:
+        return operation.status, None
+    if kind in NO_KEY:
+        return 401, "unauthorized"
+    if kind == "wrong scope":
+        return 403, "forbidden"
+    if kind in OUTSIDE and EXAMPLES[operation.name].ours:
+        return 404, "not_found"
+    return REFUSED.get((operation.name, kind), (operation.status, None))
+
+
+@pytest.mark.parametrize(("operation", "kind"), CASES, ids=[f"{one.name}-{kind}" for one, kind in CASES])
+async def test_who_gets_in(family: World, operation: Operation, kind: str) -> None:
+    """A route answers those who may ask, and tells the others no more than they may know."""
+    holder = await key_of(family, operation, kind)
+    answered = await ask(family, operation, holder)
+    code = answered.code if answered.text else None
+    assert (answered.status, code) == expected(operation, kind), answered.text
+    if kind in (*OUTSIDE, *NO_KEY):
+        assert SECRET not in answered.text
+    if kind in OUTSIDE and not EXAMPLES[operation.name].ours:
+        # What is told here is theirs: nothing of acme-emea, and in a batch that its item is of nobody.
+        assert not re.search(rf'"(id|tenant)":\s*"{OWN}"', answered.text)
+        assert [result["status"] for result in answered.json.get("results", ())] in ([], [404])
+
+
+@pytest.mark.parametrize("kind", [*OUTSIDE, *NO_KEY, "wrong scope"])
+@pytest.mark.parametrize("operation", CHANGES, ids=lambda one: one.name)
+async def test_who_does_not_get_in_changes_nothing(family: World, operation: Operation, kind: str) -> None:
+    """A change that is refused for who asks leaves directory and mail as they were."""
+    holder = await key_of(family, operation, kind)
+    if holder is not None:
+        await family.key_for(holder)
+    await family.key_for(f"{OWN}:read,spare")
+    await family.key_for(f"{OWN}:send")
+    before = await family.store.directory(), family.outbox.queued[OWN]
+    await ask(family, operation, holder)
+    posted = "{notification}" in EXAMPLES[operation.name].values.values()
+    assert (await family.store.directory(), family.outbox.queued[OWN] - posted) == before
+
+
+@pytest.mark.parametrize(
+    ("operation", "scope"),
+    [(one, scope) for one in PROTECTED if len(one.scopes) > 1 for scope in sorted(one.scopes)],
+    ids=lambda one: getattr(one, "name", one),
+)
+async def test_any_of_several_scopes(family: World, operation: Operation, scope: str) -> None:
+    """Where the document names several scopes, each of them alone will do."""
+    assert (await ask(family, operation, holding(frozenset({scope})))).status == operation.status
+
+
+def test_every_route_has_an_example() -> None:
+    """The table of examples and the document name the same routes."""
+    assert EXAMPLES.keys() == {operation.name for operation in OPERATIONS}
+
+
+def test_every_combination_is_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    """The matrix has each route of the document once for each kind of caller."""
+    assert len({(operation.name, kind) for operation, kind in CASES}) == len(ROUTES) * len(KINDS) == len(CASES)
+    with capsys.disabled():  # and on standard error: that of xdist's workers is seen
+        print(
+            f"\nmatrix: {len(ROUTES)} routes x {len(KINDS)} kinds of caller = {len(CASES)} combinations",
+            file=sys.stderr,
+        )
