@@ -5,8 +5,9 @@ An error's detail is ours, for the profile's owner; it never quotes what a serve
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from gateway.credentials.secret import Secret
 
@@ -46,8 +47,24 @@ class Fetched(NamedTuple):
     lasts: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """Seconds for a connection to be made, for a whole answer, and for a whole sign-in."""
+
+    connect: float = 2.0
+    total: float = 5.0
+    login: float = 10.0
+
+
+MAX_OCTETS: Final = 65_536
+"""Of a secret's whole answer; what is longer is none."""
+
+
 class Provider(Protocol):
     """A source of secrets."""
 
     async def fetch(self, key: str, version: str | None) -> Fetched:
-        """Fetch a secret by its key, perhaps one pinned version of it. Raises `CredentialError`."""
+        """Fetch a secret by its key, perhaps one pinned version of it. Raises `CredentialError`, and nothing else."""
+
+    async def close(self) -> None:
+        """Let go of connections and threads."""
