@@ -10,6 +10,7 @@ import asyncio
 import gc
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from typing import Final, Self
 
 from gateway import __version__
 from gateway.catcher import Catcher
+from gateway.credentials import connections
 from gateway.credentials.credentials import Credentials
 from gateway.credentials.local import LocalSecrets
 from gateway.credentials.master_key import load_seal
@@ -69,7 +71,11 @@ async def daemon(settings: Settings, environ: Mapping[str, str]) -> AsyncIterato
         outbox = Outbox(store, _schedule(settings), retention=_retention(settings))
         outbox.on_accepted = facts.accepted
         outbox.on_event = facts.recipient
-        credentials = Credentials(directory.seal, directory.stored, directory.policy.local)
+        lent = directory.policy
+        credentials = Credentials(directory.seal, directory.stored, lent.local, lent.connections)
+        credentials.cache.on_fetch = facts.secret_fetched
+        credentials.cache.on_stale = facts.secret_stale
+        stack.push_async_callback(lent.connections.close)
         dispatcher = Dispatcher(outbox, directory, credentials, _opener(settings), settings.relay.connections)
         catcher = await _catcher(settings, stack)
         await outbox.start()
@@ -145,6 +151,7 @@ def policy(settings: Settings, environ: Mapping[str, str]) -> Policy:
         {name: connector.allow for name, connector in settings.connectors.items()},
         {name: provider.allow for name, provider in settings.oauth.items()},
         _local_secrets(settings, environ),
+        connections.made(settings.connections, environ, time.monotonic),
     )
 
 

@@ -57,6 +57,7 @@ class Line:
     """The way to one source: how much may go over it, and whether it is open."""
 
     clock: Callable[[], float]
+    name: str = ""
     slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(CONCURRENT))
     failures: int = 0
     closed_until: float = 0.0
@@ -110,6 +111,7 @@ class _Entry:
     refused_since: float | None = None
     forced_at: float = float("-inf")
     flight: "asyncio.Task[Fetched] | None" = None
+    stale: bool = False
 
 
 class Cache:
@@ -123,7 +125,8 @@ class Cache:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         """Begin with nothing."""
-        self.on_fetch: Callable[[str], None] = lambda _result: None
+        self.on_fetch: Callable[[str, str], None] = lambda _source, _result: None
+        self.on_stale: Callable[[str, bool], None] = lambda _source, _stale: None
         self._clock = clock
         self._dice = dice
         self._sleep = sleep
@@ -140,14 +143,14 @@ class Cache:
                 self._fly(entry, line, terms, fetch)
             return self._held(entry, stale=False)
         elif entry.error is not None and now < entry.error_until and entry.flight is None:
-            return self._stale(entry, terms, entry.error)
+            return self._stale(entry, line, terms, entry.error)
         try:
             flight = entry.flight or self._fly(entry, line, terms, fetch)
             await asyncio.wait_for(asyncio.shield(flight), PATIENCE)
         except CredentialError as error:
-            return self._stale(entry, terms, error)
+            return self._stale(entry, line, terms, error)
         except TimeoutError:
-            return self._stale(entry, terms, CredentialError(Kind.UNREACHABLE, "the secret's source is slow"))
+            return self._stale(entry, line, terms, CredentialError(Kind.UNREACHABLE, "the secret's source is slow"))
         return self._held(entry, stale=False)
 
     def _entry(self, key: Hashable) -> _Entry:
@@ -165,7 +168,7 @@ class Cache:
         previous = entry.previous if self._clock() < entry.previous_until else None
         return Held(entry.value, stale, previous)
 
-    def _stale(self, entry: _Entry, terms: Terms, error: CredentialError) -> Held:
+    def _stale(self, entry: _Entry, line: Line, terms: Terms, error: CredentialError) -> Held:
         """Serve the last value while its age, and the reason why there is no newer one, permit it."""
         if entry.value is None:
             raise error
@@ -176,7 +179,14 @@ class Cache:
             over = now - entry.fetched_at > terms.stale
         if over:
             raise error
+        self._mark(entry, line, stale=True)
         return self._held(entry, stale=True)
+
+    def _mark(self, entry: _Entry, line: Line, *, stale: bool) -> None:
+        """Tell when a secret begins to be served stale, and when that is over; not each time."""
+        if entry.stale is not stale:
+            entry.stale = stale
+            self.on_stale(line.name, stale)
 
     # Fetching.
 
@@ -203,21 +213,22 @@ class Cache:
             self._failed(entry, line, error)
             raise
         line.answered()
-        self._keep(entry, terms, fetched)
+        self._keep(entry, line, terms, fetched)
         return fetched
 
     def _failed(self, entry: _Entry, line: Line, error: CredentialError) -> None:
         now = self._clock()
-        self.on_fetch(error.kind)
+        self.on_fetch(line.name, error.kind)
         line.failed(error, self._dice)
         entry.error = error
         entry.error_until = now + NEGATIVE.get(error.kind, 0.0)
         if error.kind in (Kind.NOT_FOUND, Kind.DENIED):
             entry.refused_since = entry.refused_since if entry.refused_since is not None else now
 
-    def _keep(self, entry: _Entry, terms: Terms, fetched: Fetched) -> None:
+    def _keep(self, entry: _Entry, line: Line, terms: Terms, fetched: Fetched) -> None:
         now = self._clock()
-        self.on_fetch("ok")
+        self.on_fetch(line.name, "ok")
+        self._mark(entry, line, stale=False)
         if entry.value is not None and entry.value.fields != fetched.fields:
             entry.previous, entry.previous_until = entry.value, now + OVERLAP
         fresh = terms.fresh * (1 + JITTER * (2 * self._dice() - 1))

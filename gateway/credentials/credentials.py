@@ -7,9 +7,10 @@ the database; files and variables are this machine's; the others come from the o
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, assert_never
 
 from gateway.credentials.cache import Cache, Held, Line, Terms
+from gateway.credentials.connections import Connections, Wanted
 from gateway.credentials.local import FILE_SECONDS, LocalSecrets
 from gateway.credentials.provider import PASSWORD, CredentialError, Fetched, Kind
 from gateway.credentials.reference import Credential
@@ -17,6 +18,7 @@ from gateway.credentials.sealed import Seal, SealError
 from gateway.credentials.secret import Secret
 
 FILES: Final = Terms(fresh=FILE_SECONDS)
+PINNED: Final = Terms(fresh=10 * 365 * 86_400.0)  # a version never changes
 
 
 class Stored(NamedTuple):
@@ -43,11 +45,14 @@ class Credentials:
     seal: Seal
     stored: Callable[[str, str], Stored | None]
     local: LocalSecrets = field(default_factory=LocalSecrets)
-    cache: Cache = field(default_factory=lambda: Cache(lambda: asyncio.get_running_loop().time()))
-    _files: Line | None = None
+    connections: Connections = field(default_factory=Connections)
+    cache: Cache = field(default_factory=lambda: Cache(_seconds))
+    _files: Line = field(default_factory=lambda: Line(_seconds, "files"))
 
-    async def find(self, owner: str, place: tuple[str, ...], credential: Credential, *, forced: bool = False) -> Found:
-        """Give what a credential of the owner's profile refers to. Raises `CredentialError`.
+    async def find(
+        self, owner: str, host: str, place: tuple[str, ...], credential: Credential, *, forced: bool = False
+    ) -> Found:
+        """Give what a credential of the owner's profile for this relay refers to. Raises `CredentialError`.
 
         `place` is where a plaintext one is sealed for; `forced`: the value known so far was refused.
         """
@@ -60,8 +65,10 @@ class Credentials:
                 return self._stored(owner, credential.key or "")
             case "env" | "file":
                 return await self._local(owner, credential, forced=forced)
+            case "vault" | "azure_key_vault" | "cyberark" | "conjur":
+                return await self._connected(self.connections.find(owner, host, credential), credential, forced=forced)
             case _:
-                raise CredentialError(Kind.POLICY, f"credentials from {credential.source} cannot be resolved yet")
+                assert_never(credential.source)
 
     def _opened(self, sealed: str, place: tuple[str, ...]) -> Secret:
         try:
@@ -81,11 +88,26 @@ class Credentials:
         if not self.local.permits(owner, credential.source, key):
             raise CredentialError(Kind.POLICY, "the operator does not lend this secret to the tenant")
         if credential.source == "env":
-            return _picked(Held(self.local.read_variable(key)), credential)
-        if self._files is None:
-            self._files = Line(lambda: asyncio.get_running_loop().time())
+            return _picked(Held(self.local.read_variable(key)), PASSWORD, None)
         held = await self.cache.get(("file", key), self._files, FILES, lambda: self.local.read_file(key), forced=forced)
-        return _picked(held, credential)
+        return _picked(held, PASSWORD, None)
+
+    async def _connected(self, wanted: Wanted, credential: Credential, *, forced: bool) -> Found:
+        """Fetch a whole secret and take its parts, so that a user name and its password are of one version."""
+        connection, key, name, version = wanted
+        provider = connection.provider
+        held = await self.cache.get(
+            (connection.name, key, version),
+            connection.line,
+            connection.terms if version is None else PINNED,
+            lambda: provider.fetch(key, version),
+            forced=forced,
+        )
+        return _picked(held, name or PASSWORD, credential.username_property)
+
+
+def _seconds() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def stored_place(owner: str, name: str, version: int) -> tuple[str, ...]:
@@ -93,13 +115,10 @@ def stored_place(owner: str, name: str, version: int) -> tuple[str, ...]:
     return "secret", owner, name, str(version)
 
 
-def _picked(held: Held, credential: Credential) -> Found:
-    wanted = credential.property or PASSWORD
-    secret = _field(held.fetched, wanted)
-    name = credential.username_property
-    username = None if name is None else _field(held.fetched, name)
+def _picked(held: Held, wanted: str, user: str | None) -> Found:
+    username = None if user is None else _field(held.fetched, user)
     previous = None if held.previous is None else held.previous.fields.get(wanted)
-    return Found(secret, username, held.fetched.version, held.stale, previous)
+    return Found(_field(held.fetched, wanted), username, held.fetched.version, held.stale, previous)
 
 
 def _field(fetched: Fetched, name: str) -> Secret:

@@ -36,7 +36,7 @@ class LocalSecrets:
             return False
         if source == "file" and not all(_is_name(part) for part in key.split("/")):
             return False
-        return tenant == OPERATORS or _begins(key, (*self.allow.get(tenant, ()), *self.allow.get(ANYBODY, ())))
+        return tenant == OPERATORS or begins(key, (*self.allow.get(tenant, ()), *self.allow.get(ANYBODY, ())))
 
     async def read_file(self, key: str) -> Fetched:
         """Read a file; one line break at its end is not part of the secret."""
@@ -63,7 +63,7 @@ def _is_name(part: str) -> bool:
     return part not in ("", ".", "..") and "\0" not in part and not part.startswith("/")
 
 
-def _begins(key: str, prefixes: Iterable[str]) -> bool:
+def begins(key: str, prefixes: Iterable[str]) -> bool:
     """Whole segments: `smtp/a` is no beginning of `smtp/ab`."""
     return any(not prefix or key == prefix or key.startswith(prefix.rstrip("/") + "/") for prefix in prefixes)
 

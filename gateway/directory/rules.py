@@ -13,7 +13,9 @@ from typing import Final
 
 from cryptography import x509
 
+from gateway.credentials.connections import Connections
 from gateway.credentials.local import LocalSecrets
+from gateway.credentials.reference import Credential
 from gateway.directory.entries import Item
 from gateway.directory.shapes import OAUTH_METHODS, PASSWORD_METHODS, Key, Link, Preferences, Profile, Template, Tenant
 from gateway.directory.snapshot import DEPTH, ROOT, Place, Snapshot
@@ -59,6 +61,7 @@ class Policy:
     connectors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     oauth: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     local: LocalSecrets = field(default_factory=LocalSecrets)
+    connections: Connections = field(default_factory=Connections)
 
 
 def sender_allowed(profile: Profile, address: str) -> bool:
@@ -210,14 +213,19 @@ def profile_faults(profile: Profile, policy: Policy) -> Iterator[Fault]:
 
 def _references(profile: Profile, policy: Policy) -> Iterator[Fault]:
     for (part, name), credential in profile.credentials():
-        if credential.source in ("file", "env"):
-            if not policy.local.permits(profile.tenant, credential.source, credential.key or ""):
-                yield Fault(
-                    f"/{part}/{name}/key", "secret_not_allowed", "The operator does not lend this to the tenant."
-                )
-        elif credential.source not in ("plaintext", "stored"):
-            detail = f"Credentials from {credential.source} cannot be resolved yet."
-            yield Fault(f"/{part}/{name}/source", "source_unavailable", detail)
+        if not _lent(profile, credential, policy):
+            place = "entry" if credential.entry is not None else "key"
+            yield Fault(
+                f"/{part}/{name}/{place}", "secret_not_allowed", "The operator does not lend this to the tenant."
+            )
+
+
+def _lent(profile: Profile, credential: Credential, policy: Policy) -> bool:
+    if credential.dropped or credential.source in ("plaintext", "stored"):
+        return True
+    if credential.source in ("file", "env"):
+        return policy.local.permits(profile.tenant, credential.source, credential.key or "")
+    return policy.connections.permits(profile.tenant, profile.host, credential)
 
 
 def _sign_in(profile: Profile, policy: Policy) -> Iterator[Fault]:

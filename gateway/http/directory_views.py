@@ -303,3 +303,19 @@ class CredentialVerdict(View):
     version: str | None = None
     stale: bool = False
     error: dict[str, Any] | None = None
+
+
+class SecretConnectionView(View):
+    """A secret store of the operator's; `health` is `unused`, `ok`, or why nobody asks it at the moment."""
+
+    name: str
+    kind: str
+    entries: tuple[str, ...]
+    health: str
+
+
+class SecretConnectionList(View):
+    """The secret stores that a tenant may name."""
+
+    items: tuple[SecretConnectionView, ...]
+    next_cursor: None

@@ -29,6 +29,7 @@ from gateway.http.directory_views import (
     PushView,
     QueueList,
     RenderedView,
+    SecretConnectionList,
     SecretList,
     SecretView,
     TemplateBody,
@@ -464,6 +465,12 @@ SECRETS: Final = (
         locate=secrets.locate,
         status=204,
         problems=(Code.SECRET_IN_USE, *STORE),
+    ),
+    Route(
+        "GET", "/v1/tenants/{tenant}/secret-connections", "secret_connection.list", secrets.connections,
+        "List the secret stores that the tenant's profiles may name",
+        scopes=frozenset({"read", "secrets"}),
+        answer=SecretConnectionList,
     ),
     Route(
         "POST", "/v1/tenants/{tenant}/profiles/{name}/credential/check", "credential.check", secrets.check,

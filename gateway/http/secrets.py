@@ -103,8 +103,26 @@ async def _verdict(call: Call, profile: Profile, *, forced: bool) -> Answer:
     if credential is None:
         return json_answer({"ok": True, "source": None})
     try:
-        found = await call.services.credentials.find(profile.tenant, seal_place(profile), credential, forced=forced)
+        found = await call.services.credentials.find(
+            profile.tenant, profile.host, seal_place(profile), credential, forced=forced
+        )
     except CredentialError as error:
         told = {"kind": error.kind, "detail": error.detail}
         return json_answer({"ok": False, "source": credential.source, "error": told})
     return json_answer({"ok": True, "source": credential.source, "version": found.version, "stale": found.stale})
+
+
+async def connections(call: Call) -> Answer:
+    """List the secret stores that the tenant may name, with what the operator offers there, and how they are."""
+    call.no_query()
+    tenant = call.params["tenant"]
+    items = [
+        {
+            "name": connection.name,
+            "kind": connection.settings.kind,
+            "entries": connection.entries_for(tenant),
+            "health": connection.health(),
+        }
+        for connection in call.services.credentials.connections.usable_by(tenant)
+    ]
+    return json_answer({"items": sorted(items, key=lambda item: str(item["name"])), "next_cursor": None})

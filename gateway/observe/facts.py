@@ -35,6 +35,14 @@ SESSIONS = Counter(
     _PREFIX + "relay_sessions", "Sessions with relays, by how opening ended.", ["result"], registry=REGISTRY
 )
 PARKED = Counter(_PREFIX + "profile_parks", "Times a profile was parked, by reason.", ["reason"], registry=REGISTRY)
+SECRET_FETCHES = Counter(
+    _PREFIX + "secret_fetches", "Attempts to fetch a secret, by connection and result.", ["connection", "result"],
+    registry=REGISTRY,
+)  # fmt: skip
+SECRETS_STALE = Gauge(
+    _PREFIX + "secrets_stale", "Secrets served on though their source does not vouch for them.", ["connection"],
+    registry=REGISTRY,
+)  # fmt: skip
 BREAKERS = Counter(_PREFIX + "breaker_openings", "Times a relay's breaker opened.", registry=REGISTRY)
 UNFINISHED = Gauge(_PREFIX + "outbox_unfinished", "Notifications that are not final.", registry=REGISTRY)
 IN_HAND = Gauge(_PREFIX + "outbox_leased", "Notifications claimed and not settled.", registry=REGISTRY)
@@ -161,6 +169,21 @@ def parked(place: tuple[str, str], reason: str, detail: str) -> None:
     """A profile is not used until something changes; its mail waits."""
     PARKED.labels(reason).inc()
     _log.warning("parked", owner=place[0], profile=place[1], reason=reason, detail=detail)
+
+
+def secret_fetched(connection: str, result: str) -> None:
+    """A secret was asked for at its source."""
+    SECRET_FETCHES.labels(connection, result).inc()
+
+
+def secret_stale(connection: str, stale: bool) -> None:  # noqa: FBT001 - told by a hook
+    """A secret begins to be served on without its source, or no longer is."""
+    if stale:
+        SECRETS_STALE.labels(connection).inc()
+        _log.warning("secret_stale", connection=connection)
+    else:
+        SECRETS_STALE.labels(connection).dec()
+        _log.info("secret_fresh_again", connection=connection)
 
 
 def unparked(place: tuple[str, str], reason: str) -> None:

@@ -54,7 +54,7 @@ class SignIns:
             return Fault(Phase.SECRET, Trouble.SECRET_MISSING, "the profile has no password")
         try:
             found = await self.credentials.find(
-                profile.tenant, seal_place(profile), profile.auth.credential, forced=forced
+                profile.tenant, profile.host, seal_place(profile), profile.auth.credential, forced=forced
             )
         except CredentialError as error:
             return Fault(Phase.SECRET, _TROUBLES[error.kind], error.detail)

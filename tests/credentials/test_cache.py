@@ -261,3 +261,19 @@ async def test_the_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert source.fetched == before
     await source.get("b")
     assert source.fetched == before + 1
+
+
+async def test_staleness_is_told_once_each_way() -> None:
+    """When it begins and when it is over, however often the secret is used."""
+    source = Source()
+    told: list[bool] = []
+    source.cache.on_stale = lambda _source, stale: told.append(stale)
+    await source.get()
+    source.now, source.answer = 101.0, CredentialError(Kind.MALFORMED, "odd")
+    for _ in range(5):
+        await source.get()
+    source.now, source.answer = 500.0, "two"
+    await source.get()
+    await source.get()
+
+    assert told == [True, False]

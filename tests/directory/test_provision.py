@@ -107,7 +107,7 @@ PROFILES: dict[str, tuple[str, list[str]]] = {
     "metadata": (profile("a", "acme", "port = 587", host="169.254.169.254"), ["egress_refused"]),
     "a source that is not there": (
         profile("a", "acme", 'auth = {username = "a", credential = {source = "vault", connection = "c", key = "k"}}'),
-        ["source_unavailable"],
+        ["secret_not_allowed"],
     ),
 }  # fmt: skip
 

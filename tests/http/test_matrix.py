@@ -126,6 +126,7 @@ EXAMPLES = {
     "secret.show": Example(STORED),
     "secret.replace": Example(STORED, body={"value": "hunter3"}),
     "secret.delete": Example(STORED),
+    "secret_connection.list": Example(TENANT),
     "credential.check": Example(PROFILE),
     "credential.refresh": Example(PROFILE),
     "tenant.resolution": Example(TENANT),

@@ -1,0 +1,161 @@
+"""Connections: who may have which key at which relay, and secrets through them, by a source that the test holds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from gateway.credentials.cache import Line
+from gateway.credentials.connections import Connection, Connections
+from gateway.credentials.credentials import Credentials
+from gateway.credentials.provider import CredentialError, Fetched, Kind
+from gateway.credentials.reference import Credential
+from gateway.credentials.sealed import Seal
+from gateway.credentials.secret import Secret
+from gateway.settings import load
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SETTINGS = """
+[connections.corp]
+kind = "vault"
+url = "https://vault.example:8200"
+auth = {method = "token", token = {env = "TOKEN"}}
+allow = {acme = ["smtp/acme"], "*" = ["common"], closed = [], open = [""]}
+hosts = ["relay.example"]
+entries = {relay-a = {key = "smtp/hidden", property = "pw", tenants = ["acme"]}}
+
+[connections.kv]
+kind = "azure_key_vault"
+url = "https://kv.example"
+auth = {method = "managed_identity"}
+allow = {acme = ["smtp-"]}
+
+[connections.ccp]
+kind = "cyberark"
+url = "https://ccp.example"
+app_id = "gateway"
+allow = {acme = ["Safe=SMTP;Folder=Root"]}
+"""
+HOST = "relay.example"
+
+
+class Source:
+    """A source in memory, which counts."""
+
+    def __init__(self) -> None:
+        self.secrets: dict[str, dict[str, str]] = {}
+        self.fetched = 0
+
+    async def fetch(self, key: str, version: str | None) -> Fetched:
+        self.fetched += 1
+        if key not in self.secrets:
+            raise CredentialError(Kind.NOT_FOUND, "not there")
+        return Fetched({name: Secret(value) for name, value in self.secrets[key].items()}, version or "1")
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
+@pytest.fixture
+def source() -> Source:
+    return Source()
+
+
+@pytest.fixture
+def credentials(tmp_path: Path, source: Source) -> Credentials:
+    """The connections of the settings above, all to one source."""
+    path = tmp_path / "gateway.toml"
+    path.write_text(SETTINGS)
+    made = {
+        name: Connection(name, one, lambda _settings: source, Line(lambda: 0.0))
+        for name, one in load(path, {}).connections.items()
+    }
+    return Credentials(Seal([bytes(32)]), lambda _tenant, _name: None, connections=Connections(made))
+
+
+def reference(source: str, connection: str, key: str | None, **more: Any) -> Credential:
+    return Credential.model_validate({"source": source, "connection": connection, "key": key, **more})
+
+
+@pytest.mark.parametrize(
+    ("owner", "source", "connection", "key", "allowed"),
+    [
+        ("acme", "vault", "corp", "smtp/acme/relay", True),
+        ("acme", "vault", "corp", "smtp/acme", True),
+        ("acme", "vault", "corp", "smtp/acmex", False),
+        ("acme", "vault", "corp", "common/x", True),
+        ("other", "vault", "corp", "common/x", True),
+        ("other", "vault", "corp", "smtp/acme", False),
+        ("closed", "vault", "corp", "smtp/acme", False),
+        ("open", "vault", "corp", "anything", True),
+        ("system", "vault", "corp", "anything", True),
+        ("acme", "azure_key_vault", "corp", "smtp/acme", False),
+        ("acme", "vault", "nowhere", "smtp/acme", False),
+        ("acme", "azure_key_vault", "kv", "smtp-relay", True),
+        ("acme", "azure_key_vault", "kv", "web-relay", False),
+        ("acme", "cyberark", "ccp", "Safe=SMTP;Folder=Root;Object=a", True),
+        ("acme", "cyberark", "ccp", "Folder=Root;Object=a;Safe=SMTP", True),
+        ("acme", "cyberark", "ccp", "Safe=SMTP;Object=a", False),
+        ("acme", "cyberark", "ccp", "Safe=SMTPX;Folder=Root;Object=a", False),
+        ("acme", "cyberark", "ccp", "Object=Safe=SMTP;Folder=Root", False),
+    ],
+)
+def test_who_may_have_what(
+    credentials: Credentials, owner: str, source: str, connection: str, key: str, *, allowed: bool
+) -> None:
+    """By the owner's entry and everybody's; an entry does not extend to descendants."""
+    assert credentials.connections.permits(owner, HOST, reference(source, connection, key)) is allowed
+
+
+def test_secrets_go_to_the_relays_that_the_operator_named(credentials: Credentials) -> None:
+    """Also those of `system`."""
+    wanted = reference("vault", "corp", "common/x")
+    for owner in ("acme", "system"):
+        assert not credentials.connections.permits(owner, "evil.example", wanted)
+
+
+async def test_an_entry_stands_for_key_and_property(credentials: Credentials, source: Source) -> None:
+    """Whoever may pick it needs no leave for its key; others may not pick it."""
+    source.secrets["smtp/hidden"] = {"pw": "right"}
+    picked = reference("vault", "corp", None, entry="relay-a")
+    found = await credentials.find("acme", HOST, (), picked)
+
+    assert found.secret.reveal() == "right"
+    assert not credentials.connections.permits("open", HOST, picked)
+    assert credentials.connections.by_name["corp"].entries_for("acme") == ["relay-a"]
+
+
+async def test_user_name_and_password_are_of_one_answer(credentials: Credentials, source: Source) -> None:
+    """One fetch for both; a field that is not there is told."""
+    source.secrets["common/x"] = {"password": "pw", "username": "app"}
+    found = await credentials.find(
+        "acme", HOST, (), reference("vault", "corp", "common/x", username_property="username")
+    )
+    with pytest.raises(CredentialError) as refused:
+        await credentials.find("acme", HOST, (), reference("vault", "corp", "common/x", property="nothing"))
+
+    assert found.username is not None
+    assert (found.secret.reveal(), found.username.reveal(), source.fetched) == ("pw", "app", 1)
+    assert refused.value.kind is Kind.MALFORMED
+
+
+async def test_leave_is_asked_for_before_the_cache(credentials: Credentials, source: Source) -> None:
+    """What one tenant has fetched is not served to one that may not have it."""
+    source.secrets["smtp/acme"] = {"password": "pw"}
+    wanted = reference("vault", "corp", "smtp/acme")
+    await credentials.find("acme", HOST, (), wanted)
+    with pytest.raises(CredentialError) as refused:
+        await credentials.find("other", HOST, (), wanted)
+
+    assert (refused.value.kind, source.fetched) == (Kind.POLICY, 1)
+
+
+async def test_ten_thousand_uses_are_one_fetch(credentials: Credentials, source: Source) -> None:
+    """As long as the secret is fresh; a pinned version is for ever."""
+    source.secrets["common/x"] = {"password": "pw"}
+    for _ in range(10_000):
+        await credentials.find("acme", HOST, (), reference("vault", "corp", "common/x"))
+    assert source.fetched == 1
