@@ -71,6 +71,8 @@ async def daemon(settings: Settings, environ: Mapping[str, str]) -> AsyncIterato
         outbox = Outbox(store, _schedule(settings), retention=_retention(settings))
         outbox.on_accepted = facts.accepted
         outbox.on_event = facts.recipient
+        directory.unfinished = outbox.queued.__getitem__
+        directory.forget = outbox.forget
         lent = directory.policy
         credentials = Credentials(directory.seal, directory.stored, lent.local, lent.connections)
         credentials.cache.on_fetch = facts.secret_fetched

@@ -4,16 +4,17 @@ Each raises the one `Problem` that keeps it from being done. Relations that must
 what is decided here depends on who asks, or on how things were before. Nothing here writes.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from gateway.directory.entries import Item, place
 from gateway.directory.shapes import Link, Pause, Preferences, Profile, Template, Tenant
-from gateway.directory.snapshot import API, ROOT, Place, Snapshot
+from gateway.directory.snapshot import API, DEPTH, ROOT, Place, Snapshot
 from gateway.problems import Code, Fault, Problem, refusal
 
 PARENTS_FIELDS: Final = ("parent", "enabled", "own_profiles", "limits")
+MOST_LINKS: Final = 2_000
 Slot = tuple[str, str]
 
 
@@ -23,6 +24,12 @@ class Actor(NamedTuple):
     name: str
     tenant: str
     scopes: frozenset[str] = frozenset()
+    key: str = ""  # the API key in use, if it is one
+    about: str = ""  # the tenant that is to be changed, if the caller named one
+
+    def stands(self, snapshot: Snapshot) -> bool:
+        """Is the actor still somebody? A key may have been revoked while its request waited."""
+        return not self.key or snapshot.key(self.key) is not None
 
     def above(self, snapshot: Snapshot, tenant: str) -> bool:
         """Does the actor stand above this tenant?"""
@@ -42,7 +49,7 @@ class Misplaced(Problem):
     """A problem with one object among many, and where that stands."""
 
     def __init__(self, problem: Problem, where: Place) -> None:
-        super().__init__(problem.code, f"{' '.join(filter(None, where))}: {problem.detail}", errors=problem.errors)
+        super().__init__(problem.code, problem.detail, errors=problem.errors)
         self.where = where
 
 
@@ -132,9 +139,10 @@ def save_profile(
         return Change()
     if before is None:
         _check_room(snapshot, after)
+        after = _without_unlent(actor, None, after)
     else:
         _check_ours(snapshot, place(before))
-        after = _kept(actor, before, after, supplied)
+        after = _kept(actor, before, _without_unlent(actor, before, after), supplied)
     change = Change([after])
     if after.is_default and not (before is not None and before.is_default):
         change.put += unmarked(snapshot, after.tenant)
@@ -147,6 +155,17 @@ def _check_room(snapshot: Snapshot, profile: Profile) -> None:
         raise Problem(Code.LOCKED_BY_PARENT)
     if (profile.tenant, profile.name) in snapshot.profiles or snapshot.inherited(profile.tenant, profile.name):
         raise Problem(Code.NAME_TAKEN)
+
+
+def _without_unlent(actor: Actor, before: Profile | None, after: Profile) -> Profile:
+    """Who may edit profiles alone sets no reference: with a host of their own they would be sent what it stands for."""
+    if actor.handles_secrets:
+        return after
+    known = dict(before.credentials()) if before is not None else {}
+    for slot, credential in list(after.credentials()):
+        if credential.source != "plaintext" and credential != known.get(slot):
+            after = after.with_credential(slot, credential.without_secret())
+    return after
 
 
 def _kept(actor: Actor, before: Profile, after: Profile, supplied: Collection[Slot]) -> Profile:
@@ -217,6 +236,9 @@ def push(
     snapshot: Snapshot, owner: str, children: Sequence[str], profiles: Sequence[str], default: str | None
 ) -> Change:
     """Lend profiles to direct children, all of them to all, perhaps one as their default."""
+    tenant = snapshot.tenant(owner)
+    if tenant is not None and not tenant.own_profiles:
+        raise Problem(Code.LOCKED_BY_PARENT)
     faults = list(_push_faults(snapshot, owner, children, profiles, default))
     if faults:
         raise refusal(faults)
@@ -237,13 +259,12 @@ def push(
 def _push_faults(
     snapshot: Snapshot, owner: str, children: Sequence[str], profiles: Sequence[str], default: str | None
 ) -> Iterator[Fault]:
-    below = snapshot.children(owner)
-    for name, given in (("children", children), ("profiles", profiles)):
-        if not given:
-            yield Fault(f"/{name}", "required", "Name at least one.")
-        for index, one in enumerate(given):
-            if one in given[:index]:
-                yield Fault(f"/{name}/{index}", "repeated", "It is named twice.")
+    if len(children) * len(profiles) > MOST_LINKS:
+        yield Fault("/children", "too_many", f"One push makes at most {MOST_LINKS} links.")
+        return
+    yield from _named_once("children", children)
+    yield from _named_once("profiles", profiles)
+    below = set(snapshot.children(owner))
     for index, child in enumerate(children):
         if child not in below:
             yield Fault(f"/children/{index}", Code.NOT_A_CHILD.code, Code.NOT_A_CHILD.title)
@@ -252,6 +273,16 @@ def _push_faults(
             yield Fault(f"/profiles/{index}", Code.NOT_OWNED.code, Code.NOT_OWNED.title)
     if default is not None and default not in profiles:
         yield Fault("/default", Code.INVALID_DEFAULT.code, Code.INVALID_DEFAULT.title)
+
+
+def _named_once(name: str, given: Sequence[str]) -> Iterator[Fault]:
+    if not given:
+        yield Fault(f"/{name}", "required", "Name at least one.")
+    seen: set[str] = set()
+    for index, one in enumerate(given):
+        if one in seen:
+            yield Fault(f"/{name}/{index}", "repeated", "It is named twice.")
+        seen.add(one)
 
 
 def pause(profile: Profile) -> Change:
@@ -298,14 +329,14 @@ def declare(
     `supplied`: where a profile's password was given anew.
     """
     wanted = {place(item): item for item in items}
-    ours = _ours(snapshot, actor, wanted.values())
+    ours = reached(snapshot, actor, {item.id: item.parent for item in wanted.values() if isinstance(item, Tenant)})
     change = Change(origin=origin)
     for where, item in wanted.items():
+        if not ours.issuperset(_concerned(item)):  # before anything else, or an equal guess would be told apart
+            raise Misplaced(Problem(Code.NOT_FOUND, "There is no such tenant in your reach."), where)
         before = snapshot.find(where)
         if before == item:
             continue
-        if not ours.issuperset(_concerned(item)):
-            raise Misplaced(Problem(Code.NOT_FOUND, "There is no such tenant in your reach."), where)
         try:
             _declare(snapshot, actor, before, item, supplied.get(where, ()), change)
         except Problem as problem:
@@ -336,11 +367,14 @@ def _declare(
             change.put.append(item)
 
 
-def _ours(snapshot: Snapshot, actor: Actor, items: Iterable[Item]) -> set[str]:
-    """The tenants in reach, with those that the same files make below them."""
+def reached(snapshot: Snapshot, actor: Actor, made: Mapping[str, str | None]) -> set[str]:
+    """The tenants in reach, with those that the same files make below them: each with its parent."""
     ours = set(snapshot.reach(actor.tenant))
-    waiting = {item.id: item.parent for item in items if isinstance(item, Tenant) and item.id not in snapshot.tenants}
-    while found := {tenant for tenant, parent in waiting.items() if parent in ours}:
+    waiting = {tenant: parent for tenant, parent in made.items() if tenant not in snapshot.tenants}
+    for _ in range(DEPTH):
+        found = {tenant for tenant, parent in waiting.items() if parent in ours}
+        if not found:
+            break
         ours |= found
         waiting = {tenant: parent for tenant, parent in waiting.items() if tenant not in found}
     return ours
@@ -350,6 +384,20 @@ def _concerned(item: Item) -> tuple[str, ...]:
     if isinstance(item, Tenant):
         return (item.id,)
     return (item.tenant, item.child) if isinstance(item, Link) else (item.tenant,)
+
+
+def cleared_out(snapshot: Snapshot, places: Iterable[Place], unfinished: Callable[[str], int]) -> list[Place]:
+    """Name all that goes with what files do not speak of any more, under the rules that a caller meets too."""
+    gone: dict[Place, None] = dict.fromkeys(places)
+    for where in list(gone):
+        kind, tenant, name = where
+        if kind == "tenant":
+            if unfinished(tenant) > 0:
+                raise Misplaced(Problem(Code.TENANT_IN_USE), where)
+            gone.update(dict.fromkeys(_belongings(snapshot, tenant)))
+        elif kind == "profile" and (tenant, name) in snapshot.paused:
+            gone["pause", tenant, name] = None
+    return list(gone)
 
 
 def prune(snapshot: Snapshot, actor: Actor, wanted: Collection[Place], origin: str) -> list[Place]:

@@ -7,7 +7,7 @@ snapshot is swapped and those who depend on it are told. A change that cannot be
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from gateway.directory.shapes import Profile, StoredSecret
 from gateway.directory.snapshot import API, PROVISION, Key, Place, Snapshot
 from gateway.observe import facts
 from gateway.problems import BY_CODE, Code, Problem, refusal
+from gateway.settings import Fault as SettingsFault
 from gateway.settings import SettingsError
 from gateway.store.protocol import RevisionConflict, Store
 from gateway.store.rows import Entry
@@ -43,6 +44,8 @@ class Directory:
         self.snapshot = Snapshot()
         self.policy = policy
         self.on_change: list[Callable[[], None]] = []
+        self.unfinished: Callable[[str], int] = lambda _tenant: 0
+        self.forget: Callable[[str], Awaitable[None]] = _nothing
         self._store = store
         self.seal = seal
         self._changing = asyncio.Lock()
@@ -63,6 +66,7 @@ class Directory:
         """Work a change out and commit it; answers it as committed. Raises the problem that keeps it from being done."""
         async with self._changing:
             for _ in range(ATTEMPTS):
+                self._check_actor(actor)
                 change = self._sealed(work(self.snapshot))
                 put = [entry(item, self._origin(item, change)) for item in change.put]
                 drop = [gone(where) for where in change.drop]
@@ -76,8 +80,20 @@ class Directory:
                 except RevisionConflict:
                     await self.load()
                 else:
-                    return change
-        raise RevisionConflict
+                    break
+            else:
+                raise RevisionConflict
+        for kind, tenant, _ in change.drop:
+            if kind == "tenant":
+                await self.forget(tenant)
+        return change
+
+    def _check_actor(self, actor: Actor) -> None:
+        """While a request waited its key may have been revoked, and its tenant moved out of reach."""
+        if not actor.stands(self.snapshot):
+            raise Problem(Code.UNAUTHORIZED)
+        if actor.about and not self.snapshot.within(actor.about, actor.tenant):
+            raise Problem(Code.NOT_FOUND)
 
     async def _commit(
         self, after: Snapshot, put: Sequence[Entry], drop: Sequence[Entry], change: Change, actor: Actor
@@ -105,13 +121,18 @@ class Directory:
             await self.change(OPERATOR, lambda snapshot: self._provisioned(snapshot, items))
         except Broken as error:
             raise SettingsError(tuple(declaration.fault(fault) for fault in error.faults)) from None
+        except changes.Misplaced as error:
+            raise SettingsError((_misplaced(declaration, error),)) from None
         for key in keys:
             if key.id in self.snapshot.revoked:
                 facts.provisioned_key_revoked(key.file or "")
 
     def _check_provision(self, declaration: Declaration) -> None:
         """Find every fault before a key file is made."""
-        change = self._provisioned(self.snapshot, declaration.items, but=("key",))
+        try:
+            change = self._provisioned(self.snapshot, declaration.items, but=("key",))
+        except changes.Misplaced as error:
+            raise SettingsError((_misplaced(declaration, error),)) from None
         put = [entry(item, PROVISION) for item in change.put]
         after = changed(self.snapshot, self.snapshot.revision, put, map(gone, change.drop))
         faults = rules.faults(after, change.put, change.drop, self.policy)
@@ -128,6 +149,7 @@ class Directory:
             for where, origin in snapshot.origins.items()
             if origin == PROVISION and where not in wanted and where[0] not in but
         ]
+        drop = changes.cleared_out(snapshot, drop, self.unfinished)
         others = changes.overtaken(snapshot, put, {*wanted, *drop})
         return Change([*put, *map(changes.cleared, others)], drop, PROVISION, frozenset(wanted))
 
@@ -240,6 +262,7 @@ class Directory:
 
     async def _mark_revoked(self, actor: Actor, tenant: str, key_id: str) -> None:
         async with self._changing:
+            self._check_actor(actor)
             mark = Entry(REVOKED, tenant, key_id, "{}", API)
             after = changed(self.snapshot, self.snapshot.revision + 1, [mark], [])
             told = Change(drop=[("key", tenant, key_id)])
@@ -266,6 +289,11 @@ def _status(fault: RuleFault) -> int:
     return BY_CODE.get(fault.code, Code.INVALID).status
 
 
+def _misplaced(declaration: Declaration, error: changes.Misplaced) -> SettingsFault:
+    kind, tenant, name = error.where
+    return declaration.fault(RuleFault(kind, tenant, name, error.code.code, error.detail))
+
+
 def _stands(snapshot: Snapshot, where: Place, item: Item) -> bool:
     if not snapshot.provisioned(where):
         return False
@@ -277,6 +305,10 @@ def _stands(snapshot: Snapshot, where: Place, item: Item) -> bool:
 def seal_place(profile: Profile, slot: changes.Slot = ("auth", "credential")) -> tuple[str, str, str, str]:
     """Where a profile's secret belongs."""
     return "profile", profile.tenant, profile.name, ".".join(slot)
+
+
+async def _nothing(_tenant: str) -> None:
+    """Nobody has sent anything."""
 
 
 def _now() -> int:

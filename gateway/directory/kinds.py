@@ -26,9 +26,13 @@ def refuse(kind: str, detail: str) -> PydanticCustomError:
 def _host(text: str) -> str:
     """Accept a DNS name, kept as lower-case A-labels without the final dot, or a canonical IP literal."""
     try:
-        return str(ip_address(text))
+        literal = ip_address(text)
     except ValueError:
         pass
+    else:
+        if "%" in text:
+            raise refuse("bad_host", "An address has no zone here.")
+        return str(literal)
     name = text.removesuffix(".")
     try:
         name = name.lower() if name.isascii() else idna.encode(name).decode()

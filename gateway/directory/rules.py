@@ -12,6 +12,7 @@ from ipaddress import ip_address
 from typing import Final
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 
 from gateway.credentials.connections import Connections
 from gateway.credentials.local import LocalSecrets
@@ -141,7 +142,7 @@ def _tree(snapshot: Snapshot, tenant: Tenant, told: Collection[str]) -> Iterator
             yield fault("root_has_no_parent", "system is the root of the tree.")
     elif tenant.parent not in snapshot.tenants:
         yield fault("unknown_parent", "The parent does not exist.")
-    elif (line := snapshot.ancestry(tenant.id))[-1] != ROOT:
+    elif len(set(line := snapshot.ancestry(tenant.id))) < len(line):
         yield fault("cycle", "The line of parents does not lead to system.")
     elif len(line) > DEPTH or _too_low(snapshot, tenant.id, DEPTH - len(line), told):
         yield fault("too_deep", f"The tree is at most {DEPTH} levels deep.")
@@ -182,10 +183,9 @@ def _account(profile: Profile) -> str | None:
 def _profile(snapshot: Snapshot, profile: Profile, policy: Policy) -> Iterator[RuleFault]:
     for fault in profile_faults(profile, policy):
         yield RuleFault("profile", profile.tenant, profile.name, fault.code, fault.detail, fault.pointer)
-    listed = {other.name for other in snapshot.own_profiles(profile.tenant)}
-    listed.update(link.profile for link in snapshot.links_to(profile.tenant))
     for index, name in enumerate(profile.failover):
-        if name == profile.name or name not in listed:
+        known = (profile.tenant, name) in snapshot.profiles or snapshot.inherited(profile.tenant, name) is not None
+        if name == profile.name or not known:
             detail = "A failover is another profile of the same tenant."
             yield RuleFault("profile", profile.tenant, profile.name, "unknown_profile", detail, f"/failover/{index}")
 
@@ -257,7 +257,7 @@ def _may(tenant: str, allowed: Iterable[str]) -> bool:
 def _certificates(pem: str) -> bool:
     try:
         return bool(x509.load_pem_x509_certificates(pem.encode()))
-    except ValueError:
+    except (ValueError, x509.InvalidVersion, UnsupportedAlgorithm):
         return False
 
 

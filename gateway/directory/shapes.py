@@ -32,6 +32,8 @@ DEFAULT_PORTS: Final = {Security.STARTTLS: 587, Security.IMPLICIT_TLS: 465, Secu
 PASSWORD_METHODS: Final = frozenset({"plain", "login", "cram-md5", "scram-sha-256", "ntlm"})
 OAUTH_METHODS: Final = frozenset({"xoauth2", "oauthbearer"})
 
+MOST: Final = 1_000_000  # of anything that is counted a minute, or on a connection
+
 Preset = Literal[
     "generic", "microsoft365", "gmail", "amazon_ses", "sendgrid", "mailgun", "postmark", "brevo", "postfix"
 ]
@@ -49,8 +51,8 @@ class Shape(BaseModel):
 class TenantLimits(Shape):
     """What a tenant may put in; None is unlimited."""
 
-    per_minute: Annotated[int, Field(ge=1)] | None = None
-    queued: Annotated[int, Field(ge=1)] | None = None
+    per_minute: Annotated[int, Field(ge=1, le=MOST)] | None = None
+    queued: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = None
 
 
 class Tenant(Shape):
@@ -113,10 +115,10 @@ class ProfileLimits(Shape):
     """What the relay is spared; `per_minute` None is unlimited, `bytes` and `recipients` are for one message."""
 
     connections: Annotated[int, Field(ge=1, le=1000)] = 4
-    per_minute: Annotated[int, Field(ge=1)] | None = None
-    messages_per_connection: Annotated[int, Field(ge=1)] = 100
+    per_minute: Annotated[int, Field(ge=1, le=MOST)] | None = None
+    messages_per_connection: Annotated[int, Field(ge=1, le=MOST)] = 100
     recipients: Annotated[int, Field(ge=1, le=1000)] = 50
-    bytes: Annotated[int, Field(ge=1024)] = 26_214_400
+    bytes: Annotated[int, Field(ge=1024, le=1 << 30)] = 26_214_400
 
 
 class Footnote(Shape):

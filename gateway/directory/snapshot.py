@@ -164,12 +164,12 @@ class Snapshot:
         return self.tenants.get(tenant)
 
     def ancestry(self, tenant: str) -> tuple[str, ...]:
-        """The tenant, its parent, … up to `system`; stops where a parent is missing or seen."""
+        """The tenant, its parent, … up to `system`; stops where a parent is missing, and one beyond the deepest."""
         line: list[str] = []
         at: str | None = tenant
-        while at is not None and at not in line and (found := self.tenants.get(at)) is not None:
+        while at is not None and len(line) <= DEPTH and (found := self.tenants.get(at)) is not None:
             line.append(at)
-            at = found.parent
+            at = None if at == ROOT else found.parent
         return tuple(line)
 
     def within(self, tenant: str, root: str) -> bool:
@@ -226,7 +226,8 @@ class Snapshot:
         known = self._routes.get((tenant, profile))
         if known is None:
             known = self._named(tenant, profile) if profile else self._default(tenant)
-            self._routes[tenant, profile] = known
+            if known.profile is not None or profile is None:  # names that nobody has are without number
+                self._routes[tenant, profile] = known
         return known
 
     def _named(self, tenant_id: str, name: str) -> Route:

@@ -149,6 +149,9 @@ def _notification(
     ttl = request.ttl_seconds or call.services.settings.relay.default_ttl_seconds
     addressees = _addressees(request, resolution, _default_to(call, profile))
     sender = request.sender or profile.sender
+    domain = sender.address.rpartition("@")[2]
+    if request.sender is None and not resolution.visible(call.caller.tenant):
+        domain = call.services.settings.relay.ehlo_name  # whose address it is sent from is not told
     return Notification(
         id=id_,
         tenant=resolution.tenant,
@@ -158,7 +161,7 @@ def _notification(
         severity=request.severity,
         priority=PRIORITIES[request.priority],
         on_ambiguous=request.on_ambiguous,
-        message_id=f"<{id_}@{sender.address.rpartition('@')[2]}>",
+        message_id=f"<{id_}@{domain}>",
         accepted_at=now,
         send_at=send_at,
         expires_at=(send_at or now) + ttl * 1000,

@@ -7,6 +7,8 @@ A `Bucket` holds tokens as a single time (GCRA): the moment at which it is full 
 """
 
 from collections import Counter, OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -47,12 +49,15 @@ class Admission:
     def __init__(self) -> None:
         self._buckets = Buckets()
         self._entering: Counter[str] = Counter()
+        self._closed: Counter[str] = Counter()
 
     def admit(self, tenant: Tenant, queued: int, now: int) -> None:
         """Count a notification in; `leave` must follow once it is committed or refused.
 
-        Raises `queue_full` or `rate_limited`, and then nothing was counted.
+        Raises `queue_full` or `rate_limited`, and then nothing was counted; `not_found` for a tenant that is going.
         """
+        if self._closed[tenant.id]:
+            raise Problem(Code.NOT_FOUND)
         limits = tenant.limits
         if limits.queued is not None and queued + self._entering[tenant.id] >= limits.queued:
             raise Problem(Code.QUEUE_FULL, headers={"Retry-After": str(QUEUE_RETRY_SECONDS)})
@@ -61,6 +66,21 @@ class Admission:
             if wait := self._buckets.take(tenant.id, now, interval=interval, burst=limits.per_minute):
                 raise Problem(Code.RATE_LIMITED, headers={"Retry-After": seconds(wait)})
         self._entering[tenant.id] += 1
+
+    def entering(self, tenant_id: str) -> int:
+        """How many notifications of a tenant are on their way to stable storage."""
+        return self._entering[tenant_id]
+
+    @contextmanager
+    def closed(self, tenant_id: str) -> Iterator[None]:
+        """Let nothing of a tenant in for as long as the block lasts."""
+        self._closed[tenant_id] += 1
+        try:
+            yield
+        finally:
+            self._closed[tenant_id] -= 1
+            if not self._closed[tenant_id]:
+                del self._closed[tenant_id]
 
     def leave(self, tenant_id: str) -> None:
         """Count a notification out that `admit` let in: by now it is in the queue, or refused."""

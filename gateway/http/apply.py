@@ -16,8 +16,9 @@ from gateway.http.call import Answer, Call, json_answer
 from gateway.http.profiles import read_profile
 from gateway.http.resources import Document, actor, document, validated
 from gateway.http.schema import ApplyQuery
-from gateway.problems import Code, Fault, Problem, refusal
+from gateway.problems import Fault, Problem, refusal
 
+MOST_ROWS: Final = 5_000
 TABLES: Final[dict[str, type[Shape]]] = {
     "tenants": Tenant,
     "profiles": Profile,
@@ -35,6 +36,7 @@ class _Read:
     supplied: dict[Place, frozenset[Slot]] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
     pointers: dict[Place, str] = field(default_factory=dict)
+    ours: set[str] = field(default_factory=set)
 
 
 async def apply(call: Call) -> Answer:
@@ -55,8 +57,8 @@ async def apply(call: Call) -> Answer:
         origin = f"set:{query.set}" if query.set is not None else API
         change = changes.declare(snapshot, who, items, origin, read.supplied)
         if query.prune:
-            change.drop += changes.prune(snapshot, who, set(map(place, items)), origin)
-            _check_idle(call, change)
+            gone = changes.prune(snapshot, who, set(map(place, items)), origin)
+            change.drop += changes.cleared_out(snapshot, gone, directory.unfinished)
         told[:] = described(snapshot, change)
         return change
 
@@ -81,32 +83,54 @@ def _placed(problem: Problem, faults: Iterable[tuple[Place, Fault]], pointers: d
     return Problem(problem.code, problem.detail, errors=errors)
 
 
-def _check_idle(call: Call, change: Change) -> None:
-    for kind, tenant, _ in change.drop:
-        if kind == "tenant" and call.services.outbox.queued[tenant] > 0:
-            raise Problem(Code.TENANT_IN_USE, f"tenant {tenant}: it has unfinished mail.")
-
-
 def _read(call: Call, snapshot: Snapshot, tables: Document) -> _Read:
     read = _Read()
-    for name, rows in tables.items():
-        if name not in TABLES:
-            detail = "Keys are made by keys create, or in [provision]." if name == "keys" else "There is no such table."
-            read.faults.append(Fault(f"/{name}", "unknown_field", detail))
-        elif not isinstance(rows, list):
-            read.faults.append(Fault(f"/{name}", "bad_value", "A table is a list of objects."))
-        else:
-            for index, row in enumerate(rows):
-                pointer = f"/{name}/{index}"
-                item = _row(call, snapshot, name, row, pointer, read)
-                if item is not None and (first := read.pointers.setdefault(place(item), pointer)) != pointer:
-                    read.faults.append(Fault(pointer, "repeated", f"It is defined at {first} already."))
+    rows = {name: rows for name, rows in tables.items() if name in TABLES and isinstance(rows, list)}
+    for name in tables.keys() - rows.keys():
+        read.faults.append(Fault(f"/{name}", *_no_table(name)))
+    if sum(map(len, rows.values())) > MOST_ROWS:
+        raise refusal([Fault("", "too_many", f"Files hold at most {MOST_ROWS} objects at once.")])
+    _place_tenants(call, snapshot, rows.get("tenants", []), read)
+    for name in TABLES:
+        for index, row in enumerate(rows.get(name, [])):
+            pointer = f"/{name}/{index}"
+            item = _row(call, snapshot, name, row, pointer, read)
+            if item is not None and (first := read.pointers.setdefault(place(item), pointer)) != pointer:
+                read.faults.append(Fault(pointer, "repeated", f"It is defined at {first} already."))
     return read
+
+
+def _no_table(name: str) -> tuple[str, str]:
+    if name == "keys":
+        return "unknown_field", "Keys are made by keys create, or in [provision]."
+    return (
+        ("bad_value", "A table is a list of objects.")
+        if name in TABLES
+        else ("unknown_field", "There is no such table.")
+    )
+
+
+def _place_tenants(call: Call, snapshot: Snapshot, rows: list[Any], read: _Read) -> None:
+    """Give tenants without a parent the one that they have, else the caller's; and find out whom the rows may concern."""
+    made: dict[str, str | None] = {}
+    for index, row in enumerate(rows):
+        if not isinstance(row, dict) or not isinstance(id_ := row.get("id"), str):
+            continue
+        known = snapshot.tenant(id_)
+        parent = row.get("parent", call.caller.tenant if known is None else known.parent)
+        rows[index] = {**row, "parent": parent}
+        made[id_] = parent if isinstance(parent, str) else None
+    read.ours = changes.reached(snapshot, actor(call), made)
 
 
 def _row(call: Call, snapshot: Snapshot, table: str, row: Any, pointer: str, read: _Read) -> Item | None:
     if not isinstance(row, dict):
         read.faults.append(Fault(pointer, "bad_value", "A JSON object is expected."))
+        return None
+    named = [row.get("id")] if table == "tenants" else [row.get("tenant"), row.get("child", row.get("tenant"))]
+    if any(isinstance(one, str) and one not in read.ours for one in named):
+        # Nothing else is looked at: an answer about it would be one about somebody else's objects.
+        read.faults.append(Fault(pointer, "not_found", "There is no such tenant in your reach."))
         return None
     if table == "profiles":
         return _profile(call, snapshot, row, pointer, read)

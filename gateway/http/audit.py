@@ -11,14 +11,13 @@ from gateway.http.values import time_text, write_cursor
 from gateway.problems import Fault, refusal
 from gateway.store.rows import AuditRow
 
-FIRST: Final = 1
 MAX_DIGITS: Final = 18  # of a number that a column can hold
 
 
 def _view(call: Call, row: AuditRow) -> Document:
     """Show a row; who stands outside the caller's reach is not named."""
     known = call.snapshot.within(row.actor_tenant, call.caller.tenant)
-    changes: list[dict[str, Any]] = from_json(row.changes)
+    changes: list[dict[str, Any]] = [_told(call, change) for change in from_json(row.changes)]
     return {
         "number": row.number,
         "at": time_text(row.at),
@@ -30,16 +29,29 @@ def _view(call: Call, row: AuditRow) -> Document:
     }
 
 
+def _told(call: Call, change: dict[str, Any]) -> dict[str, Any]:
+    """Tell a change without names of tenants outside the caller's reach."""
+    if change["field"] != "parent":
+        return change
+    return {
+        name: value
+        for name, value in change.items()
+        if name == "field" or call.snapshot.within(str(value), call.caller.tenant)
+    }
+
+
 async def listing(call: Call) -> Answer:
-    """List a tenant's audit log, newest first."""
+    """List a tenant's audit log, newest first; not what another tenant did who had its name before."""
     query = call.query(PageQuery)
     before = None
     if query.cursor is not None:
         if not query.cursor.isdigit() or len(query.cursor) > MAX_DIGITS:
             raise refusal([Fault("/cursor", "bad_cursor", "The cursor is not one of this list.")])
         before = int(query.cursor)
-    rows = await call.services.store.audit(call.params["tenant"], before=before, limit=query.limit)
-    more = write_cursor(str(rows[-1].number).encode()) if rows and rows[-1].number > FIRST else None
+    store, tenant = call.services.store, call.params["tenant"]
+    first = await store.audit_origin(tenant)
+    rows = [row for row in await store.audit(tenant, before=before, limit=query.limit) if row.number >= first]
+    more = write_cursor(str(rows[-1].number).encode()) if rows and rows[-1].number > first else None
     view = {"items": [_view(call, row) for row in rows], "next_cursor": more if len(rows) == query.limit else None}
     return Answer(200, written(view))
 

@@ -7,6 +7,7 @@ Who may: `send` posts, and sees, cancels and retries what the same key posted; `
 cancelling and retrying what another key posted takes `admin`. What a caller may not see is not there (404).
 """
 
+import asyncio
 from dataclasses import dataclass, replace
 from typing import Final, assert_never
 
@@ -110,7 +111,10 @@ async def batch(call: Call) -> Answer:
         detail = "In a batch each item carries its own idempotency_key."
         raise Problem(Code.INVALID, detail, errors=[Fault("", "bad_idempotency_key", detail)])
     items = call.parsed(BatchEnvelope).notifications
-    judged = [_judged(call, item) for item in items]
+    judged = []
+    for item in items:
+        judged.append(_judged(call, item))
+        await asyncio.sleep(0)  # a template may take its time, and others are waiting
     chosen = [one for one in judged if isinstance(one, Candidate)]
     try:
         accepted = iter(await call.services.outbox.accept([one.submission for one in chosen]) if chosen else ())

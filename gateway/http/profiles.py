@@ -153,8 +153,12 @@ def _open(call: Call, seen: Document) -> Document:
     opened = dict(seen)
     for part, slot in SLOTS:
         given = patch[part].get(slot) if isinstance(patch.get(part), dict) else None
-        if isinstance(given, dict) and "source" in given and isinstance(seen.get(part), dict):
+        if not isinstance(given, dict) or not isinstance(seen.get(part), dict):
+            continue
+        if "source" in given:
             opened[part] = {name: value for name, value in seen[part].items() if name != slot}
+        elif "value" in given and isinstance(seen[part].get(slot), dict):
+            opened[part] = {**seen[part], slot: {"source": seen[part][slot]["source"]}}
     if isinstance(patch.get("from"), dict) and isinstance(seen["from"], str):
         opened["from"] = {"address": seen["from"]}
     return opened
@@ -220,7 +224,7 @@ def _with_kept(given: Document, before: Profile | None) -> tuple[Document, froze
             continue
         if not credential.keys().isdisjoint(("sealed", "dropped")):
             faults.append(Fault(f"/{part}/{name}", "unknown_field", "There is no such field."))
-        elif "value" in credential:
+        elif credential.get("value") is not None and credential.get("source") == "plaintext":
             supplied.add((part, name))
             continue
         elif "set" in credential:

@@ -3,7 +3,6 @@
 from collections import defaultdict
 from dataclasses import dataclass
 
-from gateway.directory.shapes import Profile
 from gateway.directory.snapshot import Snapshot
 from gateway.http.call import Answer, Call
 from gateway.http.resources import Document, page
@@ -71,12 +70,9 @@ def _line(
     if profile is None:
         return lines.setdefault((depth.flow.tenant, None), _Line(depth.flow.tenant, None, "held"))
     place = (profile.tenant, profile.name)
-    if not _visible(snapshot, profile, depth.flow.tenant, root):
-        return lines.setdefault((None, None), _Line(None, None, UNKNOWN))
-    return lines.setdefault(place, _Line(*place, states.get(place, "active")))
-
-
-def _visible(snapshot: Snapshot, profile: Profile, tenant: str, root: str) -> bool:
-    return snapshot.within(profile.tenant, root) or any(
-        (link.tenant, link.profile) == (profile.tenant, profile.name) for link in snapshot.links_to(tenant)
-    )
+    if snapshot.within(profile.tenant, root):
+        return lines.setdefault(place, _Line(*place, states.get(place, "active")))
+    here = (depth.flow.tenant, profile.name)
+    if (*place, depth.flow.tenant) in snapshot.links:  # how the owner's profile stands is the owner's affair
+        return lines.setdefault(here, _Line(*here, "held" if place in snapshot.paused else "active"))
+    return lines.setdefault((None, None), _Line(None, None, UNKNOWN))

@@ -31,8 +31,10 @@ NO_CONTENT: Final = Answer(204, b"", {"Cache-Control": "no-store"})
 def actor(call: Call) -> Actor:
     """Who the audit names."""
     caller = call.caller
-    name = "socket" if caller.admin_socket else f"key:{caller.key_id}"
-    return Actor(name, caller.tenant, caller.scopes)
+    about = call.params.get("tenant", "")
+    if caller.admin_socket:
+        return Actor("socket", caller.tenant, caller.scopes, about=about)
+    return Actor(f"key:{caller.key_id}", caller.tenant, caller.scopes, caller.key_id, about)
 
 
 # Versions.
@@ -53,11 +55,16 @@ def answer(view: Document, status: int = 200, **headers: str) -> Answer:
     return Answer(status, written(view), {**JSON_HEADERS, "ETag": etag(view), **headers})
 
 
-def check_version(call: Call, view: Document) -> None:
-    """Raise `precondition_failed` if the caller means another version than this (RFC 9110 §13.1.1)."""
+def check_version(call: Call, view: Document | None) -> None:
+    """Raise `precondition_failed` if the caller means another version than this, or any and there is none.
+
+    RFC 9110 §13.1.1.
+    """
     wanted = ",".join(call.request.headers.getall("If-Match", ()))
-    if not wanted or wanted.strip() == "*":
+    if not wanted or (wanted.strip() == "*" and view is not None):
         return
+    if view is None:
+        raise Problem(Code.PRECONDITION_FAILED)
     # A weak tag never matches here.
     strong = [tag[0] for tag in _TAG.finditer(wanted) if not tag[0].startswith("W/")]
     if etag(view) not in strong:
@@ -103,9 +110,14 @@ def wanted(call: Call, view: Document) -> Document:
 def writable(given: Document, view: Document, fixed: Iterable[str]) -> tuple[Document, list[Fault]]:
     """Leave out the members that cannot be changed; a fault for each that says something else than is so."""
     told = [name for name in fixed if name in given]
-    wrong = [name for name in told if written(given[name]) != written(view.get(name))]  # 0 is not false in JSON
+    wrong = [name for name in told if _ordered(given[name]) != _ordered(view.get(name))]
     rest = {name: value for name, value in given.items() if name not in told}
     return rest, [Fault(f"/{name}", "read_only", "This member cannot be changed.") for name in wrong]
+
+
+def _ordered(value: object) -> str:
+    """Write a value so that equal JSON is equal text: the order of members says nothing, and 0 is not false."""
+    return json.dumps(value, sort_keys=True)
 
 
 def validated(shape: type[M], given: Document) -> tuple[M | None, list[Fault], frozenset[str]]:

@@ -68,7 +68,7 @@ async def save(call: Call) -> Answer:
         seen = view(snapshot, before) if before is not None else {"name": name, "tenant": tenant, "provisioned": False}
         given, faults = writable(document(call), {**seen, "tenant": tenant}, READ_ONLY)
         change = changes.save(snapshot, parsed(Template, {**given, "tenant": tenant, "name": name}, faults))
-        check_version(call, seen)
+        check_version(call, None if before is None else seen)
         return change
 
     await directory.change(actor(call), work)

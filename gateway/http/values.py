@@ -19,7 +19,7 @@ from pydantic.config import JsonDict
 from gateway.directory.kinds import ADDRESS_SCHEMA, Line, ObjectName, TenantId, line, mailbox, mailbox_document, refuse
 from gateway.message.address import Mailbox
 
-MAX_CURSOR: Final = 128
+MAX_CURSOR: Final = 256
 MAX_SUBJECT: Final = 998  # characters; RFC 5322 §2.1.1 has as many in a line
 MAX_HEADER_VALUE: Final = 2048
 MAX_WORD: Final = 900  # octets that a structured header cannot fold, so that its line stays below 998

@@ -209,7 +209,9 @@ def summary(call: Call, row: StoredRow) -> NotificationSummary:
         finished_at=row.finished_at,
         simulated=known.envelope.simulated,
         metadata=dict(known.envelope.metadata),
-        recipients=tuple(_recipient(one, secretive=known.secretive) for one in decode(row.recipients)),
+        recipients=tuple(
+            _recipient(one, secretive=_secret(call, row, one.by, known)) for one in decode(row.recipients)
+        ),
         href=PATH + row.id,
     )
 
@@ -223,7 +225,7 @@ def view(call: Call, row: StoredRow, *, with_content: bool = False) -> Notificat
         message_id=known.envelope.message_id,
         sender=known.envelope.sender,
         on_ambiguous=known.envelope.on_ambiguous,
-        events=_events(row, secretive=known.secretive),
+        events=_events(call, row, known),
         content=_content(decode_content(row.content)) if with_content and row.content else None,
     )
 
@@ -250,13 +252,24 @@ def _reply(reply: Reply, *, secretive: bool) -> ReplyView | ReplyCodesView:
     return ReplyView(code=reply.code, enhanced=reply.enhanced, text=reply.text)
 
 
-def _events(row: StoredRow, *, secretive: bool) -> tuple[EventView, ...]:
+def _secret(call: Call, row: StoredRow, by: str, known: _Known) -> bool:
+    """Are a relay's words none of the caller's business? That depends on whose profile carried the mail then."""
+    if not by:
+        return known.secretive
+    owner, _, name = by.partition("/")
+    linked = (owner, name, row.flow.tenant) in call.snapshot.links
+    return not linked and not call.snapshot.within(owner, call.caller.tenant)
+
+
+def _events(call: Call, row: StoredRow, known: _Known) -> tuple[EventView, ...]:
     """The history begins with the acceptance, which the row's own columns tell."""
-    later = [loads(line) for line in row.events.split("\n") if line]
-    return (
-        EventView(at=row.accepted_at, event="accepted", detail=""),
-        *(EventView(at=at, event=event, detail="" if secretive else detail) for at, event, detail in later),
-    )
+    told = [EventView(at=row.accepted_at, event="accepted", detail="")]
+    for line in row.events.split("\n"):
+        if line:
+            at, event, detail, *by = loads(line)
+            secretive = _secret(call, row, by[0] if by else "", known)
+            told.append(EventView(at=at, event=event, detail="" if secretive else detail))
+    return tuple(told)
 
 
 def _content(content: Content) -> ContentView:

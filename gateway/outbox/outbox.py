@@ -177,11 +177,16 @@ class Outbox:
 
     # Settle. Each of these commits in any case; what it answers need not be waited for.
 
-    def settle(self, delivery: Delivery, indexes: Sequence[int], transaction: Transaction) -> "asyncio.Future[bool]":
-        """Judge a transaction over the recipients at `indexes` and commit the result."""
+    def settle(
+        self, delivery: Delivery, indexes: Sequence[int], transaction: Transaction, by: str = ""
+    ) -> "asyncio.Future[bool]":
+        """Judge a transaction over the recipients at `indexes` and commit the result.
+
+        `by` names the profile that carried it ("owner/name"): who may read the relay's words depends on that.
+        """
         if burns_no_attempt(transaction.outcomes):
             return self.release(delivery)
-        return self._finish(delivery, self._judge(delivery, indexes, transaction.outcomes))
+        return self._finish(delivery, self._judge(delivery, indexes, transaction.outcomes, by), by=by)
 
     def release(self, delivery: Delivery) -> "asyncio.Future[bool]":
         """Give a notification back untouched: what went wrong was not its fault."""
@@ -202,7 +207,7 @@ class Outbox:
         return self._finish(delivery, [] if delivery.revoked else _expired(delivery.recipients))
 
     def _judge(
-        self, delivery: Delivery, indexes: Sequence[int], outcomes: Sequence[RecipientOutcome]
+        self, delivery: Delivery, indexes: Sequence[int], outcomes: Sequence[RecipientOutcome], by: str
     ) -> list[tuple[int, Judgement]]:
         given = Circumstances(
             self.clock(),
@@ -210,21 +215,22 @@ class Outbox:
             delivery.envelope.on_ambiguous,
             self._dice,
             siblings_taken=any(isinstance(outcome, Relayed) for outcome in outcomes),
+            by=by,
         )
         return [
-            (index, judge(delivery.recipients[index], outcome, given))
+            (index, _named(judge(delivery.recipients[index], outcome, given), by))
             for index, outcome in zip(indexes, outcomes, strict=True)
         ]
 
     def _finish(
-        self, delivery: Delivery, judgements: list[tuple[int, Judgement]], *, held: bool = False
+        self, delivery: Delivery, judgements: list[tuple[int, Judgement]], *, held: bool = False, by: str = ""
     ) -> "asyncio.Future[bool]":
         """Write a result under its lease; answers whether the lease still held."""
         for index, judgement in judgements:
             delivery.recipients[index] = judgement.recipient
         if delivery.revoked:
             judgements += _cancelled(delivery.recipients)
-        settlement = self._settlement(delivery, judgements, held=held)
+        settlement = self._settlement(delivery, judgements, held=held, by=by)
         written = self._store.settle(settlement)
         written.add_done_callback(partial(self._finished, delivery, judgements, settlement))
         return written
@@ -250,7 +256,9 @@ class Outbox:
         elif settlement.stage is Stage.READY:
             self.on_ready(delivery.row.flow, settlement.due_at)
 
-    def _settlement(self, delivery: Delivery, judgements: list[tuple[int, Judgement]], *, held: bool) -> Settlement:
+    def _settlement(
+        self, delivery: Delivery, judgements: list[tuple[int, Judgement]], *, held: bool, by: str
+    ) -> Settlement:
         now = self.clock()
         row = delivery.row
         stage, due_at = _stage(delivery.recipients, row.due_at)
@@ -262,7 +270,7 @@ class Outbox:
             due_at=due_at,
             finished_at=now if stage is Stage.FINAL else None,
             recipients=encode(delivery.recipients),
-            events=_events(now, delivery.recipients, judgements),
+            events=_events(now, delivery.recipients, judgements, by),
             erase=stage is Stage.FINAL and self._erasable(delivery.recipients),
         )
 
@@ -339,9 +347,10 @@ class Outbox:
         return Cancellation.GONE
 
     async def forget(self, tenant: str) -> None:
-        """Delete all that a tenant has sent: who gets its name next shall not read it."""
+        """Delete all that a tenant has sent, finished or not: who gets its name next shall neither read nor send it."""
         while await self._store.forget(tenant, SWEEP_ROWS) == SWEEP_ROWS:
             pass
+        self.queued.pop(tenant, None)
 
     # Sweep.
 
@@ -480,14 +489,23 @@ def _due_now(recipient: Recipient, now: int) -> Judgement:
     return Judgement(again, "retried", "")
 
 
-def _events(now: int, recipients: Sequence[Recipient], judgements: list[tuple[int, Judgement]]) -> str:
+def _named(judgement: Judgement, by: str) -> Judgement:
+    """Note with a reply whose profile it came through."""
+    recipient = judgement.recipient
+    if recipient.reply is None or recipient.by == by:
+        return judgement
+    return replace(judgement, recipient=replace(recipient, by=by))
+
+
+def _events(now: int, recipients: Sequence[Recipient], judgements: list[tuple[int, Judgement]], by: str = "") -> str:
     """Write the lines of history, one event with one detail for all the recipients it concerns."""
     told: dict[tuple[str, str], list[str]] = {}
     for index, judgement in judgements:
         if judgement.event:
             told.setdefault((judgement.event, judgement.detail), []).append(recipients[index].address)
     alone = len(recipients) == 1
+    carrier = (by,) if by else ()
     return "".join(
-        compact([now, event, detail if alone else f"{', '.join(who)}: {detail}".removesuffix(": ")]) + "\n"
+        compact([now, event, detail if alone else f"{', '.join(who)}: {detail}".removesuffix(": "), *carrier]) + "\n"
         for (event, detail), who in told.items()
     )

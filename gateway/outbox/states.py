@@ -67,6 +67,7 @@ class Recipient:
     reply: Reply | None = None
     unanswered: int = 0  # final dots without a reply so far
     cuts: int = 0  # conversations in a row that ended before the final dot
+    by: str = ""  # whose profile the reply came through: "owner/name"
 
     @property
     def due(self) -> bool:
@@ -125,7 +126,7 @@ def _row(recipient: Recipient) -> list[object]:
         recipient.attempts,
         recipient.unanswered,
         recipient.cuts,
-        *(() if reply is None else (reply.code, reply.enhanced, reply.text)),
+        *(() if reply is None else (reply.code, reply.enhanced, reply.text, recipient.by)),
     ]
 
 
@@ -135,7 +136,8 @@ def decode(stored: str) -> list[Recipient]:
     for address, role, next_attempt_at, *rest in from_json(stored):
         recipient = Recipient(address, Role(role), next_attempt_at=next_attempt_at)
         if rest:
-            state, attempts, unanswered, cuts, *reply = rest
+            state, attempts, unanswered, cuts, *told = rest
+            reply, by = told[:3], told[3:]
             recipient = replace(
                 recipient,
                 state=State(state),
@@ -143,6 +145,7 @@ def decode(stored: str) -> list[Recipient]:
                 unanswered=unanswered,
                 cuts=cuts,
                 reply=Reply(*reply) if reply else None,
+                by=by[0] if by else "",
             )
         recipients.append(recipient)
     return recipients

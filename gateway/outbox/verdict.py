@@ -81,6 +81,7 @@ class Circumstances:
     on_ambiguous: OnAmbiguous
     dice: Callable[[], float]
     siblings_taken: bool = False  # did the same transaction accept another recipient?
+    by: str = ""  # whose profile carried it
 
 
 def judge(recipient: Recipient, outcome: RecipientOutcome, given: Circumstances) -> Judgement:
@@ -89,7 +90,7 @@ def judge(recipient: Recipient, outcome: RecipientOutcome, given: Circumstances)
         case Relayed(reply):
             relayed = Recipient(
                 recipient.address, recipient.role, State.RELAYED, recipient.attempts + 1, None, reply,
-                recipient.unanswered,
+                recipient.unanswered, by=given.by,
             )  # fmt: skip
             return Judgement(relayed, "relayed", str(reply))
         case Refused(phase, reply):

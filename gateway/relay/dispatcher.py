@@ -344,17 +344,19 @@ class Dispatcher:
         tried: list[Relay] = []
         refusal = Fault(Phase.AUTH, Trouble.AUTH_FAILED, "there is nothing to try")
         while (relay := next((one for one in relays if one not in tried), None)) is not None:
-            if not self._sign_ins.may_try(relay):
+            owner = feeding.lane.profile.tenant
+            if not self._sign_ins.may_try(owner, relay):
                 return Fault(
                     Phase.AUTH, Trouble.AUTH_FAILED, "this account was refused too often; nobody tries for now"
                 )
             opened = await self._opener.open(relay)
             if not isinstance(opened, Fault):
+                self._sign_ins.answered(owner, relay, accepted=True)
                 return Session(opened, (feeding.lane.place, relay), self._now())
             if opened.trouble is not Trouble.AUTH_FAILED:
                 return opened
             refusal = opened
-            self._sign_ins.refused(relay)
+            self._sign_ins.answered(owner, relay, accepted=False)
             tried.append(relay)
             feeding.refused = tried[0].login
             renewed = await self._sign_ins.relays(feeding.lane.profile, forced=True)
@@ -385,7 +387,7 @@ class Dispatcher:
                 transaction = await self._transact(engine, current, follow)
                 if len(settling) == UNCOMMITTED:
                     await settling.popleft()
-                settling.append(self._outbox.settle(current.delivery, current.indexes, transaction))
+                settling.append(self._outbox.settle(current.delivery, current.indexes, transaction, lane.name))
                 self._learn(feeding, transaction, session.born)
                 if engine.messages >= lane.profile.limits.messages_per_connection and upcoming is None:
                     break

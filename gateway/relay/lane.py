@@ -41,6 +41,7 @@ class Lane:
     def __init__(self, profile: Profile, breaker: Breaker) -> None:
         """Begin with nothing to send."""
         self.profile = profile
+        self.name = f"{profile.tenant}/{profile.name}"
         self.breaker = breaker
         self.rate = Rate(profile.limits.per_minute)
         self.standstill: Standstill | None = None

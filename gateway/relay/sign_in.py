@@ -38,7 +38,8 @@ class SignIns:
 
     credentials: Credentials
     clock: Callable[[], float]
-    _refused: defaultdict[tuple[str, str], deque[float]] = field(default_factory=lambda: defaultdict(deque))
+    _refused: defaultdict[tuple[str, str], deque[tuple[float, str]]] = field(default_factory=lambda: defaultdict(deque))
+    _accepted: set[tuple[str, str, str]] = field(default_factory=set)
 
     async def relays(self, profile: Profile, *, forced: bool = False) -> list[Relay] | Fault:
         """What to try for a profile, best first: the present secret, and for a while the one before."""
@@ -61,25 +62,36 @@ class SignIns:
         failpoint("secret.fetched")
         return [replace(relay, login=login) for login in _logins(profile, found)]
 
-    def may_try(self, relay: Relay) -> bool:
-        """Would one more refusal be bearable for the account?"""
+    def may_try(self, owner: str, relay: Relay) -> bool:
+        """Would one more refusal be bearable for the account?
+
+        Whoever has signed in before is not kept out by what others got wrong.
+        """
         if relay.login is None:
             return True
-        refused = self._refused.get((relay.host, relay.login.username))
-        while refused and refused[0] <= self.clock() - WITHIN:
+        account = (relay.host, relay.login.username)
+        refused = self._refused[account]
+        while refused and refused[0][0] <= self.clock() - WITHIN:
             refused.popleft()
-        return not refused or len(refused) < MOST_REFUSALS
+        own = sum(one == owner for _, one in refused)
+        proven = (owner, *account) in self._accepted
+        return len(refused) < MOST_REFUSALS or (proven and own < MOST_REFUSALS)
 
-    def refused(self, relay: Relay) -> None:
-        """The relay refused this login."""
-        if relay.login is not None:
-            self._refused[relay.host, relay.login.username].append(self.clock())
+    def answered(self, owner: str, relay: Relay, *, accepted: bool) -> None:
+        """The relay took or refused this login."""
+        if relay.login is None:
+            return
+        account = (relay.host, relay.login.username)
+        if accepted:
+            self._accepted.add((owner, *account))
+        else:
+            self._refused[account].append((self.clock(), owner))
 
     def forgive(self, profile: Profile) -> None:
         """A person says that it may be tried again: once, and then the guard stands as before."""
-        for (host, _), times in self._refused.items():
-            if host == profile.host and times:
-                times.popleft()
+        times = self._refused.get((profile.host, profile.auth.username or ""))
+        if times:
+            times.popleft()
 
 
 def _logins(profile: Profile, found: Found) -> list[Login]:

@@ -97,7 +97,7 @@ class Store(Protocol):
         """Count what each flow has that is not final."""
 
     async def forget(self, tenant: str, limit: int) -> int:
-        """Delete up to `limit` final rows of a tenant, and all of its idempotency keys; answers how many rows."""
+        """Delete up to `limit` rows of a tenant, and all of its idempotency keys; answers how many rows."""
 
     async def unfinished(self) -> dict[str, int]:
         """Count the rows that are not final, by tenant."""
@@ -127,6 +127,9 @@ class Store(Protocol):
 
     async def audit(self, tenant: str, *, before: int | None, limit: int) -> list[AuditRow]:
         """Read a tenant's audit log, newest first, from below the number `before` (None: from its end)."""
+
+    async def audit_origin(self, tenant: str) -> int:
+        """Read the number under which the tenant itself was made last; 0 if its log does not say."""
 
     async def audit_length(self, tenant: str) -> int:
         """Read the number of a tenant's newest audit row; 0 if there is none."""

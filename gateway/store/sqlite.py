@@ -379,10 +379,10 @@ class SqliteStore:
         )
 
     async def forget(self, tenant: str, limit: int) -> int:
-        """Delete up to `limit` final rows of a tenant, and all of its idempotency keys; answers how many rows."""
+        """Delete up to `limit` rows of a tenant, and all of its idempotency keys; answers how many rows."""
 
         def work(db: apsw.Connection) -> int:
-            sql = "SELECT seq FROM notification WHERE tenant=? AND stage=3 LIMIT ?"
+            sql = "SELECT seq FROM notification WHERE tenant=? LIMIT ?"
             gone = [seq for (seq,) in db.execute(sql, (tenant, limit))]
             for table in ("content", "notification"):
                 for chunk in _chunks(gone):
@@ -472,6 +472,11 @@ class SqliteStore:
         """Read a tenant's audit log, newest first, from below the number `before` (None: from its end)."""
         below = _AFTER_ALL if before is None else before
         return await self._read(lambda db: _newest(db, tenant, below, limit))
+
+    async def audit_origin(self, tenant: str) -> int:
+        """Read the number under which the tenant itself was made last; 0 if its log does not say."""
+        sql = "SELECT coalesce(max(number), 0) FROM audit WHERE tenant=? AND action='tenant.create' AND object=?"
+        return await self._read(lambda db: int(str(db.execute(sql, (tenant, tenant)).fetchall()[0][0])))
 
     async def audit_length(self, tenant: str) -> int:
         """Read the number of a tenant's newest audit row; 0 if there is none."""

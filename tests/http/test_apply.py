@@ -75,7 +75,7 @@ async def test_all_faults_are_told_with_their_places(world: World) -> None:
     """Tables, rows, fields; nothing is done."""
     wrong = {
         "tenants": [{"id": "No Good"}, 5],
-        "profiles": [{**PROFILE, "port": 0, "x": 1}, {"name": "n"}],
+        "profiles": [{**PROFILE, "tenant": "acme", "port": 0, "x": 1}, {"name": "n"}],
         "keys": [],
         "nonsense": [],
         "links": {},
@@ -152,4 +152,4 @@ async def test_what_breaks_a_rule_is_found_in_its_row(world: World) -> None:
     stranger = await apply(world, {"preferences": [{"tenant": "globex"}, {"tenant": "nobody", "cc": ["a@b.example"]}]})
 
     assert refused.faults == {"/profiles/0/failover/0": "unknown_profile", "/templates/0/subject": "bad_template"}
-    assert (stranger.code, set(stranger.faults)) == ("not_found", {"/preferences/0"})
+    assert (stranger.code, set(stranger.faults)) == ("not_found", {"/preferences/0", "/preferences/1"})

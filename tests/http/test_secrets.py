@@ -39,7 +39,7 @@ async def test_only_who_handles_secrets(world: World) -> None:
 
 async def test_a_profile_refers_to_it(world: World) -> None:
     """Before it is there with a warning; once it is there, checked, and told as used."""
-    early = await world.call("POST", "/v1/tenants/acme/profiles", "acme:profiles", json=PROFILE)
+    early = await world.call("POST", "/v1/tenants/acme/profiles", "acme:profiles,secrets", json=PROFILE)
     missing = await world.call("POST", "/v1/tenants/acme/profiles/relay/credential/check", KEY)
     await world.call("PUT", PATH, KEY, json={"value": "x"})
     found = await world.call("POST", "/v1/tenants/acme/profiles/relay/credential/check", KEY)
@@ -68,7 +68,7 @@ async def test_a_used_secret_is_not_deleted(world: World) -> None:
 async def test_a_reference_stays_only_with_who_handles_secrets(world: World) -> None:
     """Who may edit profiles alone cannot send a stored secret to a host of their own."""
     await world.call("PUT", PATH, KEY, json={"value": "x"})
-    await world.call("POST", "/v1/tenants/acme/profiles", "acme:profiles", json=PROFILE)
+    await world.call("POST", "/v1/tenants/acme/profiles", "acme:profiles,secrets", json=PROFILE)
     path = "/v1/tenants/acme/profiles/relay"
     kept = await world.call("PATCH", path, "acme:profiles,secrets", json={"host": "new.example"})
     dropped = await world.call("PATCH", path, "acme:profiles", json={"host": "evil.example"})
@@ -76,6 +76,18 @@ async def test_a_reference_stays_only_with_who_handles_secrets(world: World) -> 
         "PATCH", path, "acme:profiles", json={"host": "worse.example", "auth": {"credential": CREDENTIAL}}
     )
 
+    made = await world.call(
+        "POST", "/v1/tenants/acme/profiles", "acme:profiles", json={**PROFILE, "name": "b", "host": "b.example"}
+    )
+    tricked = await world.call(
+        "PUT",
+        path,
+        "acme:profiles",
+        json={**PROFILE, "host": "c.example", "auth": {"username": "u", "credential": {**CREDENTIAL, "value": None}}},
+    )
+
+    assert made.json["auth"]["credential"] == {**CREDENTIAL, "set": False}
+    assert tricked.json["auth"]["credential"] == {**CREDENTIAL, "set": False}
     assert kept.json["auth"]["credential"] == CREDENTIAL
     assert dropped.json["auth"]["credential"] == {**CREDENTIAL, "set": False}
     assert again.json["auth"]["credential"] == {**CREDENTIAL, "set": False}

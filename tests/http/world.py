@@ -232,6 +232,8 @@ async def running(folder: Path, extra: str = "", **services: Any) -> AsyncIterat
         held: set[Flow] = set()
         failures: list[BaseException] = []
         outbox = Outbox(store, Schedule((30,), 300), retention=Retention())
+        directory.unfinished = outbox.queued.__getitem__
+        directory.forget = outbox.forget
         made = Services(
             settings=settings,
             directory=directory,

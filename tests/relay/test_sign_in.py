@@ -106,12 +106,24 @@ def test_an_account_is_not_tried_too_often() -> None:
     relay = Relay("h.example", 587, Security.STARTTLS, login=Login(Method.AUTO, "app", Secret("x")))
     other = Relay("h.example", 587, Security.STARTTLS, login=Login(Method.AUTO, "else", Secret("x")))
     for _ in range(MOST_REFUSALS):
-        assert guard.may_try(relay)
-        guard.refused(relay)
-    assert (guard.may_try(relay), guard.may_try(other)) == (False, True)
-    guard.forgive(profile(587, host="h.example"))
-    assert guard.may_try(relay)
-    guard.refused(relay)
-    assert not guard.may_try(relay)
+        assert guard.may_try("acme", relay)
+        guard.answered("acme", relay, accepted=False)
+    assert (guard.may_try("acme", relay), guard.may_try("acme", other)) == (False, True)
+    guard.forgive(
+        profile(587, host="h.example", auth={"username": "app", "credential": {"source": "plaintext", "value": "x"}})
+    )
+    assert guard.may_try("acme", relay)
+    guard.answered("acme", relay, accepted=False)
+    assert not guard.may_try("acme", relay)
     clock.now = WITHIN + 1
-    assert guard.may_try(relay)
+    assert guard.may_try("acme", relay)
+
+
+def test_who_has_signed_in_before_is_not_kept_out_by_others() -> None:
+    """Another tenant's wrong guesses at the same account are theirs."""
+    guard = SignIns(None, lambda: 0.0)  # type: ignore[arg-type] - the guard fetches nothing
+    relay = Relay("h.example", 587, Security.STARTTLS, login=Login(Method.AUTO, "app", Secret("x")))
+    guard.answered("acme", relay, accepted=True)
+    for _ in range(MOST_REFUSALS):
+        guard.answered("zoo", relay, accepted=False)
+    assert [guard.may_try(owner, relay) for owner in ("acme", "zoo", "new")] == [True, False, False]
