@@ -58,6 +58,10 @@ class TenantLimits(Shape):
 class Tenant(Shape):
     """An organisation; `system` is the root and has no parent."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"id": "acme-emea", "name": "Acme EMEA", "parent": "acme"}]}
+    )
+
     id: TenantId
     name: Line = ""
     parent: TenantId | None = "system"

@@ -64,15 +64,38 @@ _SHOWN: Final[dict[str, Any]] = {
     "warnings": (tuple[Warned, ...], ()),
 }
 
+EXAMPLE: Final[JsonDict] = {
+    "name": "main",
+    "host": "smtp.example.test",
+    "from": {"name": "Acme", "address": "noreply@acme.example"},
+    "auth": {"username": "app", "credential": {"source": "stored", "key": "relay-a"}},
+    "is_default": True,
+}
+TEMPLATE: Final[JsonDict] = {"subject": "Welcome, {{ name }}", "text": "Hello {{ name }}"}
+COPIES: Final[JsonDict] = {
+    "cc": ["ops@acme.example"],
+    "rules": [{"category": "security.*", "min_severity": "warning", "cc": True}],
+}
+
+
+def _shown_by(*examples: JsonDict) -> type[Shape]:
+    """Give a base for bodies that are explained by these examples."""
+
+    class Explained(Shape):
+        model_config = ConfigDict(json_schema_extra={"examples": list(examples)})
+
+    return Explained
+
+
 ProfileBody = create_model(
     "ProfileBody",
-    __base__=Shape,
+    __base__=_shown_by(EXAMPLE, {"name": "m365", "preset": "microsoft365", "from": "noreply@acme.example"}),
     __doc__="A profile to make. `host` may be left to a preset.",
     **{**_fields(ProfileFields), "host": (Host, Field("", json_schema_extra=_unsaid))},
 )
 ProfileChange = create_model(
     "ProfileChange",
-    __base__=Shape,
+    __base__=_shown_by({"port": 465, "security": "implicit_tls"}, EXAMPLE),
     __doc__="A profile as it shall be (PUT), or what shall change (PATCH); read-only members may be given back.",
     **{**_fields(ProfileFields, optional=True), **{name: (kind | None, None) for name, (kind, _) in _SHOWN.items()}},
 )
@@ -148,7 +171,7 @@ class NameList(View):
 
 TenantChange = create_model(
     "TenantChange",
-    __base__=Shape,
+    __base__=_shown_by({"name": "Acme", "limits": {"per_minute": 600, "queued": 100_000}}),
     __doc__="A tenant as it shall be (PUT), or what shall change (PATCH).",
     **{**_fields(Tenant, optional=True), "provisioned": (bool | None, None)},
 )
@@ -165,7 +188,10 @@ class TenantList(View):
 
 
 PreferencesBody = create_model(
-    "PreferencesBody", __base__=Shape, __doc__="Whom the tenant copies.", **_fields(Preferences, ("tenant",))
+    "PreferencesBody",
+    __base__=_shown_by(COPIES),
+    __doc__="Whom the tenant copies.",
+    **_fields(Preferences, ("tenant",)),
 )
 
 
@@ -179,7 +205,7 @@ class PreferencesView(View):
 
 TemplateBody = create_model(
     "TemplateBody",
-    __base__=Shape,
+    __base__=_shown_by(TEMPLATE),
     __doc__="A template to make or to replace.",
     **{**_fields(Template, ("tenant", "name")), "name": (ObjectName | None, None), "provisioned": (bool | None, None)},
 )
@@ -235,6 +261,10 @@ class AuditVerdict(View):
 
 class ApplyBody(Shape):
     """Tables of objects, as in the declarative files."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"tenants": [{"id": "acme"}], "profiles": [{"tenant": "acme", **EXAMPLE}]}]}
+    )
 
     tenants: tuple[Tenant, ...] = ()
     profiles: tuple[Profile, ...] = ()

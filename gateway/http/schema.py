@@ -178,6 +178,12 @@ class BatchItem(NotificationRequest):
 class BatchRequest(Shape):
     """Notifications that are accepted in one commit. Each has its own result; one that is refused stops no other."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"notifications": [{"to": ["ann@example.test"], "subject": "Hello", "text": "Hello Ann"}]}]
+        }
+    )
+
     notifications: Annotated[tuple[BatchItem, ...], Field(max_length=MAX_BATCH)]
 
 
@@ -233,11 +239,15 @@ class PushRequest(Shape):
 class SecretRequest(Shape):
     """A secret to keep."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"value": "correct horse battery staple"}]})
+
     value: Annotated[str, StringConstraints(min_length=1, max_length=65_536)] = Field(repr=False)
 
 
 class RenderRequest(Shape):
     """What to fill a template with."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"data": {"name": "Ann"}}]})
 
     data: dict[str, JsonValue] = Field(default_factory=dict)
 

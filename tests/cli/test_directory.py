@@ -327,3 +327,71 @@ def test_a_secret_that_is_missing(shell: Shell, tenant: str, write: Write) -> No
 
     assert checked.exit_code == 1
     assert "stored: not_found" in checked.output
+
+
+# The settings pages that this replaces: each of their forms from a shell, and read back.
+
+PAGES: dict[str, tuple[list[str], dict[str, object]]] = {
+    "organisation and system level, pushed down": (
+        ["--host", "smtp.example.test", "--port", "465", "--security", "implicit_tls", "--username", "app",
+         "--from", "ops@example.test", "--to", "noc@example.test", "--default"],
+        {"host": "smtp.example.test", "port": 465, "security": "implicit_tls", "from": "ops@example.test",
+         "to": ["noc@example.test"], "is_default": True},
+    ),
+    "host and organisation level, domain sign-in": (
+        ["--host", "exchange.example.test", "--port", "587", "--auth-method", "ntlm", "--domain", "CORP",
+         "--username", "robot", "--from", "robot@example.test", "--from-name", "Robot", "--enabled"],
+        {"host": "exchange.example.test", "from": {"name": "Robot", "address": "robot@example.test"}, "enabled": True},
+    ),
+    "host and organisation level, anonymous": (
+        ["--host", "relay.example.test", "--security", "none", "--port", "25", "--from", "robot@example.test",
+         "--auth-method", "none"],
+        {"port": 25, "security": "none", "from": "robot@example.test"},
+    ),
+    "identity, receipts, footnote": (
+        ["--host", "pam.example.test", "--username", "app", "--from", "pam@example.test", "--from-name", "Vault",
+         "--force-sender", "--reply-to", "desk@example.test", "--return-path", "bounces@example.test",
+         "--read-receipt-to", "read@example.test", "--request-read-receipt", "--footnote-text", "Confidential",
+         "--footnote-html", "<i>Confidential</i>", "--allowed-sender", "*@example.test"],
+        {"force_sender": True, "reply_to": ["desk@example.test"], "return_path": "bounces@example.test",
+         "read_receipt_to": "read@example.test", "request_read_receipt": True,
+         "footnote": {"enabled": True, "text": "Confidential", "html": "<i>Confidential</i>"},
+         "allowed_senders": ["*@example.test"]},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("options", "shown"), PAGES.values(), ids=PAGES.keys())
+def test_a_settings_page_from_a_shell(
+    shell: Shell, tenant: str, write: Write, options: list[str], shown: dict[str, object]
+) -> None:
+    """Every field of the page is set by an option and read back as it was set."""
+    password = ["--password-file", write("pw", PASSWORD)] if "--username" in options else []
+    shell.good("profiles", "set", "page", "--tenant", tenant, *options, *password)
+    told = shell.told("profiles", "show", "page", "--tenant", tenant)
+
+    assert {name: told[name] for name in shown} == shown
+    for option, place in (("--auth-method", "method"), ("--domain", "domain"), ("--username", "username")):
+        if option in options:
+            assert told["auth"][place] == options[options.index(option) + 1]
+    assert told["auth"].get("credential") == ({"source": "plaintext", "set": True} if password else None)
+
+
+def test_a_page_with_a_vault_and_copies_from_a_shell(shell: Shell, tenant: str, write: Write) -> None:
+    """The credential by reference, and who gets copies of what."""
+    shell.good("secrets", "set", "relay-a", "--tenant", tenant, "--value-file", write("pw", PASSWORD))
+    reference = {"auth": {"username": "app", "credential": {"source": "stored", "key": "relay-a"}}}
+    page = write("page.json", json.dumps(reference))
+    shell.good("profiles", "set", "page", "--tenant", tenant, *RELAY[:2], *SENDER, "--file", page)
+    shell.good(
+        "preferences", "set", "--tenant", tenant, "--cc", "ops@example.test", "--bcc", "audit@example.test",
+        "--rule", "category=security.*,min_severity=error,cc,bcc",
+    )  # fmt: skip
+    told = shell.told("profiles", "show", "page", "--tenant", tenant)
+    copies = shell.told("preferences", "show", "--tenant", tenant)
+
+    assert told["auth"] == {"method": "auto", **reference["auth"]}
+    assert copies == {
+        "cc": ["ops@example.test"], "bcc": ["audit@example.test"],
+        "rules": [{"category": "security.*", "min_severity": "error", "cc": True, "bcc": True}],
+    }  # fmt: skip

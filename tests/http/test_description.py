@@ -1,5 +1,6 @@
 """The OpenAPI document, health, and the catcher's pages."""
 
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +52,17 @@ def test_names_are_the_apis() -> None:
     assert "sender" not in str(schemas["NotificationRequest"]["properties"].keys())
     assert schemas["NotificationRequest"]["additionalProperties"] is False
     assert set(schemas["Problem"]["properties"]["code"]["enum"]) == {code.code for code in Code}
+
+
+def test_every_body_is_shown_by_an_example() -> None:
+    """And what is shown is valid for the body's own model."""
+    schemas = specification(ROUTES)["components"]["schemas"]
+    for route in ROUTES:
+        if route.body is not None:
+            examples = schemas[route.body.__name__].get("examples", [])
+            assert examples, route.name
+            for example in examples:
+                route.body.model_validate_json(json.dumps(example))
 
 
 async def test_health(world: World) -> None:
