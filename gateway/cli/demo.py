@@ -56,7 +56,8 @@ async def _journey(session: aiohttp.ClientSession, url: str) -> dict[str, Any]:
 def _tell(running: Running, base: str, key: str, demo: Demo, told: dict[str, Any]) -> None:
     for recipient in told["recipients"]:
         reply = recipient.get("reply") or {}
-        click.echo(f"{told['status']:9} to {recipient['address']}: {reply.get('code', '')} {reply.get('text', '')}")
+        words = " ".join(str(reply[name]) for name in ("code", "enhanced", "text") if reply.get(name))
+        click.echo(f"{told['status']:9} to {recipient['address']}: {words}")
     if running.catcher is not None:
         for mail in running.catcher.messages()[:1]:
             click.echo(f"caught    message {mail.number} from {mail.sender}, {len(mail.data)} octets")

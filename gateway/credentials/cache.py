@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from gateway.credentials.provider import CredentialError, Fetched, Kind
+from gateway.credentials.provider import PASSWORD, CredentialError, Fetched, Kind
 
 REFRESH_AHEAD: Final = 0.8  # of its freshness, when a secret in use is fetched anew
 JITTER: Final = 0.1
@@ -229,7 +229,7 @@ class Cache:
         now = self._clock()
         self.on_fetch(line.name, "ok")
         self._mark(entry, line, stale=False)
-        if entry.value is not None and entry.value.fields != fetched.fields:
+        if entry.value is not None and _differs(entry.value, fetched):
             entry.previous, entry.previous_until = entry.value, now + OVERLAP
         fresh = terms.fresh * (1 + JITTER * (2 * self._dice() - 1))
         if fetched.lasts is not None:
@@ -237,3 +237,10 @@ class Cache:
         entry.value, entry.fetched_at = fetched, now
         entry.fresh_until, entry.ahead_at = now + fresh, now + fresh * REFRESH_AHEAD
         entry.error, entry.refused_since = None, None
+
+
+def _differs(before: Fetched, after: Fetched) -> bool:
+    """Is it another secret? What is told besides, such as when it was looked at last, makes it none."""
+    if PASSWORD in before.fields and PASSWORD in after.fields:
+        return before.fields[PASSWORD] != after.fields[PASSWORD]
+    return before.fields != after.fields

@@ -17,13 +17,22 @@ def read_identity(source: SecretSource, environ: Mapping[str, str]) -> Secret:
         text = environ.get(source.env)
         if text is None:
             raise CredentialError(Kind.DENIED, f"the environment has no {source.env}")
+        if any("\ud800" <= letter <= "\udfff" for letter in text):  # octets that are not UTF-8
+            raise CredentialError(Kind.DENIED, f"{source.env} is not UTF-8")
         return Secret(text)
     path = source.file or _of_systemd(source, environ)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        raise CredentialError(Kind.DENIED, f"{path} cannot be read") from None
+    text = _read(path)
+    if text is None:
+        raise CredentialError(Kind.DENIED, f"{path} cannot be read")
     return Secret(text.removesuffix("\n").removesuffix("\r"))
+
+
+def _read(path: Path) -> str | None:
+    """Read a file; no error of its reading, which might hold what was read, stays behind."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None
 
 
 def _of_systemd(source: SecretSource, environ: Mapping[str, str]) -> Path:

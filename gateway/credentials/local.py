@@ -56,6 +56,8 @@ class LocalSecrets:
         text = self.environ.get(key)
         if text is None:
             raise CredentialError(Kind.NOT_FOUND, "the daemon's environment has no such variable")
+        if not text.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in text):
+            raise CredentialError(Kind.MALFORMED, "the variable is not UTF-8")
         return Fetched({PASSWORD: Secret(text)}, "")
 
 

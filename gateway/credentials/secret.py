@@ -5,10 +5,11 @@
 
 import hashlib
 import hmac
+import os
 from typing import Final, NoReturn, final
 
 MASK: Final = "Secret(…)"
-_KEY: Final = hashlib.sha256(b"notification-gateway secret fingerprint").digest()
+_KEY: Final = os.urandom(32)  # of this process: nobody can try guesses against a fingerprint that was shown
 
 
 @final
@@ -18,7 +19,7 @@ class Secret:
     __slots__ = ("__text", "fingerprint")
 
     def __init__(self, text: str) -> None:
-        """Wrap the text; `fingerprint` tells two values apart and gives neither away to those who see it short."""
+        """Wrap the text; `fingerprint` tells two values apart, in this process. ValueError for a lone surrogate."""
         self.__text = text
         self.fingerprint: Final = hmac.new(_KEY, text.encode(), hashlib.sha256).hexdigest()[:12]
 
