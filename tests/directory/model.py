@@ -219,6 +219,8 @@ class Model:
         return frozenset({"duplicate_profile"}) if self.duplicates(step.tenant) else DONE
 
     def _Push(self, step: Push) -> frozenset[str]:  # noqa: N802
+        if not self.tenants[step.owner]["own_profiles"]:
+            return frozenset({"locked_by_parent"})
         below = self.children(step.owner)
         faults = {"not_a_child" for child in step.children if child not in below}
         faults |= {"not_owned" for name in step.profiles if (step.owner, name) not in self.profiles}

@@ -1,0 +1,424 @@
+"""HashiCorp Vault and OpenBao: the secrets of one key-value engine, fetched with hvac.
+
+Owns the token of one connection: signed in for once and shared by all fetches, renewed by the first fetch after two
+thirds of its life, replaced once when it is refused. What a sign-in shows is read anew each time, TLS files included; only a
+secret id that came wrapped is remembered, because it can be unwrapped once.
+
+Promises: one attempt a fetch, within its deadlines, however slowly the server drips; nothing of an answer, and no
+token, in an error or behind it. hvac blocks, so each call has a thread of its own that nobody waits for: a hung one
+holds up neither the event loop, nor another call, nor the end of the process, as those of an executor would.
+
+Never: follows a redirect, reads VAULT_* or ~/.vault-token, ~/.netrc or a proxy from the environment, logs. It serves
+no dynamic secrets: each read would make another account, so an answer with a lease of its own is refused.
+"""
+
+import asyncio
+import json
+import logging
+import re
+import ssl
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from http.cookiejar import DefaultCookiePolicy
+from importlib import import_module
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar
+from urllib.parse import quote
+
+from gateway.credentials.identity import read_identity
+from gateway.credentials.provider import MAX_OCTETS, CredentialError, Deadlines, Fetched, Kind
+from gateway.credentials.secret import Secret
+from gateway.settings import SecretSource, VaultConnection
+from gateway.settings.connections import VaultAppRole, VaultCert, VaultJwt, VaultKubernetes, VaultPassword, VaultToken
+
+if TYPE_CHECKING:
+    import requests
+
+FORCED_EVERY: Final = 60.0  # seconds between two sign-ins that a refusal causes
+REFUSED_FOR: Final = 60.0  # seconds that a refused sign-in is not tried again: wrong passwords lock accounts
+DUE: Final = 2 / 3  # of its life, when a token is renewed
+TRUNCATED: Final = 1 / 2  # of the life before; a renewal that grants less nears the token's last day
+MOST_THREADS: Final = 32  # calls at once, hung ones included; the cache above asks eight at a time
+
+_USUAL: Final = Deadlines()
+_CHUNK: Final = 16_384
+_PASSING: Final = (Kind.UNREACHABLE, Kind.THROTTLED)
+_SEGMENT: Final = re.compile(r"[A-Za-z0-9._ @-]+")
+_VERSION: Final = re.compile(r"[1-9][0-9]{0,9}")
+_TOKEN: Final = re.compile(r"[!-~]+")
+_SECONDS: Final = re.compile(r"[0-9]{1,6}")
+
+T = TypeVar("T")
+Outcome: TypeAlias = T | CredentialError
+
+
+class _Token(NamedTuple):
+    """What a sign-in brought: `life` in seconds from `since` on, 0 if it does not end."""
+
+    secret: Secret
+    life: float
+    renewable: bool
+    since: float
+
+    def spent(self, now: float) -> float:
+        return (now - self.since) / self.life if self.life > 0 else 0.0
+
+
+class VaultProvider:
+    """One connection to Vault; hvac is imported by its first fetch."""
+
+    def __init__(
+        self,
+        settings: VaultConnection,
+        environ: Mapping[str, str],
+        deadlines: Deadlines = _USUAL,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        logging.getLogger("urllib3").setLevel(logging.WARNING)  # at DEBUG it tells paths
+        self._deadlines = deadlines
+        self._clock = clock
+        self._server = _Server(settings, environ, deadlines, clock)
+        self._versioned = settings.kv_version == 2
+        self._lock = asyncio.Lock()
+        self._token: _Token | None = None
+        self._forced_at = float("-inf")
+        self._refusal: CredentialError | None = None
+        self._refused_until = float("-inf")
+        self._running = 0
+
+    async def fetch(self, key: str, version: str | None) -> Fetched:
+        """Fetch a secret, or with version 2 of the engine one version of it. Raises `CredentialError`."""
+        self._check(key, version)
+        token = _given(await self._admitted())
+        outcome = await self._read(token, key, version)
+        if isinstance(outcome, CredentialError) and outcome.kind is Kind.DENIED:
+            another = _given(await self._admitted_anew(token))
+            if another is not None:
+                outcome = await self._read(another, key, version)
+        return _given(outcome)
+
+    async def close(self) -> None:
+        """Close the connections; a thread that hangs ends by itself, or with the process."""
+        self._server.close()
+
+    def _check(self, key: str, version: str | None) -> None:
+        # Before any client sees the path: all of them resolve dots, and `..` leads out of the mount.
+        for segment in key.split("/"):
+            if _SEGMENT.fullmatch(segment) is None or segment in {".", ".."}:
+                raise CredentialError(Kind.MALFORMED, "the key is no path of letters, digits and . _ - @ or space")
+        if version is not None and not self._versioned:
+            raise CredentialError(Kind.MALFORMED, "version 1 of the key-value engine keeps no versions")
+        if version is not None and _VERSION.fullmatch(version) is None:
+            raise CredentialError(Kind.MALFORMED, "a version is a number from 1 on")
+
+    async def _read(self, token: _Token, key: str, version: str | None) -> Outcome[Fetched]:
+        return await self._call(self._deadlines.total, partial(self._server.read, token.secret, key, version))
+
+    # The token; whoever holds the lock is the only one to change it.
+
+    async def _admitted(self) -> Outcome[_Token]:
+        """Give a token that should be good, renewed or signed in for if it is time."""
+        async with self._lock:
+            held, now = self._token, self._clock()
+            if held is not None and held.spent(now) < DUE:
+                return held
+            if held is not None and held.renewable and held.spent(now) < 1:
+                renewed = await self._call(self._deadlines.total, partial(self._server.renew, held))
+                if isinstance(renewed, _Token):
+                    self._token = renewed
+                    return renewed
+                if renewed.kind in _PASSING:
+                    return held
+            outcome = await self._sign_in()
+            if isinstance(outcome, CredentialError) and held is not None and held.spent(self._clock()) < 1:
+                return held
+            return outcome
+
+    async def _admitted_anew(self, refused: _Token) -> Outcome[_Token | None]:
+        """Give another token than the refused one; None if it is too early for that, or would be the same.
+
+        A token keeps the policies of its sign-in, so a new one may be let in where a valid old one is not.
+        """
+        async with self._lock:
+            if self._token is not None and self._token.secret != refused.secret:
+                return self._token
+            if self._clock() - self._forced_at < FORCED_EVERY:
+                return None
+            outcome = await self._sign_in()
+            if isinstance(outcome, _Token) or outcome.kind not in _PASSING:
+                self._forced_at = self._clock()
+            return None if isinstance(outcome, _Token) and outcome.secret == refused.secret else outcome
+
+    async def _sign_in(self) -> Outcome[_Token]:
+        if self._refusal is not None and self._clock() < self._refused_until:
+            return CredentialError(self._refusal.kind, self._refusal.detail)
+        outcome = await self._call(self._deadlines.login, self._server.sign_in)
+        if isinstance(outcome, _Token):
+            self._token = outcome
+        elif outcome.kind is Kind.DENIED:
+            self._refusal, self._refused_until = outcome, self._clock() + REFUSED_FOR
+        return outcome
+
+    # Threads.
+
+    async def _call(self, seconds: float, work: Callable[[], T]) -> Outcome[T]:
+        if self._running >= MOST_THREADS:
+            return CredentialError(Kind.UNREACHABLE, "too many calls to the server hang")
+        answer = self._begin(work)
+        done, _ = await asyncio.wait([answer], timeout=seconds)
+        outcome = answer.result() if done else CredentialError(Kind.UNREACHABLE, "the server did not answer in time")
+        if isinstance(outcome, CredentialError) and outcome.kind is Kind.UNREACHABLE:
+            self._server.forget_connections()  # idle ones that died unnoticed would fail the next calls one by one
+        return outcome
+
+    def _begin(self, work: Callable[[], T]) -> "asyncio.Future[Outcome[T]]":
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Outcome[T]] = loop.create_future()
+
+        def deliver(outcome: Outcome[T]) -> None:
+            self._running -= 1
+            if not answer.done():
+                answer.set_result(outcome)
+
+        def run() -> None:
+            outcome = _attempt(work)
+            with suppress(RuntimeError):  # the loop was closed meanwhile, and nobody waits any more
+                loop.call_soon_threadsafe(deliver, outcome)
+
+        self._running += 1
+        try:
+            threading.Thread(target=run, name="vault", daemon=True).start()
+        except RuntimeError:
+            deliver(CredentialError(Kind.UNREACHABLE, "the machine has no thread left to ask the server"))
+        return answer
+
+
+def _given(outcome: Outcome[T]) -> T:
+    # Raised only here, where no other exception is being handled, so that none hangs behind it.
+    if isinstance(outcome, CredentialError):
+        raise outcome
+    return outcome
+
+
+def _attempt(work: Callable[[], T]) -> Outcome[T]:
+    """Do it; an error becomes a new one without a traceback, whose frames would hold the token and the answer."""
+    try:
+        return work()
+    except CredentialError as error:
+        return CredentialError(error.kind, error.detail, error.retry_after)
+    except ImportError:
+        return CredentialError(Kind.UNREACHABLE, "hvac is not installed: install notification-gateway[vault]")
+    except Exception as error:  # noqa: BLE001 - whatever hvac or the JSON parser make of a strange answer
+        return _trouble(error)
+
+
+def _trouble(error: Exception) -> CredentialError:
+    from requests.exceptions import SSLError
+    from urllib3.exceptions import HTTPError
+
+    if isinstance(error, SSLError):
+        return CredentialError(Kind.UNREACHABLE, "TLS with the server failed: a certificate is not accepted")
+    if isinstance(error, HTTPError | OSError):  # the latter are all of requests', too
+        return CredentialError(Kind.UNREACHABLE, "the server cannot be reached, or broke off")
+    return CredentialError(Kind.MALFORMED, "the server's answer is not what Vault would say")
+
+
+@dataclass(slots=True)
+class _Server:
+    """The calls, each made in a thread; it keeps connections and an unwrapped secret id, and no token."""
+
+    settings: VaultConnection
+    environ: Mapping[str, str]
+    deadlines: Deadlines
+    clock: Callable[[], float]
+    _session: "requests.Session | None" = None
+    _unwrapped: tuple[Secret, Secret] | None = None
+
+    def close(self) -> None:
+        if self._session is not None:
+            self._session.close()
+
+    def forget_connections(self) -> None:
+        """Let the next call make new ones, with TLS files as they are then; calls under way keep the old ones."""
+        self._session = None
+
+    def read(self, token: Secret, key: str, version: str | None) -> Fetched:
+        engines = self._client(token.reveal(), self.settings.namespace).secrets.kv
+        mount = self.settings.mount
+        if self.settings.kv_version == 1:
+            answer = engines.v1.read_secret(key, mount_point=mount)
+            return _fetched(answer["data"], "", answer)
+        answer = engines.v2.read_secret_version(key, version, mount, raise_on_deleted_version=True)
+        number = answer["data"]["metadata"]["version"]
+        return _fetched(answer["data"]["data"], str(int(number)), answer)
+
+    def sign_in(self) -> _Token:
+        self.forget_connections()
+        auth, since = self.settings.auth, self.clock()
+        if isinstance(auth, VaultToken):
+            return self._look_up(_as_header(read_identity(auth.token, self.environ)), since)
+        path = f"/v1/auth/{quote(auth.mount or auth.method)}/login"
+        if isinstance(auth, VaultPassword):
+            path = f"{path}/{quote(auth.username, safe='')}"
+        # Not hvac's own logins: those by password and certificate put names into the path as they are.
+        answer = self._client_for_login().adapter.post(path, json=self._proof())
+        return _token(answer["auth"], since)
+
+    def renew(self, token: _Token) -> _Token:
+        since = self.clock()
+        answer = self._client_for_login(token.secret.reveal()).auth.token.renew_self()
+        renewed = _token(answer["auth"], since)
+        return renewed._replace(renewable=renewed.renewable and renewed.life >= token.life * TRUNCATED)
+
+    def _proof(self) -> dict[str, str]:
+        match self.settings.auth:
+            case VaultAppRole() as auth:
+                return {"role_id": auth.role_id, "secret_id": self._secret_id(auth).reveal()}
+            case VaultKubernetes() | VaultJwt() as auth:
+                return {
+                    "role": auth.role,
+                    "jwt": read_identity(SecretSource(file=auth.jwt_file), self.environ).reveal(),
+                }
+            case VaultPassword() as auth:
+                return {"password": read_identity(auth.password, self.environ).reveal()}
+            case VaultCert(name=str() as name):
+                return {"name": name}
+            case _:
+                return {}
+
+    def _secret_id(self, auth: VaultAppRole) -> Secret:
+        given = read_identity(auth.secret_id, self.environ)
+        if not auth.wrapped:
+            return given
+        if self._unwrapped is None or self._unwrapped[0] != given:
+            answer = self._client_for_login(_as_header(given).reveal()).sys.unwrap()
+            self._unwrapped = (given, Secret(answer["data"]["secret_id"]))
+        return self._unwrapped[1]
+
+    def _look_up(self, token: Secret, since: float) -> _Token:
+        try:
+            told = self._client_for_login(token.reveal()).auth.token.lookup_self()["data"]
+        except CredentialError as error:
+            if error.kind is not Kind.DENIED:
+                raise
+            return _Token(token, 0.0, renewable=False, since=since)  # it may read secrets and not itself
+        return _Token(token, float(told["ttl"]), told["renewable"] is True, since)
+
+    def _client_for_login(self, token: str = "") -> Any:
+        namespace = self.settings.auth.namespace or self.settings.namespace
+        return self._client(token, namespace, signing_in=True)
+
+    def _client(self, token: str, namespace: str | None, *, signing_in: bool = False) -> Any:
+        # A client for each call, because threads share none. Without a token hvac looks for one; "" it takes for none.
+        session = self._session = self._session or self._open()
+        wire = _Wire(session, self.deadlines, signing_in=signing_in)
+        hvac = import_module("hvac")  # here, because it takes the time of many calls, and threads have it
+        return hvac.Client(self.settings.url, token, session=wire, namespace=namespace, allow_redirects=False)
+
+    def _open(self) -> "requests.Session":
+        import requests
+
+        session = requests.Session()
+        session.trust_env = False
+        session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        usual, given = ssl.get_default_verify_paths(), self.settings.ca_certificates
+        session.verify = str(given) if given is not None else usual.cafile or usual.capath or True
+        if isinstance(auth := self.settings.auth, VaultCert):
+            session.cert = (str(auth.client_certificate), str(auth.client_key))
+        return session
+
+
+class _Wire:
+    """What hvac takes for a session: it bounds the answer, judges its status, and ignores hvac's own settings."""
+
+    verify = cert = proxies = None
+
+    def __init__(self, session: "requests.Session", deadlines: Deadlines, *, signing_in: bool) -> None:
+        self._session = session
+        self._connect = deadlines.connect
+        self._seconds = deadlines.login if signing_in else deadlines.total
+        self._signing_in = signing_in
+
+    def request(self, method: str, url: str, headers: Mapping[str, str], **given: Any) -> SimpleNamespace:
+        """Make one exchange; only JSON at 200 is an answer, all else raises."""
+        until = time.monotonic() + self._seconds
+        with self._session.request(
+            method,
+            url,
+            params=given.get("params"),
+            json=given.get("json"),
+            headers={**headers, "Accept-Encoding": "identity"},
+            timeout=(self._connect, self._seconds),
+            allow_redirects=False,
+            stream=True,
+        ) as response:
+            error = _refusal(response, signing_in=self._signing_in)
+            if error is not None and error.kind in _PASSING:
+                raise error
+            # Vault's refusals are JSON as well; what is not comes from somebody in between.
+            body = json.loads(_bounded(response, until), parse_float=str)  # a number stays as it was written
+        if error is not None:
+            raise error
+        return SimpleNamespace(ok=True, status_code=200, json=lambda: body)
+
+
+def _bounded(response: "requests.Response", until: float) -> bytes:
+    data = bytearray()
+    while chunk := response.raw.read1(_CHUNK, decode_content=False):
+        data += chunk
+        if len(data) > MAX_OCTETS:
+            raise CredentialError(Kind.MALFORMED, f"the server's answer has more than {MAX_OCTETS} octets")
+        if time.monotonic() > until:
+            raise CredentialError(Kind.UNREACHABLE, "the server did not answer in time")
+    return bytes(data)
+
+
+def _refusal(response: "requests.Response", *, signing_in: bool) -> CredentialError | None:
+    status = response.status_code
+    if status == 200:
+        return None
+    if status == 429:
+        wait = response.headers.get("Retry-After", "")
+        seconds = float(wait) if _SECONDS.fullmatch(wait) else None
+        return CredentialError(Kind.THROTTLED, "the server asks for a pause", seconds)
+    if 300 <= status < 400:
+        return CredentialError(Kind.UNREACHABLE, "the server sends us to another host; we stay")
+    if status in {412, 472, 473} or status >= 500:
+        return CredentialError(Kind.UNREACHABLE, f"the server is sealed, on standby or out of order ({status})")
+    if signing_in and status in {400, 401, 403, 404}:
+        return CredentialError(Kind.DENIED, f"the server refuses the sign-in ({status})")
+    if status in {401, 403}:
+        return CredentialError(Kind.DENIED, "the server refuses the token, or permission for this path")
+    if status == 404:
+        return CredentialError(Kind.NOT_FOUND, "there is no such secret or version, or it was deleted")
+    return CredentialError(Kind.MALFORMED, f"the server takes the request for a wrong one ({status})")
+
+
+def _token(auth: Mapping[str, Any], since: float) -> _Token:
+    token = auth["client_token"]
+    if not isinstance(token, str) or _TOKEN.fullmatch(token) is None:
+        raise CredentialError(Kind.MALFORMED, "the sign-in brought no token")
+    return _Token(Secret(token), float(auth["lease_duration"]), auth["renewable"] is True, since)
+
+
+def _as_header(token: Secret) -> Secret:
+    if _TOKEN.fullmatch(token.reveal()) is None:
+        raise CredentialError(Kind.DENIED, "what should be a token is empty or none")
+    return token
+
+
+def _fetched(data: Mapping[str, Any], version: str, answer: Mapping[str, Any]) -> Fetched:
+    if answer.get("lease_id"):
+        raise CredentialError(Kind.MALFORMED, "this is a dynamic secret; the mount must be a key-value engine")
+    fields = {
+        name: Secret(str(value))
+        for name, value in data.items()
+        if isinstance(value, str | int) and not isinstance(value, bool)
+    }
+    lasts = float(answer.get("lease_duration") or 0)  # version 1: when its writer said to look again
+    return Fetched(fields, version, lasts if lasts > 0 else None)
