@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from gateway.credentials.provider import PASSWORD, CredentialError, Fetched, Kind
+from gateway.credentials.provider import PASSWORD, CredentialError, Fetched, Kind, Why
 
 REFRESH_AHEAD: Final = 0.8  # of its freshness, when a secret in use is fetched anew
 JITTER: Final = 0.1
@@ -132,11 +132,11 @@ class Cache:
         self._sleep = sleep
         self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()
 
-    async def get(self, key: Hashable, line: Line, terms: Terms, fetch: Fetch, *, forced: bool = False) -> Held:
-        """Give a secret; `forced`: the present value was refused somewhere. Raises `CredentialError`."""
+    async def get(self, key: Hashable, line: Line, terms: Terms, fetch: Fetch, *, why: Why = Why.USE) -> Held:
+        """Give a secret; one that was refused is fetched anew now and then, for a person always. `CredentialError`."""
         now = self._clock()
         entry = self._entry(key)
-        if forced and now - entry.forced_at >= FORCED_EVERY:
+        if why is Why.PERSON or (why is Why.REFUSED and now - entry.forced_at >= FORCED_EVERY):
             entry.forced_at = now
         elif entry.value is not None and now < entry.fresh_until:
             if now >= entry.ahead_at and entry.flight is None:

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple, assert_never
 from gateway.credentials.cache import Cache, Held, Line, Terms
 from gateway.credentials.connections import Connections, Wanted
 from gateway.credentials.local import FILE_SECONDS, LocalSecrets
-from gateway.credentials.provider import PASSWORD, CredentialError, Fetched, Kind
+from gateway.credentials.provider import PASSWORD, CredentialError, Fetched, Kind, Why
 from gateway.credentials.reference import Credential
 from gateway.credentials.sealed import Seal, SealError
 from gateway.credentials.secret import Secret
@@ -50,11 +50,11 @@ class Credentials:
     _files: Line = field(default_factory=lambda: Line(_seconds, "files"))
 
     async def find(
-        self, owner: str, host: str, place: tuple[str, ...], credential: Credential, *, forced: bool = False
+        self, owner: str, host: str, place: tuple[str, ...], credential: Credential, *, why: Why = Why.USE
     ) -> Found:
         """Give what a credential of the owner's profile for this relay refers to. Raises `CredentialError`.
 
-        `place` is where a plaintext one is sealed for; `forced`: the value known so far was refused.
+        `place` is where a plaintext one is sealed for; `why` may ask past what is cached.
         """
         if credential.dropped:
             raise CredentialError(Kind.NOT_FOUND, "the password was dropped with a change, and not given anew")
@@ -64,9 +64,9 @@ class Credentials:
             case "stored":
                 return self._stored(owner, credential.key or "")
             case "env" | "file":
-                return await self._local(owner, credential, forced=forced)
+                return await self._local(owner, credential, why=why)
             case "vault" | "azure_key_vault" | "cyberark" | "conjur":
-                return await self._connected(self.connections.find(owner, host, credential), credential, forced=forced)
+                return await self._connected(self.connections.find(owner, host, credential), credential, why=why)
             case _:
                 assert_never(credential.source)
 
@@ -83,16 +83,16 @@ class Credentials:
         secret = self._opened(kept.sealed, stored_place(owner, name, kept.version))
         return Found(secret, version=str(kept.version))
 
-    async def _local(self, owner: str, credential: Credential, *, forced: bool) -> Found:
+    async def _local(self, owner: str, credential: Credential, *, why: Why) -> Found:
         key = credential.key or ""
         if not self.local.permits(owner, credential.source, key):
             raise CredentialError(Kind.POLICY, "the operator does not lend this secret to the tenant")
         if credential.source == "env":
             return _picked(Held(self.local.read_variable(key)), PASSWORD, None)
-        held = await self.cache.get(("file", key), self._files, FILES, lambda: self.local.read_file(key), forced=forced)
+        held = await self.cache.get(("file", key), self._files, FILES, lambda: self.local.read_file(key), why=why)
         return _picked(held, PASSWORD, None)
 
-    async def _connected(self, wanted: Wanted, credential: Credential, *, forced: bool) -> Found:
+    async def _connected(self, wanted: Wanted, credential: Credential, *, why: Why) -> Found:
         """Fetch a whole secret and take its parts, so that a user name and its password are of one version."""
         connection, key, name, version = wanted
         provider = connection.provider
@@ -101,7 +101,7 @@ class Credentials:
             connection.line,
             connection.terms if version is None else PINNED,
             lambda: provider.fetch(key, version),
-            forced=forced,
+            why=why,
         )
         return _picked(held, name or PASSWORD, credential.username_property)
 

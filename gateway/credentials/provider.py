@@ -6,7 +6,7 @@ An error's detail is ours, for the profile's owner; it never quotes what a serve
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import Enum, StrEnum
 from typing import Final, NamedTuple, Protocol
 
 from gateway.credentials.secret import Secret
@@ -24,6 +24,14 @@ class Kind(StrEnum):
     MALFORMED = "malformed"
     ROTATING = "rotating"
     POLICY = "policy"
+
+
+class Why(Enum):
+    """Why a secret is wanted: to be used, because the value known so far was refused, or because a person says so."""
+
+    USE = 1
+    REFUSED = 2
+    PERSON = 3
 
 
 class CredentialError(Exception):

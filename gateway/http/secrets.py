@@ -2,7 +2,7 @@
 
 from pydantic import TypeAdapter, ValidationError
 
-from gateway.credentials.provider import CredentialError
+from gateway.credentials.provider import CredentialError, Why
 from gateway.credentials.secret import Secret
 from gateway.directory import changes
 from gateway.directory.changes import Change
@@ -86,25 +86,25 @@ async def delete(call: Call) -> Answer:
 async def check(call: Call) -> Answer:
     """Say whether a profile's credential can be fetched."""
     call.no_query()
-    return await _verdict(call, own(call.snapshot, call), forced=False)
+    return await _verdict(call, own(call.snapshot, call), why=Why.USE)
 
 
 async def refresh(call: Call) -> Answer:
     """Fetch a profile's credential anew, and let the profile go on."""
     call.no_query()
     profile = own(call.snapshot, call)
-    verdict = await _verdict(call, profile, forced=True)
+    verdict = await _verdict(call, profile, why=Why.PERSON)
     call.services.resume((profile.tenant, profile.name))
     return verdict
 
 
-async def _verdict(call: Call, profile: Profile, *, forced: bool) -> Answer:
+async def _verdict(call: Call, profile: Profile, *, why: Why) -> Answer:
     credential = profile.auth.credential
     if credential is None:
         return json_answer({"ok": True, "source": None})
     try:
         found = await call.services.credentials.find(
-            profile.tenant, profile.host, seal_place(profile), credential, forced=forced
+            profile.tenant, profile.host, seal_place(profile), credential, why=why
         )
     except CredentialError as error:
         told = {"kind": error.kind, "detail": error.detail}

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Final, assert_never
 
 from gateway.credentials.credentials import Credentials
+from gateway.credentials.provider import Why
 from gateway.directory.directory import Directory
 from gateway.directory.shapes import Profile, Template
 from gateway.observe import facts
@@ -51,6 +52,7 @@ class _Feeding:
     opening: asyncio.Lock = field(default_factory=asyncio.Lock)
     feeder: "asyncio.Task[None] | None" = None
     refused: Login | None = None
+    why: Why = Why.USE  # what the secret is fetched for next
     tls_failures: int = 0
     closed: bool = False
 
@@ -186,12 +188,13 @@ class Dispatcher:
 
     async def _look_for_new_secrets(self) -> None:
         """Let go on what stood still for a secret that is another one now."""
-        for place, feeding in list(self._lanes.items()):
+        for feeding in list(self._lanes.values()):
             if not feeding.waits_for_secret:
                 continue
             relays = await self._sign_ins.relays(feeding.lane.profile)
             if not isinstance(relays, Fault) and relays[0].login != feeding.refused:
-                self.resume(place)
+                feeding.lane.resume()
+                feeding.wake.set()
 
     def _pause(self, feeding: _Feeding, *, paused: bool) -> None:
         """A paused lane gives back what it has not begun."""
@@ -212,6 +215,7 @@ class Dispatcher:
         if feeding is not None:
             feeding.lane.resume()
             self._sign_ins.forgive(feeding.lane.profile)
+            feeding.why = Why.PERSON
             feeding.wake.set()
 
     def holds(self, flow: Flow) -> bool:
@@ -323,7 +327,8 @@ class Dispatcher:
         lane = feeding.lane
         if self._draining or lane.wait(self._now()) != 0.0:
             return None
-        relays = await self._sign_ins.relays(lane.profile)
+        why, feeding.why = feeding.why, Why.USE
+        relays = await self._sign_ins.relays(lane.profile, why=why)
         opened: Session | Fault
         if isinstance(relays, Fault):
             opened = relays
@@ -359,7 +364,7 @@ class Dispatcher:
             self._sign_ins.answered(owner, relay, accepted=False)
             tried.append(relay)
             feeding.refused = tried[0].login
-            renewed = await self._sign_ins.relays(feeding.lane.profile, forced=True)
+            renewed = await self._sign_ins.relays(feeding.lane.profile, why=Why.REFUSED)
             relays = relays if isinstance(renewed, Fault) else [*renewed, *relays]
         return refusal
 

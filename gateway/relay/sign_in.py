@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from gateway.credentials.credentials import Credentials, Found
-from gateway.credentials.provider import CredentialError, Kind
+from gateway.credentials.provider import CredentialError, Kind, Why
 from gateway.directory.directory import seal_place
 from gateway.directory.shapes import Profile
 from gateway.observe.failpoint import failpoint
@@ -41,7 +41,7 @@ class SignIns:
     _refused: defaultdict[tuple[str, str], deque[tuple[float, str]]] = field(default_factory=lambda: defaultdict(deque))
     _accepted: set[tuple[str, str, str]] = field(default_factory=set)
 
-    async def relays(self, profile: Profile, *, forced: bool = False) -> list[Relay] | Fault:
+    async def relays(self, profile: Profile, *, why: Why = Why.USE) -> list[Relay] | Fault:
         """What to try for a profile, best first: the present secret, and for a while the one before."""
         if (missing := unsupported(profile)) is not None:
             return missing
@@ -55,7 +55,7 @@ class SignIns:
             return Fault(Phase.SECRET, Trouble.SECRET_MISSING, "the profile has no password")
         try:
             found = await self.credentials.find(
-                profile.tenant, profile.host, seal_place(profile), profile.auth.credential, forced=forced
+                profile.tenant, profile.host, seal_place(profile), profile.auth.credential, why=why
             )
         except CredentialError as error:
             return Fault(Phase.SECRET, _TROUBLES[error.kind], error.detail)

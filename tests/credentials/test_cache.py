@@ -17,7 +17,7 @@ from gateway.credentials.cache import (
     Line,
     Terms,
 )
-from gateway.credentials.provider import PASSWORD, CredentialError, Fetched, Kind
+from gateway.credentials.provider import PASSWORD, CredentialError, Fetched, Kind, Why
 from gateway.credentials.secret import Secret
 
 TERMS = Terms(fresh=100.0, stale=1000.0)
@@ -56,8 +56,8 @@ class Source:
             raise self.answer
         return Fetched({PASSWORD: Secret(self.answer)}, f"v{self.fetched}")
 
-    async def get(self, key: str = "a", *, forced: bool = False, terms: Terms = TERMS) -> Held:
-        return await self.cache.get(key, self.line, terms, self.fetch, forced=forced)
+    async def get(self, key: str = "a", *, why: Why = Why.USE, terms: Terms = TERMS) -> Held:
+        return await self.cache.get(key, self.line, terms, self.fetch, why=why)
 
     async def settle(self) -> None:
         """Let what was begun in the background end."""
@@ -170,15 +170,16 @@ async def test_a_missing_secret_is_not_asked_for_all_the_time() -> None:
 
 
 async def test_a_refused_value_is_fetched_anew_but_not_all_the_time() -> None:
-    """A relay that says no to everything makes nobody overrun the source."""
+    """A relay that says no to everything makes nobody overrun the source; a person always may."""
     source = Source()
     await source.get()
     source.now, source.answer = 10.0, "two"
-    assert value(await source.get(forced=True)) == "two"
+    assert value(await source.get(why=Why.REFUSED)) == "two"
     source.answer = "three"
-    assert value(await source.get(forced=True)) == "two"
-    source.now += FORCED_EVERY
-    assert value(await source.get(forced=True)) == "three"
+    assert value(await source.get(why=Why.REFUSED)) == "two"
+    assert value(await source.get(why=Why.PERSON)) == "three"
+    source.now, source.answer = source.now + FORCED_EVERY, "four"
+    assert value(await source.get(why=Why.REFUSED)) == "four"
 
 
 async def test_forcing_asks_past_what_is_known_to_be_missing() -> None:
@@ -187,7 +188,7 @@ async def test_forcing_asks_past_what_is_known_to_be_missing() -> None:
     with pytest.raises(CredentialError):
         await source.get()
     source.answer = "one"
-    assert value(await source.get(forced=True)) == "one"
+    assert value(await source.get(why=Why.REFUSED)) == "one"
 
 
 async def test_the_value_before_is_kept_for_a_while() -> None:
