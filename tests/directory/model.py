@@ -219,7 +219,7 @@ class Model:
         return frozenset({"duplicate_profile"}) if self.duplicates(step.tenant) else DONE
 
     def _Push(self, step: Push) -> frozenset[str]:  # noqa: N802
-        if not self.tenants[step.owner]["own_profiles"]:
+        if step.owner in self.tenants and not self.tenants[step.owner]["own_profiles"]:
             return frozenset({"locked_by_parent"})
         below = self.children(step.owner)
         faults = {"not_a_child" for child in step.children if child not in below}

@@ -77,6 +77,7 @@ async def test_a_password_is_rotated_under_load(
     daemon = await connected(install, relay, vault, tmp_path).start()
     async with daemon.client() as client:
         ids = await post_many(client, MAILS // 3)
+        await relayed(client, ids)  # the old password is known, and in use
         if first in ("relay", "both"):
             relay.users["app"] = "two"
         if first in ("vault", "both"):
