@@ -1,6 +1,5 @@
 """How long the outbox keeps what a message says."""
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -8,25 +7,6 @@ import pytest
 from gateway.outbox.outbox import Retention
 from gateway.smtp.outcome import RecipientOutcome
 from tests.outbox.building import LATER, NO, OK, SILENCE, Bench, Clock, bench
-
-
-@pytest.fixture
-def clock() -> Clock:
-    """Give a clock that stands until it is moved."""
-    return Clock()
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """Name the store's file."""
-    return tmp_path / "gateway.db"
-
-
-@pytest.fixture
-async def b(path: Path, clock: Clock) -> AsyncIterator[Bench]:
-    """Open an outbox."""
-    async with bench(path, clock) as made:
-        yield made
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """Outcomes that nobody knows, and what a crash leaves to the next daemon."""
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -8,20 +7,7 @@ import pytest
 from gateway.message.notification import OnAmbiguous
 from gateway.outbox.outbox import LEASE
 from gateway.store.rows import Stage
-from tests.outbox.building import FLOW, HOUR, MINUTE, NOW, SILENCE, Bench, Clock, after_crash, bench, names
-
-
-@pytest.fixture
-def clock() -> Clock:
-    """Give a clock that stands until it is moved."""
-    return Clock()
-
-
-@pytest.fixture
-async def b(tmp_path: Path, clock: Clock) -> AsyncIterator[Bench]:
-    """Open an outbox."""
-    async with bench(tmp_path / "gateway.db", clock) as made:
-        yield made
+from tests.outbox.building import FLOW, HOUR, MINUTE, NOW, SILENCE, Bench, after_crash, names
 
 
 async def test_silence_is_sent_again_twice_and_then_rests(b: Bench) -> None:

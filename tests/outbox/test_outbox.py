@@ -2,12 +2,10 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
 
 import apsw
-import pytest
 
 from gateway.message.notification import Priority
 from gateway.outbox.outbox import LEASE
@@ -26,32 +24,10 @@ from tests.outbox.building import (
     SECOND,
     SIGN_IN_FIRST,
     Bench,
-    Clock,
-    bench,
     names,
     notification,
     submission,
 )
-
-
-@pytest.fixture
-def clock() -> Clock:
-    """Give a clock that stands until it is moved."""
-    return Clock()
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """Name the store's file."""
-    return tmp_path / "gateway.db"
-
-
-@pytest.fixture
-async def b(path: Path, clock: Clock) -> AsyncIterator[Bench]:
-    """Open an outbox."""
-    async with bench(path, clock) as made:
-        yield made
-
 
 # Accept.
 

@@ -20,26 +20,11 @@ from tests.outbox.building import (
     SECOND,
     SILENCE,
     Bench,
-    Clock,
     after_crash,
-    bench,
     names,
 )
 
 TTL = HOUR
-
-
-@pytest.fixture
-def clock() -> Clock:
-    """Give a clock that stands until it is moved."""
-    return Clock()
-
-
-@pytest.fixture
-async def b(tmp_path: Path, clock: Clock) -> AsyncIterator[Bench]:
-    """Open an outbox."""
-    async with bench(tmp_path / "gateway.db", clock) as made:
-        yield made
 
 
 # Cancel.
