@@ -45,6 +45,7 @@ OTHERS = (
     ("start", Column("seconds", "seconds until ready", "{:.2f}")),
     ("claim", Column("shallow", "rows/s with 10 000 ready")),
     ("claim", Column("deep", "rows/s with 200 000 ready")),
+    ("secret", Column("us", "µs", "{:.1f}")),
     ("directory", Column("load", "seconds to load", "{:.1f}")),
     ("directory", Column("mib", "MiB of memory")),
     ("directory", Column("first", "µs a resolution, never asked before", "{:.1f}")),

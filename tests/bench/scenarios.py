@@ -252,6 +252,14 @@ def full_queue(bench: Bench) -> Measured:
     return {"batch": queued.per_second, "restart": restart, "file": size, "pss_after": after["pss"], **used}
 
 
+def cached_secret(bench: Bench) -> Measured:
+    """A secret out of the cache, as each new session needs one."""
+    with bench.home() as home, Child(module("tests.bench.secrets"), home / "secrets.json") as child:
+        child.wait(PATIENCE)
+        figures: Measured = json.loads(child.output.read_text().splitlines()[-1])
+        return figures
+
+
 def directory(bench: Bench) -> Measured:
     """A large directory: loading, resolving, changing."""
     with bench.home() as home:
@@ -300,6 +308,7 @@ SCENARIOS = (
     ),
     Scenario("memory", "20 000 from 32 clients", lambda bench: through_gateway(bench, bench.count(20_000))),
     Scenario("compose", "compose text + HTML, non-ASCII headers", compose_time),
+    Scenario("secret", "a secret out of the cache", cached_secret),
     Scenario("start", "start on an empty database", start),
     Scenario("claim", "the store alone: claim and settle, 200 at a time", claim_rate, once=True),
     Scenario("directory", "the directory alone: 100 000 tenants, 300 000 profiles", directory, once=True),
