@@ -24,7 +24,7 @@ from gateway.outbox.delivery import Delivery
 from gateway.outbox.outbox import Outbox
 from gateway.outbox.verdict import Consequence, Halve, Park, Rest, Trip, beyond_the_message, consequence
 from gateway.relay.lane import HELPING, Lane, Place
-from gateway.relay.limits import Breaker
+from gateway.relay.limits import Breaker, Rate
 from gateway.relay.render import Held, Prepared
 from gateway.relay.sign_in import SignIns
 from gateway.smtp.outcome import Fault, Phase, Refused, Rejected, Relayed, Transaction, Trouble
@@ -83,6 +83,7 @@ class Dispatcher:
         self._pool = Pool()
         self._lanes: dict[Place, _Feeding] = {}
         self._breakers: dict[tuple[str, str, int], Breaker] = {}
+        self._rates: dict[Place, Rate] = {}
         self._unrouted: dict[Flow, int] = {}
         self._routes: dict[Flow, _Feeding] = {}
         self._workers: dict[asyncio.Task[None], Engine | None] = {}
@@ -160,6 +161,8 @@ class Dispatcher:
         # Per owner: one tenant's failing handshakes keep no other tenant away from the same relay.
         breaker = self._breakers.setdefault((profile.tenant, profile.host, profile.port), Breaker())
         feeding = self._lanes[profile.tenant, profile.name] = _Feeding(Lane(profile, breaker))
+        feeding.lane.rate = self._rates.setdefault(feeding.lane.place, feeding.lane.rate)
+        feeding.lane.rate.per_minute = profile.limits.per_minute  # an edit does not begin the minute anew
         feeding.lane.paused = (profile.tenant, profile.name) in self._directory.snapshot.paused
         if self._tasks is not None:
             self._start(feeding)

@@ -160,3 +160,20 @@ async def test_a_final_reply_is_waited_for_when_draining(tmp_path: Path) -> None
             states = [(await at.recipients(mail))[0].state for mail in (first, later)]
 
     assert states == [State.RELAYED, State.QUEUED]
+
+
+async def test_an_edit_does_not_begin_the_minute_anew(tmp_path: Path) -> None:
+    """A profile's rate holds however often the profile is changed."""
+    async with (
+        ScriptedRelay() as relay,
+        world(tmp_path, profile(relay.port, limits={"per_minute": 6})) as at,
+    ):
+        await at.post("acme")
+        await relay.wait_messages(1)
+        await at.put(profile(relay.port, limits={"per_minute": 6}, footnote={"text": "edited"}))
+        await at.post("acme")
+        lane = at.dispatcher._lanes["acme", "main"].lane
+        waits = lane.rate.wait(asyncio.get_running_loop().time())
+
+    assert waits > 5
+    assert len(relay.messages) == 1
