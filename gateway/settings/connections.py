@@ -301,9 +301,23 @@ class OAuthProvider(Section):
     """An OAuth provider: where tokens are fetched, for which scope, for which tenants (`*`: any).
 
     `token_url` is None only for a provider that the daemon knows; its table then says which tenants may use the
-    machine's own identity there.
+    machine's own identity there, and where a sovereign cloud is: `authority` is Microsoft's, before the directory.
+    `scope` None means the usual one of a provider that is known, none of another. `client_authentication` says how the
+    client's secret travels (RFC 6749 §2.3.1).
     """
 
     token_url: SecretUrl | None = None
+    authority: SecretUrl | None = None
     scope: Text | None = None
+    client_authentication: Literal["client_secret_basic", "client_secret_post"] = "client_secret_basic"
+    ca_certificates: ExistingFile | None = None
     allow: Many[TenantOrAny] = ()
+
+    @classmethod
+    def contradictions(cls, keys: Mapping[str, object]) -> Contradictions:
+        """Refuse an authority besides a token address, or one without TLS, where Microsoft's client does not go."""
+        authority = keys.get("authority")
+        if authority is not None and keys.get("token_url") is not None:
+            yield ("authority",), refusal("contradicts token_url", "give one of them")
+        if isinstance(authority, str) and authority.startswith("http://"):
+            yield ("authority",), refusal("is spoken to over TLS only", "use https")

@@ -324,6 +324,20 @@ class TestValues:
         """A provider that is known needs no address."""
         assert loaded(folder, f'[oauth.{name}]\nallow = ["acme"]').oauth[name].allow == ("acme",)
 
+    def test_provider_of_another_cloud(self, folder: Path) -> None:
+        """A provider that is known may be elsewhere, and known by a private authority's certificates."""
+        (folder / "ca.pem").write_text("any")
+        text = """
+            [oauth.microsoft365]
+            authority = "https://login.microsoftonline.us/"
+            scope = "https://outlook.office365.us/.default"
+            ca_certificates = "ca.pem"
+            client_authentication = "client_secret_post"
+            """
+        provider = loaded(folder, text).oauth["microsoft365"]
+        assert (provider.authority, provider.token_url) == ("https://login.microsoftonline.us", None)
+        assert provider.ca_certificates == folder / "ca.pem"
+
     def test_immutable(self, folder: Path) -> None:
         """Loaded settings cannot be changed, tables included."""
         settings = loaded(folder, "")
