@@ -25,6 +25,7 @@ from gateway.credentials.credentials import Credentials
 from gateway.credentials.local import LocalSecrets
 from gateway.credentials.master_key import load_seal
 from gateway.credentials.sealed import SealError
+from gateway.credentials.tokens import Tokens
 from gateway.directory.directory import Directory
 from gateway.directory.rules import Policy
 from gateway.http.call import Services
@@ -34,6 +35,8 @@ from gateway.observe import facts, service_manager
 from gateway.outbox.outbox import Outbox, Retention
 from gateway.outbox.verdict import Schedule
 from gateway.relay.dispatcher import Dispatcher
+from gateway.relay.sign_in import SignIns
+from gateway.relay.tester import Tester
 from gateway.settings import Fault, Settings, SettingsError, SqliteUrl, load
 from gateway.smtp.dial import Dialer
 from gateway.smtp.egress import EgressPolicy
@@ -75,10 +78,14 @@ async def daemon(settings: Settings, environ: Mapping[str, str]) -> AsyncIterato
         directory.forget = outbox.forget
         lent = directory.policy
         credentials = Credentials(directory.seal, directory.stored, lent.local, lent.connections)
+        credentials.on_denied = directory.denied
         credentials.cache.on_fetch = facts.secret_fetched
         credentials.cache.on_stale = facts.secret_stale
         stack.push_async_callback(lent.connections.close)
-        dispatcher = Dispatcher(outbox, directory, credentials, _opener(settings), settings.relay.connections)
+        tokens = Tokens(settings.oauth, credentials.cache, time.monotonic)
+        stack.push_async_callback(tokens.close)
+        sign_ins = SignIns(credentials, tokens, _opener(settings), settings.connectors)
+        dispatcher = Dispatcher(outbox, directory, sign_ins, settings.relay.connections)
         catcher = await _catcher(settings, stack)
         await outbox.start()
         await store.check()
@@ -90,7 +97,7 @@ async def daemon(settings: Settings, environ: Mapping[str, str]) -> AsyncIterato
         services = Services(
             settings=settings, directory=directory, outbox=outbox, store=store, credentials=credentials,
             held=dispatcher.holds,
-            states=dispatcher.states, resume=dispatcher.resume,
+            states=dispatcher.states, resume=dispatcher.resume, test=Tester(sign_ins).test,
             reasons=lambda: _unready(store), catcher=catcher, on_answer=facts.answered,
             on_failure=facts.request_failed, on_refused=facts.key_refused,
         )  # fmt: skip

@@ -6,7 +6,7 @@ takes it and returns an `Answer`, or raises a `Problem`.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -14,12 +14,14 @@ from aiohttp import web
 
 from gateway.credentials.credentials import Credentials
 from gateway.directory.directory import Directory
+from gateway.directory.shapes import Profile
 from gateway.directory.snapshot import Snapshot
 from gateway.http.admission import Admission
 from gateway.http.faults import NoQuery, S, parse, parse_query
 from gateway.outbox.outbox import Outbox
 from gateway.problems import Code, Problem
 from gateway.settings import Settings
+from gateway.smtp.probe import Report, Step, Trial
 from gateway.store.protocol import Store
 from gateway.store.rows import Flow, StoredRow
 
@@ -58,6 +60,15 @@ class Catcher(Protocol):
         """What was caught and is still kept, newest first."""
 
 
+Test = Callable[[Profile, Trial, Callable[[Step], None]], Awaitable[Report]]
+"""Sends a test message by a profile; told each phase as it passes."""
+
+
+async def untested(_profile: Profile, _trial: Trial, _tell: Callable[[Step], None]) -> Report:
+    """Test nothing, where nothing is sent."""
+    return Report(())
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
     """All that the HTTP layer works with.
@@ -77,6 +88,7 @@ class Services:
     reasons: Callable[[], list[str]] = list
     states: Callable[[], dict[tuple[str, str], str]] = dict
     resume: Callable[[tuple[str, str]], None] = lambda _place: None
+    test: Test = untested
     catcher: Catcher | None = None
     on_answer: Callable[[str, int, float], None] = lambda _route, _status, _seconds: None
     on_failure: Callable[[str, BaseException], None] = lambda _request_id, _error: None

@@ -7,13 +7,16 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from gateway import __version__
+from gateway.observe.certificates import Certificates
 
 REGISTRY: Final = CollectorRegistry()
 _PREFIX: Final = "notification_gateway_"
@@ -39,10 +42,28 @@ SECRET_FETCHES = Counter(
     _PREFIX + "secret_fetches", "Attempts to fetch a secret, by connection and result.", ["connection", "result"],
     registry=REGISTRY,
 )  # fmt: skip
-SECRETS_STALE = Gauge(
-    _PREFIX + "secrets_stale", "Secrets served on though their source does not vouch for them.", ["connection"],
+SECRET_FETCH_SECONDS = Histogram(
+    _PREFIX + "secret_fetch_seconds", "Time of one attempt to fetch a secret.", ["connection"], registry=REGISTRY,
+    buckets=(0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0),
+)  # fmt: skip
+SECRET_CHANGES = Counter(
+    _PREFIX + "secret_changes", "Secrets that were fetched and are others than before.", ["connection"],
     registry=REGISTRY,
 )  # fmt: skip
+SECRET_REFUSALS = Counter(
+    _PREFIX + "secret_refusals", "Secrets fetched anew because a relay refused them, by what that brought.",
+    ["connection", "outcome"], registry=REGISTRY,
+)  # fmt: skip
+SECRET_DENIALS = Counter(
+    _PREFIX + "secret_policy_denials", "Secrets asked for that the operator does not lend to that tenant or relay.",
+    ["connection"], registry=REGISTRY,
+)  # fmt: skip
+SECRET_LOGINS = Counter(
+    _PREFIX + "secret_logins", "Sign-ins at a secret store, by result.", ["connection", "result"], registry=REGISTRY
+)
+FAILOVERS = Counter(_PREFIX + "failovers", "Messages carried by a profile of the failover list.", registry=REGISTRY)
+CERTIFICATES = Certificates(_PREFIX)
+REGISTRY.register(CERTIFICATES)
 BREAKERS = Counter(_PREFIX + "breaker_openings", "Times a relay's breaker opened.", registry=REGISTRY)
 UNFINISHED = Gauge(_PREFIX + "outbox_unfinished", "Notifications that are not final.", registry=REGISTRY)
 IN_HAND = Gauge(_PREFIX + "outbox_leased", "Notifications claimed and not settled.", registry=REGISTRY)
@@ -171,24 +192,133 @@ def parked(place: tuple[str, str], reason: str, detail: str) -> None:
     _log.warning("parked", owner=place[0], profile=place[1], reason=reason, detail=detail)
 
 
-def secret_fetched(connection: str, result: str) -> None:
+def secret_fetched(connection: str, result: str, seconds: float) -> None:
     """A secret was asked for at its source."""
     SECRET_FETCHES.labels(connection, result).inc()
+    SECRET_FETCH_SECONDS.labels(connection).observe(seconds)
 
 
 def secret_stale(connection: str, stale: bool) -> None:  # noqa: FBT001 - told by a hook
-    """A secret begins to be served on without its source, or no longer is."""
+    """A secret begins to be served on without its source, or no longer is; `SecretLook` counts them."""
     if stale:
-        SECRETS_STALE.labels(connection).inc()
         _log.warning("secret_stale", connection=connection)
     else:
-        SECRETS_STALE.labels(connection).dec()
         _log.info("secret_fresh_again", connection=connection)
+
+
+def secret_changed(connection: str) -> None:
+    """A secret was fetched and is another one than before."""
+    SECRET_CHANGES.labels(connection).inc()
+    _log.info("secret_changed", connection=connection)
+
+
+def secret_refused(connection: str, outcome: str) -> None:
+    """A secret that a relay refused was fetched anew: it is `changed` or `unchanged`, or fetching `failed`."""
+    SECRET_REFUSALS.labels(connection, outcome).inc()
+    _log.info("secret_refused", connection=connection, outcome=outcome)
+
+
+def secret_denied(owner: str, connection: str) -> None:
+    """A tenant's profile asked for what the operator does not lend; `connection` is never the tenant's own word."""
+    SECRET_DENIALS.labels(connection).inc()
+    _log.warning("secret_denied", owner=owner, connection=connection)
+
+
+def secret_login(connection: str, result: str) -> None:
+    """The daemon signed in at a secret store, or was not let in."""
+    SECRET_LOGINS.labels(connection, result).inc()
+    if result != "ok":
+        _log.warning("secret_login_failed", connection=connection, result=result)
+
+
+def secret_expiring(connection: str, seconds: float) -> None:
+    """A secret is near the end that its source tells, or past it."""
+    _log.warning("secret_expiring", connection=connection, days=round(seconds / 86_400, 1))
+
+
+@dataclass(slots=True)
+class SecretLook:
+    """How a source of secrets stands at the moment; seconds. Not moved by events, so that a cached use costs little."""
+
+    connection: str
+    uses: dict[str, int] = field(default_factory=dict)
+    cached: int = 0
+    stale: int = 0
+    in_flight: int = 0
+    oldest: float | None = None
+    expiry: float | None = None
+    token: float | None = None
+    closed: bool = False
+
+    def gauges(self) -> Iterator[tuple[str, float | None]]:
+        """The gauges by name; None where there is nothing to tell."""
+        yield "secrets_cached", self.cached
+        yield "secrets_stale", self.stale
+        yield "secret_fetches_in_flight", self.in_flight
+        yield "secret_breaker_open", self.closed
+        yield "secret_oldest_seconds", self.oldest
+        yield "secret_expiry_seconds", self.expiry
+        yield "secret_token_seconds", self.token
+
+
+_LOOKS: Final = {
+    "secrets_cached": "Secrets kept in memory.",
+    "secrets_stale": "Secrets served on though their source does not vouch for them.",
+    "secret_fetches_in_flight": "Secrets being fetched now, or waiting for their turn.",
+    "secret_breaker_open": "1 while a source is left alone because it failed, or asked for a pause.",
+    "secret_oldest_seconds": "Age of the secret that was fetched longest ago.",
+    "secret_expiry_seconds": "Time until the first of the secrets ends, as its source tells; negative once it is over.",
+    "secret_token_seconds": "Time that the daemon's token at the store lasts.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Everything:
+    """What Prometheus scrapes: the registry, and how the sources of secrets stand at that moment."""
+
+    secrets: Callable[[], Iterable[SecretLook]]
+
+    def collect(self) -> Iterator[Metric]:
+        """Collect all metrics."""
+        yield from REGISTRY.collect()
+        looks = list(self.secrets())
+        uses = CounterMetricFamily(
+            _PREFIX + "secret_uses", "Uses of secrets, by what the cache had.", labels=["connection", "state"]
+        )
+        gauges = {name: GaugeMetricFamily(_PREFIX + name, says, labels=["connection"]) for name, says in _LOOKS.items()}
+        for look in looks:
+            for state, count in look.uses.items():
+                uses.add_metric([look.connection, state], count)
+            for name, value in look.gauges():
+                if value is not None:
+                    gauges[name].add_metric([look.connection], value)
+        yield uses
+        yield from gauges.values()
 
 
 def unparked(place: tuple[str, str], reason: str) -> None:
     """A parked profile works again."""
     _log.info("unparked", owner=place[0], profile=place[1], reason=reason)
+
+
+def certificate(host: str, port: int, ends: float) -> None:
+    """A relay showed a certificate; `ends` is in seconds since the epoch."""
+    CERTIFICATES.showed((host, port), ends)
+
+
+def failover_began(place: tuple[str, str], by: tuple[str, str]) -> None:
+    """Mail of a profile that is parked, or whose relay is away, goes by another of its list."""
+    _log.warning("failover_began", owner=place[0], profile=place[1], by=by[1])
+
+
+def failover_ended(place: tuple[str, str]) -> None:
+    """A profile carries its own mail again."""
+    _log.info("failover_ended", owner=place[0], profile=place[1])
+
+
+def stood_in() -> None:
+    """A message was carried by another profile than its own."""
+    FAILOVERS.inc()
 
 
 def halved(place: tuple[str, str], detail: str) -> None:

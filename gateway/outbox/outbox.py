@@ -178,15 +178,28 @@ class Outbox:
     # Settle. Each of these commits in any case; what it answers need not be waited for.
 
     def settle(
-        self, delivery: Delivery, indexes: Sequence[int], transaction: Transaction, by: str = ""
+        self,
+        delivery: Delivery,
+        indexes: Sequence[int],
+        transaction: Transaction,
+        by: str = "",
+        *,
+        instead_of: str = "",
     ) -> "asyncio.Future[bool]":
         """Judge a transaction over the recipients at `indexes` and commit the result.
 
-        `by` names the profile that carried it ("owner/name"): who may read the relay's words depends on that.
+        `by` names the profile that carried it ("owner/name"): who may read the relay's words depends on that. It may
+        have done so `instead_of` another, which the history then tells.
         """
         if burns_no_attempt(transaction.outcomes):
             return self.release(delivery)
-        return self._finish(delivery, self._judge(delivery, indexes, transaction.outcomes, by), by=by)
+        judgements = self._judge(delivery, indexes, transaction.outcomes, by)
+        if instead_of:
+            told = f"{by.partition('/')[2]} instead of {instead_of.partition('/')[2]}"
+            judgements = [
+                (index, replace(one, event="failover", detail=told)) for index, one in judgements
+            ] + judgements
+        return self._finish(delivery, judgements, by=by)
 
     def release(self, delivery: Delivery) -> "asyncio.Future[bool]":
         """Give a notification back untouched: what went wrong was not its fault."""

@@ -23,7 +23,7 @@ from gateway.smtp.outcome import (
     Unknown,
     Untaken,
 )
-from gateway.smtp.reply import Reply
+from gateway.smtp.reply import Reply, is_greylisting
 from gateway.smtp.transaction import LEASE_LOST
 
 AMBIGUOUS_WAIT: Final = 600_000  # ms before a copy whose fate is unknown is sent again
@@ -33,7 +33,6 @@ HINT_CAP: Final = 3_600.0  # seconds a relay may ask us to stay away
 UNTAKEN_WAIT: Final = 1_000  # ms before a conversation that was cut short is tried again
 UNTAKEN_PATIENCE: Final = 3  # cut conversations in a row before the schedule applies
 
-_GREYLIST: Final = re.compile(r"gr[ae]y.?list|try again (?:later|in)|temporarily deferred", re.IGNORECASE)
 _HINT: Final = re.compile(r"(\d{1,5}) ?(s(?:ec(?:ond)?s?)?|m(?:in(?:ute)?s?)?)\b", re.IGNORECASE)
 
 
@@ -54,13 +53,6 @@ class Schedule:
             least = self.greylist_seconds
             seconds = max(least, seconds) if attempts > 1 else least
         return max(round(seconds * 1000 * (1 - JITTER + 2 * JITTER * dice())), least * 1000)
-
-
-def is_greylisting(reply: Reply) -> bool:
-    """Does the relay ask a stranger to come back later (450/451 with 4.7.1, or in so many words)?"""
-    if reply.code not in (450, 451) or reply.enhanced == "4.3.0":
-        return False
-    return reply.enhanced == "4.7.1" or _GREYLIST.search(reply.text) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +226,7 @@ def consequence(fault: Fault) -> Consequence:
         case (
             Trouble.SECRET_DENIED | Trouble.SECRET_MISSING | Trouble.EGRESS_REFUSED | Trouble.EHLO_REFUSED
             | Trouble.TLS_REQUIRED | Trouble.AUTH_UNAVAILABLE | Trouble.AUTH_FAILED | Trouble.AUTH_TRANSITION
-            | Trouble.AUTH_CONFIG
+            | Trouble.AUTH_CONFIG | Trouble.AUTH_DISABLED | Trouble.CERTIFICATE_UNREADABLE | Trouble.DKIM_KEY
         ):  # fmt: skip
             return Park(fault.trouble, SLOW_PROBES)
         case _:
@@ -246,7 +238,9 @@ def beyond_the_message(outcomes: Iterable[RecipientOutcome]) -> Consequence | No
     for outcome in outcomes:
         match outcome:
             case Refused(Phase.SENDER, Reply(code=530)):
-                return Park("auth_config", SLOW_PROBES)
+                return Park(Trouble.AUTH_CONFIG, SLOW_PROBES)
+            case Refused(Phase.SENDER, Reply(code=550, enhanced="5.7.30")):
+                return Park(Trouble.AUTH_DISABLED, SLOW_PROBES)
             case Refused(_, Reply(code=432)) | Refused(_, Reply(enhanced="4.3.2")):
                 return Halve()
             case Refused(Phase.SENDER, reply) if reply.transient:
@@ -259,8 +253,15 @@ def beyond_the_message(outcomes: Iterable[RecipientOutcome]) -> Consequence | No
 
 
 def burns_no_attempt(outcomes: Iterable[RecipientOutcome]) -> bool:
-    """Is it the profile that was refused (530: sign in first), so that the message goes back as if untouched?"""
-    return any(isinstance(o, Refused) and o.phase is Phase.SENDER and o.reply.code == 530 for o in outcomes)
+    """Is it the profile that was refused, so that the message goes back as if untouched?
+
+    530: sign in first. 550 5.7.30: Microsoft 365 takes no mail any more from who signed in with a password.
+    """
+    return any(isinstance(o, Refused) and o.phase is Phase.SENDER and _blames_the_account(o.reply) for o in outcomes)
+
+
+def _blames_the_account(reply: Reply) -> bool:
+    return reply.code == 530 or (reply.code == 550 and reply.enhanced == "5.7.30")
 
 
 def hinted_seconds(reply: Reply | None) -> float | None:

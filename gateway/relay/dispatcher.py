@@ -10,26 +10,26 @@ whose results are being committed, which bounds what a crash can send twice; a f
 import asyncio
 import itertools
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, assert_never
 
-from gateway.credentials.credentials import Credentials
 from gateway.credentials.provider import Why
 from gateway.directory.directory import Directory
 from gateway.directory.shapes import Profile, Template
 from gateway.observe import facts
 from gateway.outbox.delivery import Delivery
 from gateway.outbox.outbox import Outbox
-from gateway.outbox.verdict import Consequence, Halve, Park, Rest, Trip, beyond_the_message, consequence
+from gateway.outbox.verdict import TEN_MINUTES, Consequence, Halve, Park, Rest, Trip, beyond_the_message, consequence
 from gateway.relay.lane import HELPING, Lane, Place
 from gateway.relay.limits import Breaker, Rate
 from gateway.relay.render import Held, Prepared
-from gateway.relay.sign_in import SignIns
-from gateway.smtp.outcome import Fault, Phase, Refused, Rejected, Relayed, Transaction, Trouble
+from gateway.relay.sign_in import Opened, SignIns
+from gateway.smtp import certificate
+from gateway.smtp.outcome import Fault, Refused, Rejected, Relayed, Transaction, Trouble
 from gateway.smtp.pool import Pool, Session
-from gateway.smtp.session import Login, Opener, Relay
+from gateway.smtp.sasl import Login
 from gateway.smtp.transaction import Engine, Envelope
 from gateway.store.protocol import StoreFull
 from gateway.store.rows import Flow
@@ -37,6 +37,7 @@ from gateway.store.rows import Flow
 TLS_PATIENCE: Final = 10  # failed handshakes in a row that park a profile
 IDLE: Final = 5.0
 LOOK_AGAIN_LAPS: Final = 6  # of IDLE seconds, after which new secrets are looked for
+LEND_AGAIN: Final = 5.0  # seconds after which a profile that can carry a parked one's mail is looked for again
 SECRET_REASONS: Final = frozenset({Trouble.AUTH_FAILED, Trouble.SECRET_MISSING, Trouble.SECRET_DENIED})
 UNCOMMITTED: Final = 16  # results a session may run ahead of the disk; less starves it when a sync takes 10 ms
 FULL_AGAIN: Final = 1_000  # ms after which claiming is tried again on a full disk
@@ -54,6 +55,7 @@ class _Feeding:
     refused: Login | None = None
     why: Why = Why.USE  # what the secret is fetched for next
     tls_failures: int = 0
+    deputy: Place | None = None  # who carries its mail at the moment
     closed: bool = False
 
     @property
@@ -71,14 +73,11 @@ class _Feeding:
 class Dispatcher:
     """Mail from the outbox to the relays."""
 
-    def __init__(
-        self, outbox: Outbox, directory: Directory, credentials: Credentials, opener: Opener, connections: int
-    ) -> None:
+    def __init__(self, outbox: Outbox, directory: Directory, sign_ins: SignIns, connections: int) -> None:
         """Listen to the outbox and the directory; nothing moves before `run`."""
-        self._sign_ins = SignIns(credentials, self._now)
+        self._sign_ins = sign_ins
         self._outbox = outbox
         self._directory = directory
-        self._opener = opener
         self._slots = asyncio.Semaphore(connections)
         self._pool = Pool()
         self._lanes: dict[Place, _Feeding] = {}
@@ -245,10 +244,19 @@ class Dispatcher:
         while not feeding.closed:
             feeding.wake.clear()
             wait = lane.wait(self._now())
+            if wait != 0.0 and lane.ready:  # claimed while it came to stand still
+                await self._give_back(lane.empty())
+            if wait != 0.0 or lane.proving:
+                self._return_lent(feeding)
             if wait == 0.0:
                 await self._claim(feeding)
                 self._hire(feeding)
                 wait = self._until_next(lane)
+            if lane.lends:
+                wait = min(LEND_AGAIN if wait is None else wait, self._lend(feeding))
+            elif feeding.deputy is not None:
+                feeding.deputy = None
+                facts.failover_ended(lane.place)
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait):
                     await feeding.wake.wait()
@@ -280,8 +288,57 @@ class Dispatcher:
             if rate > 0:
                 return rate
             return None if lane.working else 0.0  # workers say when they are done; none, if the rate allows it only now
-        due_at = lane.next_due()
+        due_at = None if lane.lends else lane.next_due()
         return None if due_at is None else max((due_at - self._outbox.clock()) / 1000, 0.0)
+
+    # Standing in for one another.
+
+    def _lend(self, feeding: _Feeding) -> float:
+        """Let another profile carry what is due; answers in how many seconds to look again."""
+        lane = feeding.lane
+        if (deputy := self._deputy(lane)) is not None and (due := lane.due_flows(self._outbox.clock())):
+            for flow, due_at in due.items():
+                deputy.lane.note(flow, due_at)
+            deputy.wake.set()
+            if feeding.deputy != deputy.lane.place:
+                feeding.deputy = deputy.lane.place
+                facts.failover_began(lane.place, deputy.lane.place)
+        next_due = lane.next_due()
+        wait = LEND_AGAIN if next_due is None else (next_due - self._outbox.clock()) / 1000
+        return wait if 0.0 < wait < LEND_AGAIN else LEND_AGAIN
+
+    def _deputy(self, lane: Lane) -> _Feeding | None:
+        """The first of a profile's failover list that is in order itself."""
+        for profile in self._failover(lane.profile):
+            feeding = self._lanes.get((profile.tenant, profile.name)) or self._open_lane(profile)
+            if feeding.lane is not lane and feeding.lane.wait(self._now()) == 0.0 and not feeding.lane.proving:
+                return feeding
+        return None
+
+    def _failover(self, profile: Profile) -> Iterator[Profile]:
+        """The profiles of the list, by their names in the owner's."""
+        for name in profile.failover:
+            if (found := self._directory.snapshot.route(profile.tenant, name).profile) is not None:
+                yield found
+
+    def _return_lent(self, feeding: _Feeding) -> None:
+        """Give back the flows of other lanes."""
+        for flow, due_at in feeding.lane.forget_flows().items():
+            if self._lane_of(flow) is feeding:
+                feeding.lane.note(flow, due_at)
+            else:
+                self.ready(flow, due_at)
+
+    def _carries(self, feeding: _Feeding, flow: Flow) -> bool:
+        """Is the lane the flow's, or may it stand in for that?"""
+        route = self._lane_of(flow)
+        if route is feeding or route is None:
+            return route is feeding
+        return any((one.tenant, one.name) == feeding.lane.place for one in self._failover(route.lane.profile))
+
+    def _instead_of(self, feeding: _Feeding, flow: Flow) -> str:
+        route = self._lane_of(flow)
+        return "" if route is None or route is feeding else route.lane.name
 
     def _hire(self, feeding: _Feeding) -> None:
         """Put as many workers on a lane as it has messages ready, within its connections."""
@@ -322,8 +379,8 @@ class Dispatcher:
                 raise
             finally:
                 fits = self._lanes.get(lane.place) is feeding
-                enough = session.engine.messages >= lane.profile.limits.messages_per_connection
-                self._pool.give(session, keep=fits and not enough and not self._draining)
+                keep = fits and not (self._draining or self._did_enough(lane, session.engine))
+                self._pool.give(session, keep=keep)
 
     async def _session(self, feeding: _Feeding) -> Session | None:
         """Take an idle session or open one, under the lane's lock: so a wrong password is tried once."""
@@ -332,50 +389,34 @@ class Dispatcher:
             return None
         why, feeding.why = feeding.why, Why.USE
         relays = await self._sign_ins.relays(lane.profile, why=why)
-        opened: Session | Fault
+        opened: Opened | Fault
         if isinstance(relays, Fault):
             opened = relays
         else:
             if (session := self._pool.take((lane.place, relays[0]))) is not None:
                 return session
-            opened = await self._open(feeding, relays)
+            opened = await self._sign_ins.open(lane.profile, relays)
         if isinstance(opened, Fault):
+            if opened.trouble is Trouble.AUTH_FAILED and not isinstance(relays, Fault):
+                feeding.refused = relays[0].login
             facts.session_failed(lane.place, opened)
-            self._heed(feeding, self._tls_patience(feeding, opened), opened.detail)
+            self._heed(feeding, self._consequence(feeding, opened), opened.detail)
             return None
         feeding.tls_failures = 0
         facts.session_opened(lane.place)
-        return opened
+        if opened.engine.certificate is not None and (ends := certificate.ends(opened.engine.certificate)) is not None:
+            facts.certificate(lane.profile.host, lane.profile.port, ends.timestamp())
+        return Session(opened.engine, (lane.place, opened.relay), self._now())
 
-    async def _open(self, feeding: _Feeding, relays: list[Relay]) -> Session | Fault:
-        """Open a session; where a password is refused, with the one that its source has now, or had before."""
-        tried: list[Relay] = []
-        refusal = Fault(Phase.AUTH, Trouble.AUTH_FAILED, "there is nothing to try")
-        while (relay := next((one for one in relays if one not in tried), None)) is not None:
-            owner = feeding.lane.profile.tenant
-            if not self._sign_ins.may_try(owner, relay):
-                return Fault(
-                    Phase.AUTH, Trouble.AUTH_FAILED, "this account was refused too often; nobody tries for now"
-                )
-            opened = await self._opener.open(relay)
-            if not isinstance(opened, Fault):
-                self._sign_ins.answered(owner, relay, accepted=True)
-                return Session(opened, (feeding.lane.place, relay), self._now())
-            if opened.trouble is not Trouble.AUTH_FAILED:
-                return opened
-            refusal = opened
-            self._sign_ins.answered(owner, relay, accepted=False)
-            tried.append(relay)
-            feeding.refused = tried[0].login
-            renewed = await self._sign_ins.relays(feeding.lane.profile, why=Why.REFUSED)
-            relays = relays if isinstance(renewed, Fault) else [*renewed, *relays]
-        return refusal
-
-    def _tls_patience(self, feeding: _Feeding, fault: Fault) -> Consequence:
+    def _consequence(self, feeding: _Feeding, fault: Fault) -> Consequence:
+        """What a fault means for this lane, with what it has met before and how many sessions it has."""
         feeding.tls_failures = feeding.tls_failures + 1 if fault.trouble is Trouble.TLS_FAILED else 0
         if feeding.tls_failures >= TLS_PATIENCE:
-            return Park("tls_failed", (600.0,))
-        return consequence(fault)
+            return Park(Trouble.TLS_FAILED, TEN_MINUTES)
+        told = consequence(fault)
+        if isinstance(told, Halve) and feeding.lane.working <= 1:
+            return Trip()  # there is no fewer than one: others have the connections
+        return told
 
     async def _converse(self, feeding: _Feeding, session: Session) -> None:
         lane, engine = feeding.lane, session.engine
@@ -392,12 +433,14 @@ class Dispatcher:
         try:
             while engine.usable and (current := upcoming or self._next(feeding, pipelined=False)) is not None:
                 upcoming = None
-                transaction = await self._transact(engine, current, follow)
+                if (signed := await self._signed(feeding, current)) is None:
+                    break
+                transaction = await self._transact(engine, signed, follow)
                 if len(settling) == UNCOMMITTED:
                     await settling.popleft()
-                settling.append(self._outbox.settle(current.delivery, current.indexes, transaction, lane.name))
+                settling.append(self._settle(feeding, current, transaction))
                 self._learn(feeding, transaction, session.born)
-                if engine.messages >= lane.profile.limits.messages_per_connection and upcoming is None:
+                if upcoming is None and self._did_enough(lane, engine):
                     break
                 if lane.ready in (0, HELPING // 2):
                     feeding.wake.set()
@@ -407,9 +450,36 @@ class Dispatcher:
             for result in settling:
                 await result
 
+    def _settle(self, feeding: _Feeding, carried: Prepared, transaction: Transaction) -> "asyncio.Future[bool]":
+        """Commit what came of a message, and who carried it for whom."""
+        if instead_of := self._instead_of(feeding, carried.delivery.row.flow):
+            facts.stood_in()
+        return self._outbox.settle(
+            carried.delivery, carried.indexes, transaction, feeding.lane.name, instead_of=instead_of
+        )
+
+    def _did_enough(self, lane: Lane, engine: Engine) -> bool:
+        """Has the session carried as many messages as it may, or is it one too many for the relay?"""
+        return engine.messages >= lane.profile.limits.messages_per_connection or self._crowded(lane)
+
     def _may_follow(self, lane: Lane, engine: Engine) -> bool:
         more = engine.messages + 1 < lane.profile.limits.messages_per_connection
-        return more and not self._draining and not lane.breaker.half_open and lane.standstill is None
+        return more and not (self._draining or lane.proving or lane.profile.dkim or self._crowded(lane))
+
+    def _crowded(self, lane: Lane) -> bool:
+        """Does the lane have more sessions than it may, since its relay has too many?"""
+        return lane.working > lane.connections(self._now())
+
+    async def _signed(self, feeding: _Feeding, prepared: Prepared) -> Prepared | None:
+        """Sign a message as its profile wants it; None if that cannot be done now, and the mail is given back."""
+        if feeding.lane.profile.dkim is None:
+            return prepared
+        signed = await self._sign_ins.signed(feeding.lane.profile, prepared.envelope)
+        if isinstance(signed, Fault):
+            self._outbox.release(prepared.delivery)
+            self._heed(feeding, consequence(signed), signed.detail)
+            return None
+        return replace(prepared, envelope=signed)
 
     def _transact(
         self, engine: Engine, prepared: Prepared, follow: Callable[[], Envelope | None]
@@ -433,7 +503,7 @@ class Dispatcher:
             delivery = lane.take(pipelined=pipelined)
             if delivery is None:
                 return None
-            if self._lane_of(delivery.row.flow) is not feeding:  # routed elsewhere since it was claimed
+            if not self._carries(feeding, delivery.row.flow):  # routed elsewhere since it was claimed
                 self._spawn(self._give_back([delivery]))
                 continue
             now = self._outbox.clock()

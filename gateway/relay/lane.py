@@ -91,7 +91,9 @@ class Lane:
         if not hungry:
             return []
         helping = max(SMALLEST_HELPING, HELPING // len(hungry))
-        if self.profile.limits.per_minute is not None:
+        if self.lends:
+            hungry, helping = hungry[: 0 if self.ready or self.working else 1], 1  # the others may go another way
+        elif self.profile.limits.per_minute is not None:
             helping = max(1, min(helping, self.profile.limits.per_minute // 6))
         wishes = [(flow, helping - len(share.ready)) for share, flow in hungry if len(share.ready) <= helping // 2]
         for flow, _ in wishes:
@@ -101,6 +103,13 @@ class Lane:
     def next_due(self) -> int | None:
         """When the next unclaimed mail falls due (ms)."""
         return min((due_at for share in self._ring for due_at in share.flows.values()), default=None)
+
+    def due_flows(self, now: int) -> dict[Flow, int]:
+        """Give up the flows with unclaimed mail that is due."""
+        due = {flow: due_at for share in self._ring for flow, due_at in share.flows.items() if due_at <= now}
+        for flow in due:
+            del self._shares[flow.tenant].flows[flow]
+        return due
 
     def forget_flows(self) -> dict[Flow, int]:
         """Give up every flow with unclaimed mail, with when it falls due."""
@@ -145,9 +154,19 @@ class Lane:
 
     # Whether it may go.
 
+    @property
+    def lends(self) -> bool:
+        """Is there reason to let others carry its mail: parked, or its relay's breaker open, and others named?"""
+        return self.proving and bool(self.profile.failover) and not self.paused
+
+    @property
+    def proving(self) -> bool:
+        """Is something to be proven first: that the relay is back, or that it takes the sign-in?"""
+        return self.breaker.half_open or self.standstill is not None
+
     def connections(self, now: float) -> int:
         """How many sessions may work: one while something is to be proven, half after the relay had too many."""
-        if self.breaker.half_open or self.standstill is not None:
+        if self.proving:
             return 1
         if now < self.halved_until:
             return max(1, self.profile.limits.connections // 2)

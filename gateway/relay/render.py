@@ -1,6 +1,7 @@
 """From a leased notification and its profile to an envelope: who it is from, who gets it, and the bytes."""
 
 from dataclasses import dataclass
+from typing import Final
 
 from gateway.directory.rules import sender_allowed
 from gateway.directory.shapes import Footnote, Profile, Template
@@ -11,7 +12,7 @@ from gateway.message.notification import Content
 from gateway.outbox.delivery import Delivery
 from gateway.smtp.outcome import Rejected
 from gateway.smtp.reply import Reply
-from gateway.smtp.transaction import Envelope
+from gateway.smtp.transaction import Envelope, Reports
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +39,39 @@ def render(delivery: Delivery, profile: Profile, template: Template | None, now:
         indexes = [i for i in indexes if needs_smtputf8(delivery.recipients[i].address) is utf8]
         indexes = indexes[: profile.limits.recipients]
     sender = _sender(delivery, profile)
-    return_path = profile.return_path or sender.address
+    try:
+        draft = _draft(delivery, profile, template, sender)
+    except ValueError as error:  # of the template
+        return Rejected(Reply(554, "5.6.0", str(error)))
+    recipients = tuple([delivery.recipients[index].address for index in indexes])
+    envelope = enclosed(draft, profile, recipients, delivery.row.id, utf8=utf8)
+    return envelope if isinstance(envelope, Rejected) else Prepared(delivery, indexes, envelope)
+
+
+def enclosed(
+    draft: Draft, profile: Profile, recipients: tuple[str, ...], report_id: str, *, utf8: bool
+) -> Envelope | Rejected:
+    """Write a draft and put it into its envelope; Rejected if no correct message can be made of it."""
+    return_path = profile.return_path or draft.sender.address
     utf8 = utf8 or needs_smtputf8(return_path)
     try:
-        message = compose(_draft(delivery, profile, template, sender), smtputf8=utf8)
-    except ValueError as error:  # of the message, or of the template
+        message = compose(draft, smtputf8=utf8)
+    except ValueError as error:
         return Rejected(Reply(554, "5.6.0", str(error)))
     if len(message) > profile.limits.bytes:
         return Rejected(Reply(552, "5.3.4", "message exceeds the profile's size limit"))
-    recipients = tuple([delivery.recipients[index].address for index in indexes])
-    return Prepared(delivery, indexes, Envelope(return_path, recipients, message, utf8))
+    return Envelope(return_path, recipients, message, utf8, _reports(profile, report_id))
+
+
+_RETURNED: Final = {"full": "FULL", "headers": "HDRS", None: None}
+
+
+def _reports(profile: Profile, report_id: str) -> Reports | None:
+    """Which delivery reports the profile asks for; they come back with the notification's id."""
+    if profile.dsn is None:
+        return None
+    notify = tuple(word.upper() for word in profile.dsn.notify)
+    return Reports(_RETURNED[profile.dsn.returned], report_id, notify)
 
 
 def _sender(delivery: Delivery, profile: Profile) -> Mailbox:
@@ -67,7 +91,7 @@ def _draft(delivery: Delivery, profile: Profile, template: Template | None, send
             raise Held("unknown_template")
         filled = template_language.render(template.subject, template.text, template.html, content.data or {})
         subject, text, html = filled.subject, filled.text, filled.html
-    text, html = _with_footnote(text, html, profile.footnote)
+    text, html = with_footnote(text, html, profile.footnote)
     return Draft(
         message_id=delivery.envelope.message_id,
         date=delivery.row.accepted_at // 1000,
@@ -90,7 +114,7 @@ def _receipt_to(content: Content, profile: Profile, sender: Mailbox) -> str | No
     return (profile.read_receipt_to or sender.address) if asked else None
 
 
-def _with_footnote(text: str | None, html: str | None, footnote: Footnote | None) -> tuple[str | None, str | None]:
+def with_footnote(text: str | None, html: str | None, footnote: Footnote | None) -> tuple[str | None, str | None]:
     """Append each part's own footnote; inside the HTML body, if the page says where that ends."""
     if footnote is None or not footnote.enabled:
         return text, html

@@ -1,25 +1,39 @@
-"""A profile becomes what a session is: where to, how protected, and with which secret as whom.
+"""A profile becomes an open session: where to, by which way, how protected, and with which secrets as whom.
 
 Guards accounts against being locked: after three refused logins within half an hour nobody tries again until one of
 them is long enough ago, or a person says so. The account counts, not the profile or its owner, because the relay
 locks accounts.
 """
 
+import time
 from collections import defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from gateway.credentials.credentials import Credentials, Found
+from gateway.credentials.local import ANYBODY, OPERATORS
 from gateway.credentials.provider import CredentialError, Kind, Why
+from gateway.credentials.reference import Credential
+from gateway.credentials.secret import Secret
+from gateway.credentials.tokens import Grant, Tokens
+from gateway.directory.changes import Slot
 from gateway.directory.directory import seal_place
-from gateway.directory.shapes import Profile
+from gateway.directory.shapes import OAuth, Profile
 from gateway.observe.failpoint import failpoint
-from gateway.smtp.outcome import Fault, Phase, Trouble
-from gateway.smtp.session import Login, Method, Relay, Security, TlsPolicy
+from gateway.settings import Connector
+from gateway.smtp import dkim
+from gateway.smtp.dial import Proxy, ProxyKind
+from gateway.smtp.outcome import Fault, Phase, Trouble, Watch, unwatched
+from gateway.smtp.sasl import Login, Method
+from gateway.smtp.session import Opener, Relay, Security, TlsPolicy
+from gateway.smtp.transaction import Engine, Envelope
 
 MOST_REFUSALS: Final = 3
 WITHIN: Final = 1_800.0  # seconds
+NOT_LENT: Final = Fault(Phase.CONNECT, Trouble.EGRESS_REFUSED, "the operator lends the tenant no such connector")
+TOO_OFTEN: Final = Fault(Phase.AUTH, Trouble.AUTH_FAILED, "this account was refused too often; nobody tries for now")
+UNTRIED: Final = Fault(Phase.AUTH, Trouble.AUTH_FAILED, "there is nothing to try")
 
 _TROUBLES: Final = {
     Kind.NOT_FOUND: Trouble.SECRET_MISSING,
@@ -32,35 +46,122 @@ _TROUBLES: Final = {
 }
 
 
+class Opened(NamedTuple):
+    """A session, and as what it was opened."""
+
+    engine: Engine
+    relay: Relay
+
+
 @dataclass(slots=True)
 class SignIns:
-    """Makes relays of profiles, and remembers who was refused where. `clock` is in seconds."""
+    """Opens sessions for profiles, and remembers who was refused where. `clock` is in seconds."""
 
     credentials: Credentials
-    clock: Callable[[], float]
+    tokens: Tokens
+    opener: Opener
+    connectors: Mapping[str, Connector] = field(default_factory=dict)
+    clock: Callable[[], float] = time.monotonic
     _refused: defaultdict[tuple[str, str], deque[tuple[float, str]]] = field(default_factory=lambda: defaultdict(deque))
     _accepted: set[tuple[str, str, str]] = field(default_factory=set)
+    _accounts: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
+
+    # What to try.
 
     async def relays(self, profile: Profile, *, why: Why = Why.USE) -> list[Relay] | Fault:
         """What to try for a profile, best first: the present secret, and for a while the one before."""
-        if (missing := unsupported(profile)) is not None:
-            return missing
-        tls = TlsPolicy(
-            profile.tls.verify, profile.tls.allow_auth_unverified, profile.tls.ca_certificates, profile.tls.min_version
-        )
-        relay = Relay(profile.host, profile.port, Security(profile.security), tls)
-        if profile.auth.anonymous:
-            return [relay]
-        if profile.auth.credential is None:
-            return Fault(Phase.SECRET, Trouble.SECRET_MISSING, "the profile has no password")
         try:
-            found = await self.credentials.find(
-                profile.tenant, profile.host, seal_place(profile), profile.auth.credential, why=why
+            certificate = await self._certificate(profile, why)
+            tls = TlsPolicy(
+                profile.tls.verify,
+                profile.tls.allow_auth_unverified,
+                profile.tls.ca_certificates,
+                profile.tls.min_version,
+                certificate,
             )
+            proxy = None if profile.connector is None else await self._proxy(profile.tenant, profile.connector)
+            if isinstance(proxy, Fault):
+                return proxy
+            relay = Relay(profile.host, profile.port, Security(profile.security), tls, None, proxy)
+            logins = await self._logins(profile, why)
+            if profile.dkim is not None:
+                await self._found(profile, ("dkim", "key"), profile.dkim.key, why)  # better missed now than on the way
         except CredentialError as error:
             return Fault(Phase.SECRET, _TROUBLES[error.kind], error.detail)
         failpoint("secret.fetched")
-        return [replace(relay, login=login) for login in _logins(profile, found)]
+        return [replace(relay, login=login) for login in logins]
+
+    async def _logins(self, profile: Profile, why: Why) -> list[Login | None]:
+        auth, method = profile.auth, Method(profile.auth.method)
+        if auth.anonymous:
+            return [None]
+        if method is Method.EXTERNAL:
+            return [Login(method, auth.username or "", None)]
+        if auth.oauth is not None:
+            token = await self._token(profile, auth.oauth, why)
+            return [Login(method, auth.oauth.mailbox or auth.username or "", token, bearer=True)]
+        if auth.credential is None:
+            raise CredentialError(Kind.NOT_FOUND, "the profile has no password")
+        found = await self._found(profile, ("auth", "credential"), auth.credential, why)
+        username = found.username.reveal() if found.username is not None else auth.username or ""
+        secrets = [found.secret] if found.previous in (None, found.secret) else [found.secret, found.previous]
+        return [Login(method, username, secret, auth.domain) for secret in secrets]
+
+    async def _token(self, profile: Profile, oauth: OAuth, why: Why) -> Secret:
+        secret = None
+        if profile.auth.credential is not None:
+            secret = (await self._found(profile, ("auth", "credential"), profile.auth.credential, why)).secret
+        grant = Grant(oauth.provider, oauth.grant, oauth.directory, oauth.client_id, oauth.mailbox)
+        return await self.tokens.find(profile.tenant, grant, secret, why=why)
+
+    async def _certificate(self, profile: Profile, why: Why) -> Secret | None:
+        if profile.tls.client_certificate is None or profile.security is Security.NONE:
+            return None
+        return (await self._found(profile, ("tls", "client_certificate"), profile.tls.client_certificate, why)).secret
+
+    async def _found(self, profile: Profile, slot: Slot, credential: Credential, why: Why) -> Found:
+        return await self.credentials.find(profile.tenant, profile.host, seal_place(profile, slot), credential, why=why)
+
+    async def _proxy(self, owner: str, name: str) -> Proxy | Fault:
+        """The operator's proxy of this name, with its password, if the owner of the profile may use it."""
+        connector = self.connectors.get(name)
+        if connector is None or not (owner == OPERATORS or {owner, ANYBODY} & set(connector.allow)):
+            return NOT_LENT
+        address = connector.address
+        username, password = connector.username, None
+        if connector.credential is not None and connector.credential.value is not None:
+            password = Secret(connector.credential.value.get_secret_value())
+        elif connector.credential is not None:
+            reference = Credential.model_validate(connector.credential.model_dump(exclude_none=True))
+            found = await self.credentials.find(OPERATORS, address.host, ("connector", name), reference)
+            username = username if found.username is None else found.username.reveal()
+            password = found.secret
+        kind, targets = ProxyKind(connector.kind), tuple(connector.targets)
+        return Proxy(kind, address.host, address.port, username, password, targets, connector.remote_dns)
+
+    # Trying it.
+
+    async def open(self, profile: Profile, relays: list[Relay], watch: Watch = unwatched) -> Opened | Fault:
+        """Open a session; where a password is refused, with the one that its source has now, or had before."""
+        tried: list[Relay] = []
+        refusal = UNTRIED
+        while (relay := next((one for one in relays if one not in tried), None)) is not None:
+            if relay.login is not None:
+                self._accounts[profile.tenant, profile.name] = relay.host, relay.login.username
+            if not self.may_try(profile.tenant, relay):
+                return TOO_OFTEN
+            opened = await self.opener.open(relay, watch)
+            if not isinstance(opened, Fault):
+                self.answered(profile.tenant, relay, accepted=True)
+                return Opened(opened, relay)
+            if opened.trouble is not Trouble.AUTH_FAILED:
+                return opened
+            refusal = opened
+            self.answered(profile.tenant, relay, accepted=False)
+            tried.append(relay)
+            renewed = await self.relays(profile, why=Why.REFUSED)
+            relays = relays if isinstance(renewed, Fault) else [*renewed, *relays]
+        return refusal
 
     def may_try(self, owner: str, relay: Relay) -> bool:
         """Would one more refusal be bearable for the account?
@@ -89,28 +190,21 @@ class SignIns:
 
     def forgive(self, profile: Profile) -> None:
         """A person says that it may be tried again: once, and then the guard stands as before."""
-        times = self._refused.get((profile.host, profile.auth.username or ""))
-        if times:
+        usual = profile.host, profile.auth.username or ""
+        if times := self._refused.get(self._accounts.get((profile.tenant, profile.name), usual)):
             times.popleft()
 
+    # What belongs to a message.
 
-def _logins(profile: Profile, found: Found) -> list[Login]:
-    username = found.username.reveal() if found.username is not None else profile.auth.username or ""
-    method = Method(profile.auth.method)
-    values = [found.secret] if found.previous in (None, found.secret) else [found.secret, found.previous]
-    return [Login(method, username, value) for value in values if value is not None]
-
-
-def unsupported(profile: Profile) -> Fault | None:
-    """What a profile asks for and nobody here can do yet keeps its mail waiting, rather than go without it."""
-    for wanted, what in (
-        (profile.auth.method not in set(Method), f"signing in by {profile.auth.method}"),
-        (profile.auth.oauth is not None, "signing in by OAuth"),
-        (profile.auth.domain is not None, "signing in with a domain"),
-        (profile.tls.client_certificate is not None, "a client certificate"),
-        (profile.connector is not None, "a connector"),
-        (profile.dkim is not None, "signing with DKIM"),
-    ):
-        if wanted:
-            return Fault(Phase.AUTH, Trouble.AUTH_UNAVAILABLE, f"{what} is not supported yet")
-    return None
+    async def signed(self, profile: Profile, envelope: Envelope) -> Envelope | Fault:
+        """Sign a message as the profile's domain (RFC 6376), if it has one."""
+        if profile.dkim is None:
+            return envelope
+        try:
+            key = await self._found(profile, ("dkim", "key"), profile.dkim.key, Why.USE)
+            message = await dkim.signed(envelope.message, profile.dkim.domain, profile.dkim.selector, key.secret)
+        except CredentialError as error:
+            return Fault(Phase.SECRET, _TROUBLES[error.kind], error.detail)
+        except dkim.DkimError as error:
+            return Fault(Phase.SECRET, Trouble.DKIM_KEY, str(error))
+        return replace(envelope, message=message)

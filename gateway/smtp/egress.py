@@ -46,6 +46,10 @@ class EgressPolicy:
             return False
         return all(_matches(self.allow, face, port) or self._open(face, port) for face in faces)
 
+    def permits_port(self, port: int) -> bool:
+        """Is there an address at which this port may be dialled?"""
+        return port in self.ports or any(rule.port in (None, port) for rule in self.allow)
+
     def _open(self, address: Address, port: int) -> bool:
         return port in self.ports and not _special(address)
 

@@ -4,6 +4,7 @@ Either the session could not be had (`Fault`: the profile's trouble, no message 
 and every recipient has exactly one of four outcomes.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -22,6 +23,14 @@ class Phase(StrEnum):
     SENDER = "sender"
     RECIPIENT = "recipient"
     CONTENT = "content"
+
+
+Watch = Callable[[Phase, object], None]
+"""Told of each phase that is passed, with what is worth knowing of it, to be shown by `str`."""
+
+
+def unwatched(_phase: Phase, _what: object) -> None:
+    """Watch nothing."""
 
 
 class Trouble(StrEnum):
@@ -44,6 +53,9 @@ class Trouble(StrEnum):
     AUTH_FAILED = "auth_failed"
     AUTH_TRANSITION = "auth_transition"
     AUTH_CONFIG = "auth_config"
+    AUTH_DISABLED = "basic_auth_disabled"
+    CERTIFICATE_UNREADABLE = "client_certificate"
+    DKIM_KEY = "dkim_key"
     AUTH_DEFERRED = "auth_deferred"
     AUTH_DROPPED = "auth_dropped"
     PROTOCOL = "protocol"

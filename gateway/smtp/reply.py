@@ -16,6 +16,7 @@ MAX_TEXT: Final = 200  # characters kept
 FAMILIAR: Final = 128  # octets of a line that is worth remembering
 
 _ENHANCED: Final = re.compile(r"([245]\.[0-9]{1,3}\.[0-9]{1,3})(?:[ \t]+|$)")
+_GREYLIST: Final = re.compile(r"gr[ae]y.?list|try again (?:later|in)|temporarily deferred", re.IGNORECASE)
 _UNPRINTABLE: Final = re.compile(
     r"[^\x20-\x7e\xa0-\ud7ff\ue000-\U0010ffff]+|[\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]+"
 )
@@ -64,6 +65,13 @@ def clean(text: str) -> str:
     if text.isascii() and text.isprintable():
         return text[:MAX_TEXT]
     return _UNPRINTABLE.sub(" ", text).strip()[:MAX_TEXT]
+
+
+def is_greylisting(reply: Reply) -> bool:
+    """Does the relay ask a stranger to come back later (450/451 with 4.7.1, or in so many words)?"""
+    if reply.code not in (450, 451) or reply.enhanced == "4.3.0":
+        return False
+    return reply.enhanced == "4.7.1" or _GREYLIST.search(reply.text) is not None
 
 
 class ReplyParser:

@@ -4,26 +4,29 @@ aiosmtplib opens the session, one step at a time; then the wire engine takes the
 library can raise becomes a `Fault` here and nowhere else.
 
 Security is a stated policy: with `starttls` a relay that does not offer it is a fault, never a reason to go on in
-clear. A password goes over an unverified or missing TLS only where the profile says so. Exactly one mechanism is
-tried per login, because each rejection counts towards the account's lock-out.
+clear. A password goes over an unverified or missing TLS only where the profile says so.
 """
 
 import asyncio
+import os
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final, assert_never, cast
+from functools import lru_cache
+from typing import Final, cast
 
 import aiosmtplib
 
 from gateway.credentials.secret import Secret
 from gateway.observe.failpoint import failpoint
-from gateway.smtp.dial import Dialer
-from gateway.smtp.outcome import Fault, Phase, Trouble
+from gateway.smtp import certificate
+from gateway.smtp.dial import Dialer, Proxy
+from gateway.smtp.outcome import Fault, Phase, Trouble, Watch, unwatched
 from gateway.smtp.reply import Reply, reply
+from gateway.smtp.sasl import ACCEPTED, Login, Method, SaslError, choose, sign_in
 from gateway.smtp.transaction import Capabilities, Engine, Timeouts
 
-MECHANISMS: Final = ("PLAIN", "LOGIN")  # in order of preference for `auto`
+CONTEXTS: Final = 256  # TLS settings that are kept ready: reading the system's certificates takes 10 ms
 
 
 class Security(StrEnum):
@@ -34,43 +37,32 @@ class Security(StrEnum):
     NONE = "none"
 
 
-class Method(StrEnum):
-    """How to sign in."""
-
-    AUTO = "auto"
-    NONE = "none"
-    PLAIN = "plain"
-    LOGIN = "login"
-
-
 @dataclass(frozen=True, slots=True)
 class TlsPolicy:
-    """What is asked of the relay's certificate and protocol."""
+    """What is asked of the relay's certificate and protocol, and what is shown to it (PEM, certificate and key)."""
 
     verify: bool = True
     allow_auth_unverified: bool = False
     ca_certificates: str | None = None
     min_version: str = "1.2"
-
-
-@dataclass(frozen=True, slots=True)
-class Login:
-    """Who signs in, and with what."""
-
-    method: Method
-    username: str
-    password: Secret
+    client_certificate: Secret | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Relay:
-    """Where to, how protected, and as whom: all that decides what a session is."""
+    """Where to, by which way, how protected, and as whom: all that decides what a session is."""
 
     host: str
     port: int
     security: Security
     tls: TlsPolicy = TlsPolicy()
     login: Login | None = None
+    proxy: Proxy | None = None
+
+    @property
+    def protected(self) -> bool:
+        """Is nobody between us and the relay, as far as TLS can tell?"""
+        return self.security is not Security.NONE and self.tls.verify
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,17 +73,16 @@ class Opener:
     ehlo_name: str
     timeouts: Timeouts = Timeouts()
 
-    async def open(self, relay: Relay) -> Engine | Fault:
-        """Open a session ready for MAIL, or say what stood in the way."""
-        try:
-            context = None if relay.security is Security.NONE else tls_context(relay.tls)
-        except (ssl.SSLError, TypeError, ValueError):
-            return Fault(Phase.TLS, Trouble.TLS_UNVERIFIED, "the profile's CA certificates cannot be read")
-        sock = await self.dialer.dial(relay.host, relay.port)
+    async def open(self, relay: Relay, watch: Watch = unwatched) -> Engine | Fault:
+        """Open a session ready for MAIL, or say what stood in the way; `watch` is told each phase that is passed."""
+        context = None if relay.security is Security.NONE else _context(relay.tls)
+        if isinstance(context, Fault):
+            return context
+        sock = await self.dialer.dial(relay.host, relay.port, relay.proxy, watch)
         if isinstance(sock, Fault):
             return sock
         failpoint("smtp.connected")
-        client = aiosmtplib.SMTP(
+        client = _Client(
             hostname=relay.host,
             sock=sock,
             use_tls=relay.security is Security.IMPLICIT_TLS,
@@ -100,8 +91,9 @@ class Opener:
             local_hostname=self.ehlo_name,
             timeout=self.timeouts.command,
         )
+        opening = _Opening(client, relay, watch)
         try:
-            fault = await _Opening(client, relay).run()
+            fault = await opening.run()
         except BaseException:
             client.close()
             sock.close()
@@ -111,37 +103,78 @@ class Opener:
             return fault
         if client.transport is None:
             return Fault(Phase.AUTH, Trouble.UNREACHABLE, "the relay closed the connection")
-        return Engine(cast("asyncio.Transport", client.transport), _capabilities(client), self.timeouts)
+        engine = Engine(cast("asyncio.Transport", client.transport), _capabilities(client), self.timeouts, watch)
+        engine.certificate = opening.certificate
+        return engine
+
+
+class _Client(aiosmtplib.SMTP):
+    """The library's client, which also tells that the connection stands, before it waits for the greeting."""
+
+    def connection_made(self) -> None:
+        """The transport is there, behind TLS if that comes first; `_Opening` replaces this."""
+
+    @property
+    def transport(self) -> asyncio.BaseTransport | None:
+        """What the session runs on."""
+        return self._made
+
+    @transport.setter
+    def transport(self, made: asyncio.BaseTransport | None) -> None:
+        self._made = made
+        if made is not None:
+            self.connection_made()
 
 
 @dataclass(slots=True)
 class _Opening:
     """One opening under way; `phase` says what an exception was raised in."""
 
-    client: aiosmtplib.SMTP
+    client: _Client
     relay: Relay
-    phase: Phase = Phase.GREETING
+    watch: Watch
+    phase: Phase = field(default=Phase.GREETING)
+    certificate: bytes | None = None
 
     async def run(self) -> Fault | None:
         try:
             return await self._steps()
+        except SaslError as error:
+            return Fault(Phase.AUTH, Trouble.AUTH_CONFIG, str(error))
         except (aiosmtplib.SMTPException, OSError, ValueError) as error:
             return fault_of(error, self.phase)
 
     async def _steps(self) -> Fault | None:
         client, relay = self.client, self.relay
+        if relay.security is Security.IMPLICIT_TLS:
+            client.connection_made = self._secured  # type: ignore[method-assign]
         await client.connect()
         if (fault := await self._hello()) is not None:
             return fault
+        self.watch(Phase.GREETING, _offers(client))
         if relay.security is Security.STARTTLS:
             self.phase = Phase.TLS
             if not client.supports_extension("starttls"):
                 return Fault(Phase.TLS, Trouble.TLS_REQUIRED, "the relay does not offer STARTTLS")
             await client.starttls()
+            self._secured()
             if (fault := await self._hello()) is not None:
                 return fault
         self.phase = Phase.AUTH
-        return None if relay.login is None else await self._sign_in(relay.login)
+        if relay.login is not None:
+            return await self._sign_in(relay.login)
+        self.watch(Phase.AUTH, "nobody signs in")
+        return None
+
+    def _secured(self) -> None:
+        """TLS stands: keep the relay's certificate, and tell what was agreed on."""
+        tls = cast("ssl.SSLObject", self.client.get_transport_info("ssl_object"))
+        self.certificate = tls.getpeercert(binary_form=True)
+        cipher = tls.cipher()
+        agreed = f"{tls.version()}, {cipher[0] if cipher else 'no cipher'}"
+        if self.certificate is not None and (ends := certificate.ends(self.certificate)) is not None:
+            agreed += f", certificate valid until {ends:%Y-%m-%d}"
+        self.watch(Phase.TLS, agreed if self.relay.tls.verify else f"{agreed}, NOT VERIFIED")
 
     async def _hello(self) -> Fault | None:
         """Say EHLO; to a relay that knows only HELO say that, if neither TLS nor AUTH is needed."""
@@ -162,33 +195,43 @@ class _Opening:
             return Fault(
                 Phase.AUTH, Trouble.TLS_UNVERIFIED, "no password is sent to a relay whose certificate is not checked"
             )
-        mechanism = _choose(login.method, self.client.server_auth_methods)
-        if mechanism is None:
-            return Fault(
-                Phase.AUTH, Trouble.AUTH_UNAVAILABLE, "the relay does not offer a way to sign in that is configured"
+        offered = self.client.server_auth_methods
+        method = choose(login, offered, protected=self.relay.protected)
+        if method is None:
+            known = ", ".join(sorted({name.upper() for name in offered} & KNOWN)) or "none"
+            detail = (
+                f"the relay does not offer a way to sign in that is configured; of those we know it offers: {known}"
             )
-        match mechanism:
-            case "PLAIN":
-                await self.client.auth_plain(login.username, login.password.reveal())
-            case _:
-                await self.client.auth_login(login.username, login.password.reveal())
+            return Fault(Phase.AUTH, Trouble.AUTH_UNAVAILABLE, detail)
+        answer = await sign_in(self.client, method, login)
+        if answer.code != ACCEPTED:
+            raise aiosmtplib.SMTPAuthenticationError(answer.code, answer.message)
+        self.watch(Phase.AUTH, f"signed in by {method.upper()}")
         return None
 
 
-def _choose(method: Method, offered: list[str]) -> str | None:
-    """Pick exactly one mechanism of those the relay offers."""
-    names = {name.upper() for name in offered}
-    match method:
-        case Method.AUTO:
-            return next((mechanism for mechanism in MECHANISMS if mechanism in names), None)
-        case Method.PLAIN | Method.LOGIN:
-            return method.upper() if method.upper() in names else None
-        case Method.NONE:
-            return None
-        case _:
-            assert_never(method)
+KNOWN: Final = frozenset(method.upper() for method in Method) - {"AUTO", "NONE"}
 
 
+def _offers(client: aiosmtplib.SMTP) -> str:
+    offered = sorted(name.upper() for name in client.esmtp_extensions if name.isascii() and name.isalnum())
+    return "offers " + ", ".join(offered[:20]) if offered else "offers no extensions"
+
+
+def _context(policy: TlsPolicy) -> ssl.SSLContext | Fault:
+    try:
+        return tls_context(policy)
+    except ClientCertificateError as error:
+        return Fault(Phase.TLS, Trouble.CERTIFICATE_UNREADABLE, str(error))
+    except (ssl.SSLError, TypeError, ValueError):
+        return Fault(Phase.TLS, Trouble.TLS_UNVERIFIED, "the profile's CA certificates cannot be read")
+
+
+class ClientCertificateError(Exception):
+    """A client certificate cannot be shown; the text is ours."""
+
+
+@lru_cache(CONTEXTS)
 def tls_context(policy: TlsPolicy) -> ssl.SSLContext:
     """Make the TLS settings of a profile; without `verify` neither chain nor name is checked."""
     context = ssl.create_default_context(cadata=policy.ca_certificates)
@@ -196,7 +239,20 @@ def tls_context(policy: TlsPolicy) -> ssl.SSLContext:
     if not policy.verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
+    if policy.client_certificate is not None:
+        _show(context, policy.client_certificate)
     return context
+
+
+def _show(context: ssl.SSLContext, pem: Secret) -> None:
+    """Load certificate and key by a file in memory, since the library takes nothing but paths."""
+    with os.fdopen(os.memfd_create("client-certificate"), "wb") as file:
+        file.write(pem.reveal().encode())
+        file.flush()
+        try:
+            context.load_cert_chain(f"/proc/self/fd/{file.fileno()}", password="")
+        except ssl.SSLError:
+            raise ClientCertificateError("the client certificate is no PEM of a certificate and its bare key") from None
 
 
 def _capabilities(client: aiosmtplib.SMTP) -> Capabilities:
@@ -205,6 +261,8 @@ def _capabilities(client: aiosmtplib.SMTP) -> Capabilities:
         pipelining=client.supports_extension("pipelining"),
         smtputf8=client.supports_extension("smtputf8"),
         eightbitmime=client.supports_extension("8bitmime"),
+        dsn=client.supports_extension("dsn"),
+        starttls=client.supports_extension("starttls"),
         size=None if size is None else (int(size) if size.isdigit() else 0),
     )
 
@@ -257,8 +315,27 @@ def _answer_fault(said: Reply, phase: Phase) -> Fault:
             trouble = Trouble.TLS_DEFERRED if said.transient else Trouble.TLS_REQUIRED
             return Fault(phase, trouble, f"STARTTLS: {said}", said)
         case _:
-            bare = Reply(said.code, said.enhanced, "")
-            return Fault(phase, _auth_trouble(said.code), f"sign-in refused: {bare}", bare)
+            return _auth_fault(said)
+
+
+def _auth_fault(said: Reply) -> Fault:
+    """A refused sign-in in our own words: a relay may repeat in its text what it was told."""
+    trouble, words, text = _auth_trouble(said.code), "sign-in refused", said.text.lower()
+    match said.enhanced:
+        case "5.7.30":
+            trouble, words = Trouble.AUTH_DISABLED, "the relay takes no passwords any more; Microsoft 365 wants OAuth"
+        case "5.7.139" if "smtpclientauthentication is disabled" in text:
+            trouble, words = Trouble.AUTH_DISABLED, "SMTP AUTH is switched off for the mailbox or its organisation"
+        case "5.7.139" if "basic authentication is disabled" in text:
+            trouble, words = Trouble.AUTH_DISABLED, "signing in with a password is switched off for the organisation"
+        case "5.7.139":
+            words = "sign-in refused, by the password or by a rule of the organisation"
+        case "5.7.3":
+            words = "sign-in refused: user, password or token, or what the token may do"
+        case _:
+            pass
+    bare = Reply(said.code, said.enhanced, "")
+    return Fault(Phase.AUTH, trouble, f"{words}: {bare}", bare)
 
 
 def _auth_trouble(code: int) -> Trouble:

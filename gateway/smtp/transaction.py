@@ -21,7 +21,18 @@ from dataclasses import dataclass
 from typing import Final
 
 from gateway.observe.failpoint import failpoint
-from gateway.smtp.outcome import Phase, RecipientOutcome, Refused, Rejected, Relayed, Transaction, Unknown, Untaken
+from gateway.smtp.outcome import (
+    Phase,
+    RecipientOutcome,
+    Refused,
+    Rejected,
+    Relayed,
+    Transaction,
+    Unknown,
+    Untaken,
+    Watch,
+    unwatched,
+)
 from gateway.smtp.reply import Reply, ReplyError, ReplyParser
 
 BLOCK: Final = 64 * 1024
@@ -45,7 +56,21 @@ class Capabilities:
     pipelining: bool = False
     smtputf8: bool = False
     eightbitmime: bool = False
+    dsn: bool = False
+    starttls: bool = False  # still: of a session that is in TLS it is not offered again
     size: int | None = None  # octets; 0: offered without a limit; None: SIZE not offered (RFC 1870)
+
+
+@dataclass(frozen=True, slots=True)
+class Reports:
+    """Which delivery reports are asked for, where the relay knows how (RFC 3461 §4).
+
+    `returned` is FULL or HDRS, `notify` one of NEVER or some of SUCCESS, FAILURE and DELAY; `id` comes back in them.
+    """
+
+    returned: str | None = None
+    id: str | None = None
+    notify: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,6 +81,7 @@ class Envelope:
     recipients: tuple[str, ...]
     message: bytes
     smtputf8: bool = False
+    reports: Reports | None = None
 
 
 class _Lost(Exception):
@@ -89,11 +115,17 @@ class Engine(asyncio.Protocol):
     """Transactions on one open session, one after the other."""
 
     def __init__(
-        self, transport: asyncio.Transport, capabilities: Capabilities, timeouts: Timeouts | None = None
+        self,
+        transport: asyncio.Transport,
+        capabilities: Capabilities,
+        timeouts: Timeouts | None = None,
+        watch: Watch = unwatched,
     ) -> None:
-        """Take the transport over from whoever opened the session."""
+        """Take the transport over from whoever opened the session; `watch` is told each phase that is passed."""
         self.capabilities = capabilities
         self.messages = 0
+        self.certificate: bytes | None = None  # the relay's, DER; None without TLS
+        self._watch = watch
         self._timeouts = timeouts or Timeouts()
         self._loop = asyncio.get_running_loop()
         self._transport = transport
@@ -259,6 +291,8 @@ class Engine(asyncio.Protocol):
                 final = await self._content(envelope, fence, before_dot, follow, mark)
                 failpoint("smtp.reply_read")
                 _apply(results, _final(final))
+                if final.positive:
+                    self._watch(Phase.CONTENT, final)
         except _Lost as error:
             self._lose(str(error))  # it may be we who hang up, in the midst of a transaction
             _apply(results, Unknown(str(error)) if dotted else Untaken(str(error), error.reply))
@@ -287,7 +321,11 @@ class Engine(asyncio.Protocol):
             mail += f" SIZE={len(envelope.message)}"
         if envelope.smtputf8:
             mail += " BODY=8BITMIME SMTPUTF8" if self.capabilities.eightbitmime else " SMTPUTF8"
-        lines = [mail, *(f"RCPT TO:<{recipient}>" for recipient in envelope.recipients)]
+        notify = ""
+        if envelope.reports is not None and self.capabilities.dsn:
+            mail += _report(envelope.reports)
+            notify = f" NOTIFY={','.join(envelope.reports.notify)}" if envelope.reports.notify else ""
+        lines = [mail, *(f"RCPT TO:<{recipient}>{notify}" for recipient in envelope.recipients)]
         return [(line + "\r\n").encode() for line in lines]
 
     def _group(self, envelope: Envelope) -> tuple[bytes, int]:
@@ -357,15 +395,17 @@ class Engine(asyncio.Protocol):
             raise _Lost(f"relay closes: {reply}", reply)
         return reply
 
-    @staticmethod
-    def _note_sender(reply: Reply, results: list[RecipientOutcome | None]) -> None:
-        if not reply.positive:
+    def _note_sender(self, reply: Reply, results: list[RecipientOutcome | None]) -> None:
+        if reply.positive:
+            self._watch(Phase.SENDER, reply)
+        else:
             _apply(results, _refusal(Phase.SENDER, reply))
 
-    @staticmethod
-    def _note_recipient(reply: Reply, index: int, results: list[RecipientOutcome | None]) -> bool:
+    def _note_recipient(self, reply: Reply, index: int, results: list[RecipientOutcome | None]) -> bool:
         """Note a refusal as soon as it is said, so that it stands whatever comes after it."""
-        if not reply.positive and results[index] is None:
+        if reply.positive:
+            self._watch(Phase.RECIPIENT, reply)
+        elif results[index] is None:
             results[index] = _refusal(Phase.RECIPIENT, reply)
         return reply.positive
 
@@ -438,6 +478,14 @@ class Engine(asyncio.Protocol):
             finally:
                 self.abort()
         self.abort()
+
+
+def _report(reports: Reports) -> str:
+    """The parameters of MAIL; the id in xtext (RFC 3461 §4)."""
+    said = f" RET={reports.returned}" if reports.returned else ""
+    if reports.id is not None:
+        said += " ENVID=" + "".join(c if "!" <= c <= "~" and c not in "+=" else f"+{ord(c):02X}" for c in reports.id)
+    return said
 
 
 def _refusal(phase: Phase, reply: Reply) -> RecipientOutcome:

@@ -102,7 +102,7 @@ class _Clock:
 def test_an_account_is_not_tried_too_often() -> None:
     """Three refusals within half an hour, whichever profile; a person may have one more."""
     clock = _Clock()
-    guard = SignIns(None, lambda: clock.now)  # type: ignore[arg-type] - the guard fetches nothing
+    guard = SignIns(None, None, None, clock=lambda: clock.now)  # type: ignore[arg-type] - the guard fetches nothing
     relay = Relay("h.example", 587, Security.STARTTLS, login=Login(Method.AUTO, "app", Secret("x")))
     other = Relay("h.example", 587, Security.STARTTLS, login=Login(Method.AUTO, "else", Secret("x")))
     for _ in range(MOST_REFUSALS):
@@ -121,7 +121,7 @@ def test_an_account_is_not_tried_too_often() -> None:
 
 def test_who_has_signed_in_before_is_not_kept_out_by_others() -> None:
     """Another tenant's wrong guesses at the same account are theirs."""
-    guard = SignIns(None, lambda: 0.0)  # type: ignore[arg-type] - the guard fetches nothing
+    guard = SignIns(None, None, None, clock=lambda: 0.0)  # type: ignore[arg-type] - the guard fetches nothing
     relay = Relay("h.example", 587, Security.STARTTLS, login=Login(Method.AUTO, "app", Secret("x")))
     guard.answered("acme", relay, accepted=True)
     for _ in range(MOST_REFUSALS):

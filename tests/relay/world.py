@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from ipaddress import ip_network
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from gateway.credentials.credentials import Credentials
 from gateway.credentials.local import LocalSecrets
 from gateway.credentials.sealed import Seal
+from gateway.credentials.tokens import Tokens
 from gateway.directory.directory import Directory
 from gateway.directory.entries import API, Item, entry
 from gateway.directory.rules import Policy
@@ -21,6 +23,7 @@ from gateway.outbox.outbox import Outbox, Submission, wall_clock
 from gateway.outbox.states import Recipient, decode
 from gateway.outbox.verdict import Schedule
 from gateway.relay.dispatcher import Dispatcher
+from gateway.relay.sign_in import SignIns
 from gateway.settings import EgressRule
 from gateway.smtp.dial import Dialer
 from gateway.smtp.egress import EgressPolicy
@@ -49,12 +52,14 @@ class World:
         await self.store.change_directory(revision, [entry(item, API) for item in items], [])
         await self.directory.load()
 
-    async def post(self, tenant: str, *to: str, profile: str | None = None, **more: Any) -> str:
+    async def post(
+        self, tenant: str, *to: str, profile: str | None = None, sender: Mailbox | None = None, **more: Any
+    ) -> str:
         """Accept a notification; its id."""
         now = wall_clock()
         addresses = to or ("ann@example.test",)
         content = Content(
-            None, tuple(map(Mailbox, addresses)), (), (), "hello", "text", None, (), (), None, None, False
+            sender, tuple(map(Mailbox, addresses)), (), (), "hello", "text", None, (), (), None, None, False
         )
         given: dict[str, Any] = {"on_ambiguous": OnAmbiguous.RETRY, "expires_at": now + 3_600_000, **more}
         notification = Notification(
@@ -106,8 +111,9 @@ async def world(folder: Path, *items: Item, connections: int = 64, secrets: Path
         outbox = Outbox(store, Schedule((30,), 300))
         local = LocalSecrets(secrets or folder, allow={"*": ("",)})
         credentials = Credentials(SEAL, directory.stored, local)
+        tokens = Tokens({}, credentials.cache, time.monotonic)
         opener = Opener(Dialer(EGRESS), "gateway.example.test")
-        dispatcher = Dispatcher(outbox, directory, credentials, opener, connections)
+        dispatcher = Dispatcher(outbox, directory, SignIns(credentials, tokens, opener), connections)
         made = World(store, directory, outbox, dispatcher)
         await made.put(Tenant(id="acme"), Tenant(id="zoo"), *items)
         running = asyncio.ensure_future(dispatcher.run())
