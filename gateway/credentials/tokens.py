@@ -16,7 +16,7 @@ from gateway.credentials.cache import Cache, Line, Terms
 from gateway.credentials.local import ANYBODY, OPERATORS
 from gateway.credentials.oauth import google, microsoft
 from gateway.credentials.oauth.endpoint import USUAL, Endpoint
-from gateway.credentials.oauth.source import Grant, Source
+from gateway.credentials.oauth.source import MACHINE, Grant, Source
 from gateway.credentials.oauth.standard import StandardSource
 from gateway.credentials.provider import PASSWORD, CredentialError, Deadlines, Kind, Why
 from gateway.credentials.secret import Secret
@@ -53,7 +53,7 @@ class Tokens:
         if not self._permits(owner, grant):
             raise CredentialError(Kind.POLICY, "the operator lends this way to sign in to others only")
         grant = _reduced(grant)
-        secret = None if grant.type == microsoft.MACHINE else secret
+        secret = None if grant.type == MACHINE else secret
         held = await self._cache.get(
             ("oauth", *grant, owner if secret is None else None, None if secret is None else secret.fingerprint),
             self._line(owner, grant),
@@ -72,7 +72,7 @@ class Tokens:
         provider = self._providers.get(grant.provider)
         if provider is None:
             return False
-        if grant.provider in BUILT_IN_OAUTH and grant.type != microsoft.MACHINE:
+        if grant.provider in BUILT_IN_OAUTH and grant.type != MACHINE:
             return True
         return owner == OPERATORS or not {owner, ANYBODY}.isdisjoint(provider.allow)
 

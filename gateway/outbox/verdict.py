@@ -215,6 +215,8 @@ def consequence(fault: Fault) -> Consequence:
             return Trip()
         case Trouble.NAME_UNKNOWN:
             return Trip(after=1, seconds=600.0)
+        case Trouble.CROWDED:
+            return Halve()
         case Trouble.GREETING_DEFERRED:
             return Trip(seconds=hinted_seconds(fault.reply))
         case Trouble.SECRET_UNAVAILABLE:

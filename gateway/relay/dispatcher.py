@@ -30,6 +30,7 @@ from gateway.smtp import certificate
 from gateway.smtp.outcome import Fault, Refused, Rejected, Relayed, Transaction, Trouble
 from gateway.smtp.pool import Pool, Session
 from gateway.smtp.sasl import Login
+from gateway.smtp.session import Security
 from gateway.smtp.transaction import Engine, Envelope
 from gateway.store.protocol import StoreFull
 from gateway.store.rows import Flow
@@ -55,6 +56,7 @@ class _Feeding:
     refused: Login | None = None
     why: Why = Why.USE  # what the secret is fetched for next
     tls_failures: int = 0
+    leaving: "set[asyncio.Task[None] | None]" = field(default_factory=set)  # workers that spare the relay a session
     deputy: Place | None = None  # who carries its mail at the moment
     closed: bool = False
 
@@ -355,6 +357,7 @@ class Dispatcher:
     def _dismiss(self, worker: "asyncio.Task[None]", feeding: _Feeding) -> None:
         self._workers.pop(worker, None)
         feeding.lane.working -= 1
+        feeding.leaving.discard(worker)
         feeding.wake.set()
 
     # Working.
@@ -379,8 +382,8 @@ class Dispatcher:
                 raise
             finally:
                 fits = self._lanes.get(lane.place) is feeding
-                keep = fits and not (self._draining or self._did_enough(lane, session.engine))
-                self._pool.give(session, keep=keep)
+                enough = session.engine.messages >= lane.profile.limits.messages_per_connection
+                self._pool.give(session, keep=fits and not (enough or self._draining or lane.halved(self._now())))
 
     async def _session(self, feeding: _Feeding) -> Session | None:
         """Take an idle session or open one, under the lane's lock: so a wrong password is tried once."""
@@ -403,7 +406,7 @@ class Dispatcher:
             self._heed(feeding, self._consequence(feeding, opened), opened.detail)
             return None
         feeding.tls_failures = 0
-        facts.session_opened(lane.place)
+        facts.session_opened(lane.place, verified=opened.relay.security is Security.NONE or opened.relay.tls.verify)
         if opened.engine.certificate is not None and (ends := certificate.ends(opened.engine.certificate)) is not None:
             facts.certificate(lane.profile.host, lane.profile.port, ends.timestamp())
         return Session(opened.engine, (lane.place, opened.relay), self._now())
@@ -425,7 +428,7 @@ class Dispatcher:
 
         def follow() -> Envelope | None:
             nonlocal upcoming
-            if not self._may_follow(lane, engine):
+            if not self._may_follow(feeding, engine):
                 return None
             upcoming = self._next(feeding, pipelined=True)
             return None if upcoming is None else upcoming.envelope
@@ -440,7 +443,7 @@ class Dispatcher:
                     await settling.popleft()
                 settling.append(self._settle(feeding, current, transaction))
                 self._learn(feeding, transaction, session.born)
-                if upcoming is None and self._did_enough(lane, engine):
+                if upcoming is None and self._did_enough(feeding, engine):
                     break
                 if lane.ready in (0, HELPING // 2):
                     feeding.wake.set()
@@ -458,17 +461,23 @@ class Dispatcher:
             carried.delivery, carried.indexes, transaction, feeding.lane.name, instead_of=instead_of
         )
 
-    def _did_enough(self, lane: Lane, engine: Engine) -> bool:
-        """Has the session carried as many messages as it may, or is it one too many for the relay?"""
-        return engine.messages >= lane.profile.limits.messages_per_connection or self._crowded(lane)
-
-    def _may_follow(self, lane: Lane, engine: Engine) -> bool:
+    def _may_follow(self, feeding: _Feeding, engine: Engine) -> bool:
+        lane = feeding.lane
         more = engine.messages + 1 < lane.profile.limits.messages_per_connection
-        return more and not (self._draining or lane.proving or lane.profile.dkim or self._crowded(lane))
+        return more and not (self._draining or lane.proving or lane.profile.dkim or self._crowded(feeding))
 
-    def _crowded(self, lane: Lane) -> bool:
-        """Does the lane have more sessions than it may, since its relay has too many?"""
-        return lane.working > lane.connections(self._now())
+    def _did_enough(self, feeding: _Feeding, engine: Engine) -> bool:
+        """Has the session carried as many messages as it may, or is it one too many for the relay?"""
+        if engine.messages >= feeding.lane.profile.limits.messages_per_connection:
+            return True
+        if not self._crowded(feeding):
+            return False
+        feeding.leaving.add(asyncio.current_task())
+        return True
+
+    def _crowded(self, feeding: _Feeding) -> bool:
+        """Does the lane have more sessions at work than it may, since its relay has too many?"""
+        return feeding.lane.working - len(feeding.leaving) > feeding.lane.connections(self._now())
 
     async def _signed(self, feeding: _Feeding, prepared: Prepared) -> Prepared | None:
         """Sign a message as its profile wants it; None if that cannot be done now, and the mail is given back."""
@@ -563,6 +572,7 @@ class Dispatcher:
                 facts.parked(lane.place, "auth_deferred", detail)
             case Halve(seconds):
                 lane.halved_until = now + seconds
+                self._pool.drop(lane.place)
                 facts.halved(lane.place, detail)
             case _:
                 assert_never(told)

@@ -168,9 +168,13 @@ class Lane:
         """How many sessions may work: one while something is to be proven, half after the relay had too many."""
         if self.proving:
             return 1
-        if now < self.halved_until:
+        if self.halved(now):
             return max(1, self.profile.limits.connections // 2)
         return self.profile.limits.connections
+
+    def halved(self, now: float) -> bool:
+        """Did the relay have too many of our sessions, a moment ago?"""
+        return now < self.halved_until
 
     def wait(self, now: float) -> float | None:
         """Seconds until the lane may go; None: not before something changes."""

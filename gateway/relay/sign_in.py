@@ -108,11 +108,16 @@ class SignIns:
         return [Login(method, username, secret, auth.domain) for secret in secrets]
 
     async def _token(self, profile: Profile, oauth: OAuth, why: Why) -> Secret:
-        secret = None
-        if profile.auth.credential is not None:
-            secret = (await self._found(profile, ("auth", "credential"), profile.auth.credential, why)).secret
         grant = Grant(oauth.provider, oauth.grant, oauth.directory, oauth.client_id, oauth.mailbox)
-        return await self.tokens.find(profile.tenant, grant, secret, why=why)
+        if profile.auth.credential is None:
+            return await self.tokens.find(profile.tenant, grant, None, why=why)
+        found = await self._found(profile, ("auth", "credential"), profile.auth.credential, why)
+        try:
+            return await self.tokens.find(profile.tenant, grant, found.secret, why=why)
+        except CredentialError as error:
+            if error.kind is not Kind.DENIED or found.previous in (None, found.secret):
+                raise
+            return await self.tokens.find(profile.tenant, grant, found.previous, why=why)
 
     async def _certificate(self, profile: Profile, why: Why) -> Secret | None:
         if profile.tls.client_certificate is None or profile.security is Security.NONE:

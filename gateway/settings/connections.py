@@ -315,9 +315,7 @@ class OAuthProvider(Section):
 
     @classmethod
     def contradictions(cls, keys: Mapping[str, object]) -> Contradictions:
-        """Refuse an authority besides a token address, or one without TLS, where Microsoft's client does not go."""
+        """Refuse an authority without TLS, where Microsoft's client does not go."""
         authority = keys.get("authority")
-        if authority is not None and keys.get("token_url") is not None:
-            yield ("authority",), refusal("contradicts token_url", "give one of them")
         if isinstance(authority, str) and authority.startswith("http://"):
             yield ("authority",), refusal("is spoken to over TLS only", "use https")

@@ -63,7 +63,7 @@ class Settings(Section):
         """Refuse listeners in each other's way, and tables that need another one which is not there."""
         yield from _clashing_listeners(keys)
         yield from _unknown_connections(keys)
-        yield from _providers_without_address(keys)
+        yield from _misplaced_token_addresses(keys)
 
     @model_validator(mode="before")
     @classmethod
@@ -118,8 +118,14 @@ def _unknown_connections(keys: Mapping[str, object]) -> Contradictions:
             yield ("connectors", name, "credential", "connection"), refusal(problem, "define it under [connections]")
 
 
-def _providers_without_address(keys: Mapping[str, object]) -> Contradictions:
+def _misplaced_token_addresses(keys: Mapping[str, object]) -> Contradictions:
     for name, provider in expect_table(keys.get("oauth")).items():
-        if isinstance(provider, Mapping) and "token_url" not in provider and name not in BUILT_IN_OAUTH:
+        if not isinstance(provider, Mapping):
+            continue
+        if "token_url" not in provider and name not in BUILT_IN_OAUTH:
             problem = "is missing, and the daemon does not know this provider"
             yield ("oauth", name, "token_url"), refusal(problem, "give the address where its tokens are fetched")
+        if name == "microsoft365" and "token_url" in provider:
+            yield ("oauth", name, "token_url"), refusal("depends on the directory here", "give authority")
+        if name != "microsoft365" and "authority" in provider:
+            yield ("oauth", name, "authority"), refusal("is for microsoft365 only", "give token_url")

@@ -288,6 +288,7 @@ _HINTS: Final = {
     Trouble.EGRESS_REFUSED: _EGRESS,
     Trouble.NAME_UNKNOWN: "See how the host is written, and whether this machine's name server knows it.",
     Trouble.UNREACHABLE: "See host and port, and whether a firewall lets this machine out; many networks close port 25.",
+    Trouble.CROWDED: "Let the profile use fewer connections (limits.connections), or close what else uses the account.",
     Trouble.GREETING_DEFERRED: "The relay is busy or puts us off: test again in a few minutes.",
     Trouble.GREETING_REFUSED: "The relay takes nothing from this machine: see whether its address is on a block list.",
     Trouble.EHLO_REFUSED: "The relay speaks no ESMTP, or does not like our name: see [relay] ehlo_name.",

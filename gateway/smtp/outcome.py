@@ -42,6 +42,7 @@ class Trouble(StrEnum):
     EGRESS_REFUSED = "egress_refused"
     NAME_UNKNOWN = "name_unknown"
     UNREACHABLE = "unreachable"
+    CROWDED = "too_many_connections"
     GREETING_DEFERRED = "greeting_deferred"
     GREETING_REFUSED = "relay_rejects_us"
     EHLO_REFUSED = "capability"

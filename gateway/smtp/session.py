@@ -9,6 +9,7 @@ clear. A password goes over an unverified or missing TLS only where the profile 
 
 import asyncio
 import os
+import re
 import ssl
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -26,6 +27,7 @@ from gateway.smtp.reply import Reply, reply
 from gateway.smtp.sasl import ACCEPTED, Login, Method, SaslError, choose, sign_in
 from gateway.smtp.transaction import Capabilities, Engine, Timeouts
 
+_CROWDED: Final = re.compile(r"too many .{0,40}(?:connections|sessions)|connections? .{0,20}limit", re.IGNORECASE)
 CONTEXTS: Final = 256  # TLS settings that are kept ready: reading the system's certificates takes 10 ms
 
 
@@ -308,6 +310,8 @@ def _answer_fault(said: Reply, phase: Phase) -> Fault:
     match phase:
         case Phase.GREETING:
             trouble = Trouble.GREETING_DEFERRED if said.transient else Trouble.GREETING_REFUSED
+            if said.transient and _CROWDED.search(said.text):
+                trouble = Trouble.CROWDED
             if said.code < 400:
                 trouble = Trouble.PROTOCOL
             return Fault(phase, trouble, f"greeting: {said}", said)
@@ -330,6 +334,8 @@ def _auth_fault(said: Reply) -> Fault:
             trouble, words = Trouble.AUTH_DISABLED, "signing in with a password is switched off for the organisation"
         case "5.7.139":
             words = "sign-in refused, by the password or by a rule of the organisation"
+        case "4.3.2":
+            trouble, words = Trouble.CROWDED, "the account has too many connections"
         case "5.7.3":
             words = "sign-in refused: user, password or token, or what the token may do"
         case _:

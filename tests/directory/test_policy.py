@@ -11,7 +11,7 @@ from gateway.directory.shapes import Profile
 from gateway.smtp.egress import EgressPolicy
 
 POLICY = Policy(
-    EgressPolicy((587,)), connectors={"dmz": ("acme",), "any": ("*",)}, oauth={"mine": ("acme",), "google": ("acme",)}
+    EgressPolicy((587,)), connectors={"dmz": ("acme",), "any": ("*",)}, oauth={"mine": ("acme",), "microsoft365": ("acme",)}
 )
 
 
@@ -43,11 +43,20 @@ def test_connectors(tenant: str, connector: str, *, allowed: bool) -> None:
         ("acme", "mine", "client_secret", None),
         ("zoo", "mine", "client_secret", "unknown_provider"),
         ("zoo", "microsoft365", "client_secret", None),
-        ("zoo", "google", "managed_identity", "not_allowed"),
-        ("acme", "google", "managed_identity", None),
+        ("zoo", "microsoft365", "managed_identity", "not_allowed"),
+        ("acme", "microsoft365", "managed_identity", None),
+        ("acme", "google", "managed_identity", "bad_value"),
+        ("acme", "mine", "service_account", "bad_value"),
     ],
 )
 def test_oauth(tenant: str, provider: str, grant: str, code: str | None) -> None:
     """Known providers for all, the operator's own and the machine's identity for those that were named."""
-    found = codes(tenant, auth={"method": "xoauth2", "oauth": {"provider": provider, "grant": grant}})
+    oauth = {
+        "provider": provider,
+        "grant": grant,
+        "directory": "acme.example",
+        "client_id": "c",
+        "mailbox": "a@b.example",
+    }
+    found = codes(tenant, auth={"method": "xoauth2", "oauth": oauth, "credential": {"source": "stored", "key": "k"}})
     assert found == (set() if code is None else {code})

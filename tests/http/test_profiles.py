@@ -111,8 +111,19 @@ FAULTY: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
         {"/auth/oauth/provider": "unknown_provider"},
     ),
     "the machine's identity": (
-        {"auth": {"method": "xoauth2", "oauth": {"provider": "microsoft365", "grant": "managed_identity"}}},
+        {"auth": {"method": "xoauth2", "username": "u", "oauth": {"provider": "microsoft365", "grant": "managed_identity"}}},
         {"/auth/oauth/grant": "not_allowed"},
+    ),
+    "half a way to a token": (
+        {"auth": {"method": "xoauth2", "oauth": {"provider": "microsoft365", "grant": "certificate", "directory": "a/b"}}},
+        {
+            "/auth/oauth/client_id": "required", "/auth/oauth/directory": "bad_value",
+            "/auth/oauth/mailbox": "required", "/auth/credential": "required",
+        },
+    ),
+    "no such way to a token": (
+        {"auth": {"method": "auto", "username": "u", "oauth": {"provider": "google", "grant": "client_secret"}}},
+        {"/auth/oauth/grant": "bad_value"},
     ),
     "nobody's secret": ({"auth": {"username": "u", "credential": SET}}, {
         "/auth/credential": "required",

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_network
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from gateway.credentials.credentials import Credentials
 from gateway.credentials.local import LocalSecrets
 from gateway.credentials.sealed import Seal
+from gateway.credentials.secret import Secret
 from gateway.credentials.tokens import Tokens
 from gateway.directory.directory import Directory
 from gateway.directory.entries import API, Item, entry
@@ -24,14 +25,14 @@ from gateway.outbox.states import Recipient, decode
 from gateway.outbox.verdict import Schedule
 from gateway.relay.dispatcher import Dispatcher
 from gateway.relay.sign_in import SignIns
-from gateway.settings import EgressRule
+from gateway.settings import Connector, EgressRule, OAuthProvider
 from gateway.smtp.dial import Dialer
 from gateway.smtp.egress import EgressPolicy
 from gateway.smtp.session import Opener
 from gateway.store.sqlite import SqliteStore
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable, Mapping
     from pathlib import Path
 
 EGRESS = EgressPolicy((25,), (EgressRule(ip_network("127.0.0.0/8"), None),))
@@ -53,19 +54,26 @@ class World:
         await self.directory.load()
 
     async def post(
-        self, tenant: str, *to: str, profile: str | None = None, sender: Mailbox | None = None, **more: Any
+        self,
+        tenant: str,
+        *to: str,
+        profile: str | None = None,
+        sender: Mailbox | None = None,
+        content: Mapping[str, Any] | None = None,
+        **more: Any,
     ) -> str:
-        """Accept a notification; its id."""
+        """Accept a notification, of which `content` says what is not as usual; its id."""
         now = wall_clock()
         addresses = to or ("ann@example.test",)
-        content = Content(
+        written = Content(
             sender, tuple(map(Mailbox, addresses)), (), (), "hello", "text", None, (), (), None, None, False
         )
+        written = replace(written, **(content or {}))
         given: dict[str, Any] = {"on_ambiguous": OnAmbiguous.RETRY, "expires_at": now + 3_600_000, **more}
         notification = Notification(
             id=new_id(now), tenant=tenant, profile=profile, key_id="k", category="general", severity=Severity.INFO,
             priority=Priority.NORMAL, message_id=f"<{new_id(now)}@example.test>", accepted_at=now, send_at=None,
-            simulated=False, metadata={}, recipients=tuple((one, Role.TO) for one in addresses), content=content, **given,
+            simulated=False, metadata={}, recipients=tuple((one, Role.TO) for one in addresses), content=written, **given,
         )  # fmt: skip
         await self.outbox.accept([Submission(notification, "{}")])
         return notification.id
@@ -94,26 +102,51 @@ def profile(port: int, tenant: str = "acme", name: str = "main", **more: Any) ->
 
 def password(world_seal: Seal, tenant: str, name: str, text: str) -> dict[str, Any]:
     """Give the `auth` of a profile that signs in with this password."""
-    from gateway.credentials.secret import Secret
-
     sealed = world_seal.close(Secret(text), ("profile", tenant, name, "auth.credential"))
     return {"username": "app", "credential": {"source": "plaintext", "sealed": sealed}}
 
 
 SEAL = Seal([b"k" * 32])
+Test = TypeVar("Test")
+
+
+def sealed(text: str, slot: str = "auth.credential", tenant: str = "acme", name: str = "main") -> dict[str, str]:
+    """Give a credential that holds this, in its slot of a profile."""
+    return {"source": "plaintext", "sealed": SEAL.close(Secret(text), ("profile", tenant, name, slot))}
+
+
+def reaches(*fields: str) -> Callable[[Test], Test]:
+    """Mark a test that sees on the wire what these fields of a profile say; they are named as in a document."""
+
+    def mark(test: Test) -> Test:
+        test.fields = fields  # type: ignore[attr-defined]
+        return test
+
+    return mark
 
 
 @asynccontextmanager
-async def world(folder: Path, *items: Item, connections: int = 64, secrets: Path | None = None) -> AsyncIterator[World]:
-    """Run a dispatcher for tenants acme and zoo, with this many connections for all, and files that all may name."""
+async def world(
+    folder: Path,
+    *items: Item,
+    connections: int = 64,
+    secrets: Path | None = None,
+    connectors: Mapping[str, Connector] | None = None,
+    oauth: Mapping[str, OAuthProvider] | None = None,
+) -> AsyncIterator[World]:
+    """Run a dispatcher for tenants acme and zoo, with this many connections for all, and files that all may name.
+
+    `connectors` and `oauth` are those of the operator's settings.
+    """
     async with SqliteStore(folder / "gateway.db") as store:
         directory = Directory(store, Policy(EGRESS), SEAL)
         outbox = Outbox(store, Schedule((30,), 300))
         local = LocalSecrets(secrets or folder, allow={"*": ("",)})
         credentials = Credentials(SEAL, directory.stored, local)
-        tokens = Tokens({}, credentials.cache, time.monotonic)
+        tokens = Tokens(oauth or {}, credentials.cache, time.monotonic)
         opener = Opener(Dialer(EGRESS), "gateway.example.test")
-        dispatcher = Dispatcher(outbox, directory, SignIns(credentials, tokens, opener), connections)
+        sign_ins = SignIns(credentials, tokens, opener, connectors or {})
+        dispatcher = Dispatcher(outbox, directory, sign_ins, connections)
         made = World(store, directory, outbox, dispatcher)
         await made.put(Tenant(id="acme"), Tenant(id="zoo"), *items)
         running = asyncio.ensure_future(dispatcher.run())
@@ -123,3 +156,4 @@ async def world(folder: Path, *items: Item, connections: int = 64, secrets: Path
             await dispatcher.drain(5)
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
+            await tokens.close()

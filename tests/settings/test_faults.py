@@ -48,7 +48,7 @@ EXPECTED = {
     "master_key_sources": ("[master_key] keys[0].file", "gives file and env"),
     "master_key_twice": ("[master_key] file", "contradicts keys"),
     "oauth_address": ("[oauth.other] token_url", "missing"),
-    "oauth_authority": ("[oauth.other] authority", "contradicts token_url"),
+    "oauth_authority": ("[oauth.other] authority", "is for microsoft365 only"),
     "oauth_authority_without_tls": ("[oauth.microsoft365] authority", "TLS"),
     "oidc_without_public_url": ("[ui] public_url", "missing, while oidc is given"),
     "proxy_host_bits": ("[http] trusted_proxies[0]", "bits set beyond its prefix"),

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from gateway.credentials.oauth.answer import STANDARD, Meanings, error_of, issued, members, refusal
 from gateway.credentials.oauth.endpoint import Endpoint, unreached
-from gateway.credentials.oauth.source import Grant, is_pem, needed, needed_secret, unknown_grant
+from gateway.credentials.oauth.source import MACHINE, Grant, is_directory, is_pem, needed, needed_secret, unknown_grant
 from gateway.credentials.provider import CredentialError, Fetched, Kind
 from gateway.credentials.providers.rest import Answer, read_object
 from gateway.credentials.secret import Secret
@@ -35,14 +35,9 @@ if TYPE_CHECKING:
 AUTHORITY: Final = "https://login.microsoftonline.com"
 SCOPE: Final = "https://outlook.office365.com/.default"
 
-MACHINE: Final = "managed_identity"
-
 _APPLICATION: Final = frozenset({"client_secret", "certificate"})
 _NO_CERTIFICATE: Final = "the secret is not PEM with a certificate and its RSA key, without a passphrase"
 _ONE_ATTEMPT: Final[Mapping[str, Any]] = {"retry_total": 0, "user_agent_use_env": False}
-_GUID: Final = re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
-_LABEL: Final = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-_DOMAIN: Final = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(\.{_LABEL})+")
 _CODE: Final = re.compile(r"AADSTS[0-9]{4,9}")
 
 _MEANINGS: Final[Meanings] = {
@@ -147,8 +142,7 @@ def _made(make: Callable[[], AsyncSupportsTokenInfo], otherwise: str) -> AsyncSu
 
 
 def _checked(directory: str) -> str:
-    # It becomes a part of a path, and `common` or its like would let the service choose.
-    if not _GUID.fullmatch(directory) and not _DOMAIN.fullmatch(directory):
+    if not is_directory(directory):
         raise CredentialError(Kind.MALFORMED, "oauth.directory is neither a directory's id nor a domain name")
     return directory
 

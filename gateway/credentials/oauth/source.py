@@ -13,6 +13,12 @@ from gateway.credentials.secret import Secret
 MOST_OF_PEM: Final = 4_000
 """Characters between two rows of dashes: an RSA key of 4096 bits has 3,200; to check a larger one takes seconds."""
 
+MACHINE: Final = "managed_identity"
+"""The grant of whoever runs on this machine: nobody's secret is needed, so the operator says who may use it."""
+
+_GUID: Final = re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
+_LABEL: Final = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_DOMAIN: Final = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(\.{_LABEL})+")
 _DASHES: Final = re.compile("-----")
 
 
@@ -58,3 +64,11 @@ def unknown_grant() -> CredentialError:
 def is_pem(text: str) -> bool:
     """Does it look like keys and certificates of a size that is checked within a moment?"""
     return "-----BEGIN " in text and all(len(part) <= MOST_OF_PEM for part in _DASHES.split(text))
+
+
+def is_directory(text: str) -> bool:
+    """Is it the id or a domain of one of Microsoft's directories?
+
+    It becomes a part of a path, and `common` or its like would let the service choose.
+    """
+    return bool(_GUID.fullmatch(text) or _DOMAIN.fullmatch(text))
