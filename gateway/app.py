@@ -7,12 +7,14 @@ provisions anew; on any fault everything stays as it was.
 """
 
 import asyncio
+import ctypes
 import gc
 import os
+import resource
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -47,6 +49,7 @@ from gateway.store.sqlite import SQLITE_VERSION, SqliteStore
 EXIT_OK: Final = 0
 EXIT_FAILED: Final = 1
 EXIT_CONFIG: Final = 78  # sysexits.h EX_CONFIG
+PR_SET_DUMPABLE: Final = 4
 GC_THRESHOLD: Final = (20_000, 50, 100)  # hardly anything here is cyclic; a full collection stops the loop for 40 ms
 
 
@@ -79,8 +82,6 @@ async def daemon(settings: Settings, environ: Mapping[str, str]) -> AsyncIterato
         lent = directory.policy
         credentials = Credentials(directory.seal, directory.stored, lent.local, lent.connections)
         credentials.on_denied = directory.denied
-        credentials.cache.on_fetch = facts.secret_fetched
-        credentials.cache.on_stale = facts.secret_stale
         stack.push_async_callback(lent.connections.close)
         tokens = Tokens(settings.oauth, credentials.cache, time.monotonic)
         stack.push_async_callback(tokens.close)
@@ -228,6 +229,7 @@ async def serve(
     facts.configure(settings.log.format, settings.log.level)
     gc.set_threshold(*GC_THRESHOLD)
     os.umask(0o077)
+    _keep_memory_private()
     try:
         async with daemon(settings, environ) as running:
             stop = _signals(running, config, environ)
@@ -250,6 +252,16 @@ async def serve(
         return EXIT_FAILED
     facts.stopped()
     return EXIT_OK
+
+
+def _keep_memory_private() -> None:
+    """No core dump, and no look into our memory for others of the same user: secrets are there (prctl(2), core(5)).
+
+    The limit alone does not hold for dumps that the kernel pipes to a program.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with suppress(OSError, AttributeError):  # not Linux
+        ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 async def _until(stop: asyncio.Event, failed: asyncio.Event) -> bool:

@@ -5,18 +5,26 @@ value is served on, long when the source cannot be reached, shortly when it says
 mail at once, and a revocation must bite soon. Requests for one secret share one fetch and its outcome. Each source has
 a breaker, a pause it asked for itself, and a bound on requests at once and a second.
 
+What operators see of it is counted here and read when somebody looks, so that a use of what is fresh costs little.
+
 The clock counts seconds and is passed in, as are the dice. Values never leave but as `Secret`.
 """
 
 import asyncio
 import random
+import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Final, NamedTuple
+from weakref import WeakSet
 
+from gateway.credentials.login import Logins
 from gateway.credentials.provider import PASSWORD, CredentialError, Fetched, Kind, Why
+from gateway.observe import facts
+from gateway.observe.facts import SecretLook
 
 REFRESH_AHEAD: Final = 0.8  # of its freshness, when a secret in use is fetched anew
 JITTER: Final = 0.1
@@ -32,16 +40,22 @@ LONGEST_BREAK: Final = 60.0
 THROTTLED: Final = 10.0
 LONGEST_THROTTLE: Final = 300.0
 MOST: Final = 10_000
+EXPIRES_SOON: Final = 14 * 86_400.0  # seconds before the end that its source tells, when operators are warned
+USES: Final = ("hit", "ahead", "miss", "stale", "negative")
 
 Fetch = Callable[[], Awaitable[Fetched]]
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """How long secrets of a source are fresh, and served on when it cannot be reached; seconds. 0 fresh: never kept."""
+    """How long secrets of a source are fresh, and served on when it cannot be reached; seconds. 0 fresh: never kept.
+
+    None for `stale` is for what is dead at a known hour, such as a token: it is served on while its source vouches for
+    it (`Fetched.lasts`) and not a second longer, whatever keeps a newer one away.
+    """
 
     fresh: float = 300.0
-    stale: float = 86_400.0
+    stale: float | None = 86_400.0
 
 
 class Held(NamedTuple):
@@ -52,9 +66,42 @@ class Held(NamedTuple):
     previous: Fetched | None = None
 
 
-@dataclass(slots=True)
+class State(StrEnum):
+    """How a secret stands in the cache: vouched for, outliving its source, known not to be had, or never asked for."""
+
+    FRESH = "fresh"
+    STALE = "stale"
+    NEGATIVE = "negative"
+    UNUSED = "unused"
+
+
+class Warned(StrEnum):
+    """What a person should look at before it stops mail."""
+
+    EXPIRES_SOON = "secret_expires"
+    EXPIRED = "secret_expired"
+
+
+class Known(NamedTuple):
+    """What is known of a secret without asking its source; never the value.
+
+    `age` is in seconds since it was fetched, `error` how the last attempt failed if it did, `expires_at` a Unix time.
+    """
+
+    state: State
+    version: str = ""
+    age: float | None = None
+    error: Kind | None = None
+    expires_at: float | None = None
+    warning: Warned | None = None
+
+
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Line:
-    """The way to one source: how much may go over it, and whether it is open."""
+    """The way to one source: how much may go over it, and whether it is open.
+
+    `uses` of its secrets are counted by `USES`, together with those of other lines of its name.
+    """
 
     clock: Callable[[], float]
     name: str = ""
@@ -62,8 +109,19 @@ class Line:
     failures: int = 0
     closed_until: float = 0.0
     error: CredentialError | None = None
+    uses: dict[str, int] = field(default_factory=lambda: dict.fromkeys(USES, 0))
+    logins: Logins = field(init=False)
     _throttle: float = THROTTLED
     _turn: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Let nobody have signed in yet."""
+        self.logins = Logins(self.clock, self.name)
+
+    @property
+    def closed(self) -> bool:
+        """Is the source left alone at the moment?"""
+        return self.error is not None and self.clock() < self.closed_until
 
     def check(self) -> None:
         """Raise what is wrong with the source, as long as nobody should ask it."""
@@ -100,8 +158,10 @@ class Line:
 
 @dataclass(slots=True)
 class _Entry:
+    line: Line
     value: Fetched | None = None
     fetched_at: float = 0.0
+    vouched_until: float = 0.0
     fresh_until: float = 0.0
     ahead_at: float = 0.0
     previous: Fetched | None = None
@@ -112,6 +172,7 @@ class _Entry:
     forced_at: float = float("-inf")
     flight: "asyncio.Task[Fetched] | None" = None
     stale: bool = False
+    warned_of: float | None = None
 
 
 class Cache:
@@ -123,40 +184,91 @@ class Cache:
         *,
         dice: Callable[[], float] = random.random,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        wall: Callable[[], float] = time.time,
     ) -> None:
-        """Begin with nothing."""
-        self.on_fetch: Callable[[str, str], None] = lambda _source, _result: None
-        self.on_stale: Callable[[str, bool], None] = lambda _source, _stale: None
+        """Begin with nothing. `wall` gives Unix time, for what sources say about the end of a secret."""
+        self.on_fetch: Callable[[str, str, float], None] = facts.secret_fetched
+        self.on_stale: Callable[[str, bool], None] = facts.secret_stale
+        self.on_changed: Callable[[str], None] = facts.secret_changed
+        self.on_refused: Callable[[str, str], None] = facts.secret_refused
+        self.on_expiring: Callable[[str, float], None] = facts.secret_expiring
         self._clock = clock
+        self._wall = wall
         self._dice = dice
         self._sleep = sleep
         self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()
+        self._lines: WeakSet[Line] = WeakSet()  # whoever made them may have no more use for them
+        self._uses: dict[str, dict[str, int]] = {}
 
     async def get(self, key: Hashable, line: Line, terms: Terms, fetch: Fetch, *, why: Why = Why.USE) -> Held:
         """Give a secret; one that was refused is fetched anew now and then, for a person always. `CredentialError`."""
         now = self._clock()
-        entry = self._entry(key)
+        entry = self._entry(key, line)
         if why is Why.PERSON or (why is Why.REFUSED and now - entry.forced_at >= FORCED_EVERY):
             entry.forced_at = now
         elif entry.value is not None and now < entry.fresh_until:
             if now >= entry.ahead_at and entry.flight is None:
-                self._fly(entry, line, terms, fetch)
-            return self._held(entry, stale=False)
+                line.uses["ahead"] += 1
+                self._fly(entry, terms, fetch)
+            else:
+                line.uses["hit"] += 1
+            return Held(entry.value, stale=False, previous=entry.previous if now < entry.previous_until else None)
         elif entry.error is not None and now < entry.error_until and entry.flight is None:
-            return self._stale(entry, line, terms, entry.error)
+            return self._stale(entry, terms, entry.error, otherwise="negative")
+        before, trouble = entry.value, None
         try:
-            flight = entry.flight or self._fly(entry, line, terms, fetch)
-            await asyncio.wait_for(asyncio.shield(flight), PATIENCE)
+            await asyncio.wait_for(asyncio.shield(entry.flight or self._fly(entry, terms, fetch)), PATIENCE)
         except CredentialError as error:
-            return self._stale(entry, line, terms, error)
+            trouble = error
         except TimeoutError:
-            return self._stale(entry, line, terms, CredentialError(Kind.UNREACHABLE, "the secret's source is slow"))
+            trouble = CredentialError(Kind.UNREACHABLE, "the secret's source is slow")
+        if why is Why.REFUSED:
+            self.on_refused(line.name, _outcome(before, entry.value, trouble))
+        if trouble is not None:
+            return self._stale(entry, terms, trouble, otherwise="miss")
+        line.uses["miss"] += 1
         return self._held(entry, stale=False)
 
-    def _entry(self, key: Hashable) -> _Entry:
+    def known(self, key: Hashable, terms: Terms) -> Known:
+        """Say how a secret stands; nothing is asked for, and nothing counts as a use."""
+        entry = self._entries.get(key)
+        if entry is None or (entry.value is None and entry.error is None):
+            return Known(State.UNUSED)
+        error = None if entry.error is None else entry.error.kind
+        if entry.value is None:
+            return Known(State.NEGATIVE, error=error)
+        now = self._clock()
+        state = State.FRESH if now < entry.fresh_until else State.STALE
+        if state is State.STALE and self._over(entry, terms, error):
+            state = State.NEGATIVE
+        expires_at = entry.value.expires_at
+        left = None if expires_at is None else expires_at - self._wall()
+        return Known(state, entry.value.version, now - entry.fetched_at, error, expires_at, _warned(left))
+
+    def looks(self) -> Iterable[SecretLook]:
+        """Tell how each source stands; those of one name are one."""
+        now, wall = self._clock(), self._wall()
+        looks = {name: SecretLook(name, dict(uses)) for name, uses in self._uses.items()}
+        for line in self._lines:
+            look = looks[line.name]
+            look.token = _least(look.token, line.logins.token_left())
+            look.closed = look.closed or line.closed
+        for entry in self._entries.values():
+            look, value = looks[entry.line.name], entry.value
+            look.in_flight += entry.flight is not None
+            look.stale += entry.stale
+            if value is not None:
+                look.cached += 1
+                look.oldest = max(look.oldest or 0.0, now - entry.fetched_at)
+                look.expiry = _least(look.expiry, None if value.expires_at is None else value.expires_at - wall)
+        return looks.values()
+
+    def _entry(self, key: Hashable, line: Line) -> _Entry:
         entry = self._entries.get(key)
         if entry is None:
-            entry = self._entries[key] = _Entry()
+            entry = self._entries[key] = _Entry(line)
+            self._lines.add(line)
+            line.uses = self._uses.setdefault(line.name, line.uses)
             if len(self._entries) > MOST:
                 self._entries.popitem(last=False)
         self._entries.move_to_end(key)
@@ -168,30 +280,34 @@ class Cache:
         previous = entry.previous if self._clock() < entry.previous_until else None
         return Held(entry.value, stale, previous)
 
-    def _stale(self, entry: _Entry, line: Line, terms: Terms, error: CredentialError) -> Held:
+    def _stale(self, entry: _Entry, terms: Terms, error: CredentialError, *, otherwise: str) -> Held:
         """Serve the last value while its age, and the reason why there is no newer one, permit it."""
-        if entry.value is None:
+        if entry.value is None or self._over(entry, terms, error.kind):
+            entry.line.uses[otherwise] += 1
+            entry.stale = False  # it is not served any more
             raise error
-        now = self._clock()
-        if error.kind in (Kind.NOT_FOUND, Kind.DENIED):
-            over = entry.refused_since is not None and now - entry.refused_since > DENIAL_PATIENCE
-        else:
-            over = now - entry.fetched_at > terms.stale
-        if over:
-            raise error
-        self._mark(entry, line, stale=True)
+        entry.line.uses["stale"] += 1
+        self._mark(entry, stale=True)
         return self._held(entry, stale=True)
 
-    def _mark(self, entry: _Entry, line: Line, *, stale: bool) -> None:
+    def _over(self, entry: _Entry, terms: Terms, kind: Kind | None) -> bool:
+        now = self._clock()
+        if terms.stale is None:
+            return now >= entry.vouched_until
+        if kind in (Kind.NOT_FOUND, Kind.DENIED):
+            return entry.refused_since is not None and now - entry.refused_since > DENIAL_PATIENCE
+        return now - entry.fetched_at > terms.stale
+
+    def _mark(self, entry: _Entry, *, stale: bool) -> None:
         """Tell when a secret begins to be served stale, and when that is over; not each time."""
         if entry.stale is not stale:
             entry.stale = stale
-            self.on_stale(line.name, stale)
+            self.on_stale(entry.line.name, stale)
 
     # Fetching.
 
-    def _fly(self, entry: _Entry, line: Line, terms: Terms, fetch: Fetch) -> "asyncio.Task[Fetched]":
-        flight = asyncio.ensure_future(self._fetch(entry, line, terms, fetch))
+    def _fly(self, entry: _Entry, terms: Terms, fetch: Fetch) -> "asyncio.Task[Fetched]":
+        flight = asyncio.ensure_future(self._fetch(entry, terms, fetch))
         entry.flight = flight
         flight.add_done_callback(lambda done: self._landed(entry, done))
         return flight
@@ -202,41 +318,75 @@ class Cache:
             with suppress(CredentialError):  # whoever waited was told; a refresh ahead of time has nobody
                 flight.result()
 
-    async def _fetch(self, entry: _Entry, line: Line, terms: Terms, fetch: Fetch) -> Fetched:
+    async def _fetch(self, entry: _Entry, terms: Terms, fetch: Fetch) -> Fetched:
+        line = entry.line
         line.check()  # what it raises was counted when it happened
+        asked_at = self._clock()
         try:
             async with line.slots:
                 if (wait := line.turn()) > 0:
                     await self._sleep(wait)
+                asked_at = self._clock()
                 fetched = await fetch()
         except CredentialError as error:
-            self._failed(entry, line, error)
+            self.on_fetch(line.name, error.kind, self._clock() - asked_at)
+            self._failed(entry, error)
             raise
+        self.on_fetch(line.name, "ok", self._clock() - asked_at)
         line.answered()
-        self._keep(entry, line, terms, fetched)
+        self._keep(entry, terms, fetched, asked_at)
         return fetched
 
-    def _failed(self, entry: _Entry, line: Line, error: CredentialError) -> None:
+    def _failed(self, entry: _Entry, error: CredentialError) -> None:
         now = self._clock()
-        self.on_fetch(line.name, error.kind)
-        line.failed(error, self._dice)
+        entry.line.failed(error, self._dice)
         entry.error = error
         entry.error_until = now + NEGATIVE.get(error.kind, 0.0)
         if error.kind in (Kind.NOT_FOUND, Kind.DENIED):
             entry.refused_since = entry.refused_since if entry.refused_since is not None else now
 
-    def _keep(self, entry: _Entry, line: Line, terms: Terms, fetched: Fetched) -> None:
+    def _keep(self, entry: _Entry, terms: Terms, fetched: Fetched, asked_at: float) -> None:
         now = self._clock()
-        self.on_fetch(line.name, "ok")
-        self._mark(entry, line, stale=False)
+        self._mark(entry, stale=False)
         if entry.value is not None and _differs(entry.value, fetched):
             entry.previous, entry.previous_until = entry.value, now + OVERLAP
+            if terms.stale is None:
+                entry.previous_until = min(entry.previous_until, entry.vouched_until)
+            else:
+                self.on_changed(entry.line.name)  # a token is another one each time, which is no news
         fresh = terms.fresh * (1 + JITTER * (2 * self._dice() - 1))
+        entry.vouched_until = now + fresh
         if fetched.lasts is not None:
-            fresh = min(fresh, fetched.lasts * 2 / 3)
+            entry.vouched_until = asked_at + fetched.lasts  # it may have been on its way for long
+            fresh = max(0.0, min(fresh, asked_at + fetched.lasts * 2 / 3 - now))
         entry.value, entry.fetched_at = fetched, now
         entry.fresh_until, entry.ahead_at = now + fresh, now + fresh * REFRESH_AHEAD
         entry.error, entry.refused_since = None, None
+        self._warn(entry, fetched)
+
+    def _warn(self, entry: _Entry, fetched: Fetched) -> None:
+        """Tell once of each end that is near."""
+        ends = fetched.expires_at
+        if ends is not None and ends != entry.warned_of and (left := ends - self._wall()) < EXPIRES_SOON:
+            entry.warned_of = ends
+            self.on_expiring(entry.line.name, left)
+
+
+def _least(one: float | None, other: float | None) -> float | None:
+    return one if other is None else other if one is None else min(one, other)
+
+
+def _warned(left: float | None) -> Warned | None:
+    if left is None or left >= EXPIRES_SOON:
+        return None
+    return Warned.EXPIRES_SOON if left > 0 else Warned.EXPIRED
+
+
+def _outcome(before: Fetched | None, after: Fetched | None, trouble: CredentialError | None) -> str:
+    """What fetching a refused secret anew has brought."""
+    if trouble is not None or after is None:
+        return "failed"
+    return "changed" if before is None or _differs(before, after) else "unchanged"
 
 
 def _differs(before: Fetched, after: Fetched) -> bool:

@@ -5,12 +5,14 @@ owns a profile (`*`: any) to beginnings of keys: of paths whole segments, of Azu
 keys their parts. It is asked when a profile is saved and before every use. `system` may use every connection.
 """
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, assert_never
 
 from gateway.credentials.cache import Line, Terms
 from gateway.credentials.local import ANYBODY, OPERATORS, begins
+from gateway.credentials.login import Logins
 from gateway.credentials.provider import CredentialError, Kind, Provider
 from gateway.credentials.reference import Credential
 from gateway.settings import Connection as ConnectionSettings
@@ -35,7 +37,12 @@ class Connection:
     settings: ConnectionSettings
     make: Callable[[ConnectionSettings], Provider]
     line: Line
+    terms: Terms = field(init=False)
     _provider: Provider | None = None
+
+    def __post_init__(self) -> None:
+        """Work out how long its secrets are kept."""
+        self.terms = Terms(float(self.settings.ttl_seconds), float(self.settings.max_stale_seconds))
 
     @property
     def provider(self) -> Provider:
@@ -49,13 +56,8 @@ class Connection:
         """Was it ever asked?"""
         return self._provider is not None
 
-    @property
-    def terms(self) -> Terms:
-        """How long its secrets are kept."""
-        return Terms(float(self.settings.ttl_seconds), float(self.settings.max_stale_seconds))
-
     async def close(self) -> None:
-        """Let go of the client."""
+        """Let go of the client, and of the token that it has."""
         if self._provider is not None:
             await self._provider.close()
 
@@ -104,22 +106,23 @@ def made(
 ) -> "Connections":
     """Make the operator's connections; nothing is contacted, and no SDK imported, before somebody asks."""
 
-    def make(one: ConnectionSettings) -> Provider:
-        return _provider(one, environ)
+    def connected(name: str, one: ConnectionSettings) -> Connection:
+        line = Line(clock, name)
+        return Connection(name, one, lambda given: _provider(given, environ, line.logins), line)
 
-    return Connections({name: Connection(name, one, make, Line(clock, name)) for name, one in settings.items()})
+    return Connections({name: connected(name, one) for name, one in settings.items()})
 
 
-def _provider(settings: ConnectionSettings, environ: Mapping[str, str]) -> Provider:
+def _provider(settings: ConnectionSettings, environ: Mapping[str, str], logins: Logins) -> Provider:
     match settings.kind:
         case "vault":
             from gateway.credentials.providers.vault import VaultProvider
 
-            return VaultProvider(settings, environ)
+            return VaultProvider(settings, environ, logins=logins)
         case "azure_key_vault":
             from gateway.credentials.providers.azure_key_vault import AzureKeyVaultProvider
 
-            return AzureKeyVaultProvider(settings, environ)
+            return AzureKeyVaultProvider(settings, environ, logins=logins)
         case "cyberark":
             from gateway.credentials.providers.cyberark import CyberArkProvider
 
@@ -127,7 +130,7 @@ def _provider(settings: ConnectionSettings, environ: Mapping[str, str]) -> Provi
         case "conjur":
             from gateway.credentials.providers.conjur import ConjurProvider
 
-            return ConjurProvider(settings, environ)
+            return ConjurProvider(settings, environ, logins=logins)
         case _:
             assert_never(settings)
 
@@ -176,6 +179,5 @@ class Connections:
                 yield connection
 
     async def close(self) -> None:
-        """Let go of all clients."""
-        for connection in self.by_name.values():
-            await connection.close()
+        """Let go of all clients, at once: each may take its time to give back a token."""
+        await asyncio.gather(*(connection.close() for connection in self.by_name.values()), return_exceptions=True)

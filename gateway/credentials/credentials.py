@@ -7,18 +7,20 @@ the database; files and variables are this machine's; the others come from the o
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple, assert_never
+from typing import Final, Literal, NamedTuple, assert_never
 
-from gateway.credentials.cache import Cache, Held, Line, Terms
+from gateway.credentials.cache import Cache, Held, Known, Line, State, Terms
 from gateway.credentials.connections import Connections, Wanted
 from gateway.credentials.local import FILE_SECONDS, LocalSecrets
 from gateway.credentials.provider import PASSWORD, CredentialError, Fetched, Kind, Why
 from gateway.credentials.reference import Credential
 from gateway.credentials.sealed import Seal, SealError
 from gateway.credentials.secret import Secret
+from gateway.observe import facts
 
 FILES: Final = Terms(fresh=FILE_SECONDS)
 PINNED: Final = Terms(fresh=10 * 365 * 86_400.0)  # a version never changes
+_MISSING: Final = Known(State.NEGATIVE, error=Kind.NOT_FOUND)
 
 
 class Stored(NamedTuple):
@@ -40,13 +42,17 @@ class Found(NamedTuple):
 
 @dataclass(slots=True)
 class Credentials:
-    """Fetches secrets for profiles. `stored` finds a tenant's secret in the built-in store, by tenant and name."""
+    """Fetches secrets for profiles. `stored` finds a tenant's secret in the built-in store, by tenant and name.
+
+    `on_denied` is told whose profile for which relay wanted which credential, where, and may not have it.
+    """
 
     seal: Seal
     stored: Callable[[str, str], Stored | None]
     local: LocalSecrets = field(default_factory=LocalSecrets)
     connections: Connections = field(default_factory=Connections)
     cache: Cache = field(default_factory=lambda: Cache(_seconds))
+    on_denied: Callable[[str, str, tuple[str, ...], Credential], None] = lambda _owner, _host, _place, _wanted: None
     _files: Line = field(default_factory=lambda: Line(_seconds, "files"))
 
     async def find(
@@ -56,6 +62,14 @@ class Credentials:
 
         `place` is where a plaintext one is sealed for; `why` may ask past what is cached.
         """
+        try:
+            return await self._find(owner, host, place, credential, why)
+        except CredentialError as error:
+            if error.kind is Kind.POLICY:
+                self.on_denied(owner, host, place, credential)
+            raise
+
+    async def _find(self, owner: str, host: str, place: tuple[str, ...], credential: Credential, why: Why) -> Found:
         if credential.dropped:
             raise CredentialError(Kind.NOT_FOUND, "the password was dropped with a change, and not given anew")
         match credential.source:
@@ -66,9 +80,48 @@ class Credentials:
             case "env" | "file":
                 return await self._local(owner, credential, why=why)
             case "vault" | "azure_key_vault" | "cyberark" | "conjur":
-                return await self._connected(self.connections.find(owner, host, credential), credential, why=why)
+                return await self._connected(self._wanted(owner, host, credential), credential, why=why)
             case _:
                 assert_never(credential.source)
+
+    def known(self, owner: str, host: str, credential: Credential) -> Known:
+        """Say what is known of a credential's secret; no source is asked, and the value is not told.
+
+        What the owner may not have at this relay is `negative` by `policy`, whatever is cached of it for others.
+        """
+        if credential.dropped:
+            return _MISSING
+        match credential.source:
+            case "plaintext":
+                return Known(State.FRESH)
+            case "stored":
+                kept = self.stored(owner, credential.key or "")
+                return _MISSING if kept is None else Known(State.FRESH, str(kept.version))
+            case "env" | "file":
+                return self._known_here(owner, credential.source, credential.key or "")
+            case "vault" | "azure_key_vault" | "cyberark" | "conjur":
+                try:
+                    wanted = self.connections.find(owner, host, credential)
+                except CredentialError as error:
+                    return Known(State.NEGATIVE, error=error.kind)
+                return self.cache.known(_place(wanted), _terms(wanted))
+            case _:
+                assert_never(credential.source)
+
+    def _known_here(self, owner: str, source: Literal["env", "file"], key: str) -> Known:
+        if not self.local.permits(owner, source, key):
+            return Known(State.NEGATIVE, error=Kind.POLICY)
+        if source == "file":
+            return self.cache.known(("file", key), FILES)
+        return Known(State.FRESH) if key in self.local.environ else _MISSING
+
+    def _wanted(self, owner: str, host: str, credential: Credential) -> Wanted:
+        try:
+            return self.connections.find(owner, host, credential)
+        except CredentialError:
+            named = credential.connection
+            facts.secret_denied(owner, named if named is not None and named in self.connections.by_name else "none")
+            raise
 
     def _opened(self, sealed: str, place: tuple[str, ...]) -> Secret:
         try:
@@ -86,6 +139,7 @@ class Credentials:
     async def _local(self, owner: str, credential: Credential, *, why: Why) -> Found:
         key = credential.key or ""
         if not self.local.permits(owner, credential.source, key):
+            facts.secret_denied(owner, self._files.name)
             raise CredentialError(Kind.POLICY, "the operator does not lend this secret to the tenant")
         if credential.source == "env":
             return _picked(Held(self.local.read_variable(key)), PASSWORD, None)
@@ -95,15 +149,22 @@ class Credentials:
     async def _connected(self, wanted: Wanted, credential: Credential, *, why: Why) -> Found:
         """Fetch a whole secret and take its parts, so that a user name and its password are of one version."""
         connection, key, name, version = wanted
+        if why is Why.PERSON:
+            connection.line.logins.forgive()
         provider = connection.provider
         held = await self.cache.get(
-            (connection.name, key, version),
-            connection.line,
-            connection.terms if version is None else PINNED,
-            lambda: provider.fetch(key, version),
-            why=why,
+            _place(wanted), connection.line, _terms(wanted), lambda: provider.fetch(key, version), why=why
         )
         return _picked(held, name or PASSWORD, credential.username_property)
+
+
+def _place(wanted: Wanted) -> tuple[str, str, str | None]:
+    """Where the cache keeps it: the whole secret, whichever of its fields is wanted, whoever wants it."""
+    return wanted.connection.name, wanted.key, wanted.version
+
+
+def _terms(wanted: Wanted) -> Terms:
+    return wanted.connection.terms if wanted.version is None else PINNED
 
 
 def _seconds() -> float:

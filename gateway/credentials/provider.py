@@ -47,21 +47,24 @@ class CredentialError(Exception):
 class Fetched(NamedTuple):
     """A whole secret, so that a user name and its password are of one version.
 
-    `lasts` is for how many seconds the source vouches for it, None if it does not say.
+    `lasts` is for how many seconds the source vouches for it, None if it does not say. `expires_at` is the Unix time
+    after which somebody meant it not to be used; the source hands it out all the same.
     """
 
     fields: Mapping[str, Secret]
     version: str
     lasts: float | None = None
+    expires_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Deadlines:
-    """Seconds for a connection to be made, for a whole answer, and for a whole sign-in."""
+    """Seconds for a connection to be made, for a whole answer, for a whole sign-in, and for taking leave."""
 
     connect: float = 2.0
     total: float = 5.0
     login: float = 10.0
+    leave: float = 2.0
 
 
 MAX_OCTETS: Final = 65_536
@@ -75,4 +78,4 @@ class Provider(Protocol):
         """Fetch a secret by its key, perhaps one pinned version of it. Raises `CredentialError`, and nothing else."""
 
     async def close(self) -> None:
-        """Let go of connections and threads."""
+        """Give back the token that was signed in for, and let go of connections; within `Deadlines.leave`."""

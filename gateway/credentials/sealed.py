@@ -41,8 +41,12 @@ class Seal:
         sealed = self._ciphers[self._sealing].encrypt(nonce, secret.reveal().encode(), _bound(self._sealing, place))
         return f"{self._sealing}:{base64.b64encode(nonce + sealed).decode()}"
 
+    def is_current(self, sealed: str) -> bool:
+        """Was this sealed by the key that seals now?"""
+        return sealed.partition(":")[0] == self._sealing
+
     def open(self, sealed: str, place: Sequence[str]) -> Secret:
-        """Open what was sealed for this place."""
+        """Open what was sealed for this place. Raises `SealError`."""
         key_id, _, encoded = sealed.partition(":")
         cipher = self._ciphers.get(key_id)
         if cipher is None:
@@ -50,7 +54,7 @@ class Seal:
         try:
             data = base64.b64decode(encoded, validate=True)
             return Secret(cipher.decrypt(data[:NONCE_OCTETS], data[NONCE_OCTETS:], _bound(key_id, place)).decode())
-        except (binascii.Error, InvalidTag, UnicodeDecodeError):
+        except (ValueError, InvalidTag):  # no Base64, too short, or not what was sealed
             raise SealError("the sealed value was changed, or belongs elsewhere") from None
 
 

@@ -7,7 +7,7 @@ from aiohttp import web
 from prometheus_client.exposition import choose_encoder
 
 from gateway.http.call import Services
-from gateway.observe.facts import REGISTRY
+from gateway.observe.facts import Everything
 from gateway.settings import ListenAddress, TcpAddress, UnixAddress
 
 
@@ -17,6 +17,7 @@ class MetricsServer:
     def __init__(self, services: Services) -> None:
         """Prepare; nothing listens before `start`."""
         self._services = services
+        self._everything = Everything(services.credentials.cache.looks)
         application = web.Application()
         application.add_routes(
             [
@@ -53,7 +54,7 @@ class MetricsServer:
 
     async def _metrics(self, request: web.Request) -> web.Response:
         encoder, content_type = choose_encoder(request.headers.get("Accept", ""))
-        return web.Response(body=encoder(REGISTRY), headers={"Content-Type": content_type})
+        return web.Response(body=encoder(self._everything), headers={"Content-Type": content_type})
 
     async def _live(self, _: web.Request) -> web.Response:
         return web.json_response({"status": "live"})

@@ -165,10 +165,13 @@ def recipient(outcome: str, count: int) -> None:
     child.inc(count)
 
 
-def session_opened(place: tuple[str, str]) -> None:
-    """A session with a relay is open."""
-    SESSIONS.labels("opened").inc()
-    _log.debug("session_opened", owner=place[0], profile=place[1])
+def session_opened(place: tuple[str, str], *, verified: bool) -> None:
+    """A session with a relay is open, which may be anybody if its certificate was not to be verified."""
+    SESSIONS.labels("opened" if verified else "opened_unverified").inc()
+    if verified:
+        _log.debug("session_opened", owner=place[0], profile=place[1])
+    else:
+        _log.warning("session_unverified", owner=place[0], profile=place[1])
 
 
 def session_failed(place: tuple[str, str], fault: Any) -> None:

@@ -18,6 +18,7 @@ from gateway.message.address import Mailbox
 from gateway.message.compose import Draft, compose
 from tests.bench.loadgen import TEXT, Answers, Load
 from tests.bench.process import Child, Generator, Proxy, Sink, Watch, module, tool
+from tests.bench.secrets import HUNG, HangingVault, VaultGateway
 from tests.bench.systems import Gateway, Naive, Route, postfix, slow_disk
 from tests.peers.postfix import free_port
 from tests.peers.smtp_server import issue_tls
@@ -252,12 +253,42 @@ def full_queue(bench: Bench) -> Measured:
     return {"batch": queued.per_second, "restart": restart, "file": size, "pss_after": after["pss"], **used}
 
 
-def cached_secret(bench: Bench) -> Measured:
-    """A secret out of the cache, as each new session needs one."""
-    with bench.home() as home, Child(module("tests.bench.secrets"), home / "secrets.json") as child:
-        child.wait(PATIENCE)
-        figures: Measured = json.loads(child.output.read_text().splitlines()[-1])
-        return figures
+def secrets(what: str) -> Callable[[Bench], Measured]:
+    """What `tests.bench.secrets` measures in a process of its own."""
+
+    def run(bench: Bench) -> Measured:
+        with bench.home() as home, Child(module("tests.bench.secrets", what), home / "secrets.json") as child:
+            child.wait(PATIENCE)
+            figures: Measured = json.loads(child.output.read_text().splitlines()[-1])
+            return figures
+
+    return run
+
+
+def beside_a_vault(*, hung: bool, rate: int | None = None) -> Callable[[Bench], Measured]:
+    """The daemon while six fetches hang at a Vault, or none: at a fixed rate, or at full speed until all has arrived."""
+
+    def run(bench: Bench) -> Measured:
+        messages = bench.count(3000 if rate is None else 3 * rate)
+        with ExitStack() as stack:
+            home = stack.enter_context(bench.home())
+            vault = stack.enter_context(HangingVault(home))
+            sink = stack.enter_context(Sink(home, messages if rate is None else 0))
+            gateway = stack.enter_context(VaultGateway(home, Route(sink.port), vault.lines(1)[0]))
+            load = gateway.load(messages, 32 if rate is None else 64, rate=rate)
+            if hung:
+                gateway.want_all()
+                vault.lines(2)
+            if rate is None:
+                measured = drive(home, load, gateway.watch(), sink)
+            else:
+                with Generator(home, load) as generator:
+                    measured = accepting(generator.answers())
+            if gateway.in_flight() != (HUNG if hung else 0):
+                raise RuntimeError("the fetches did not hang for as long as it was measured")
+            return measured
+
+    return run
 
 
 def directory(bench: Bench) -> Measured:
@@ -308,7 +339,12 @@ SCENARIOS = (
     ),
     Scenario("memory", "20 000 from 32 clients", lambda bench: through_gateway(bench, bench.count(20_000))),
     Scenario("compose", "compose text + HTML, non-ASCII headers", compose_time),
-    Scenario("secret", "a secret out of the cache", cached_secret),
+    Scenario("secret", "a secret out of the cache", secrets("cached")),
+    Scenario("stampede", "1000 secrets of one Vault, wanted all at once", secrets("stampede"), once=True),
+    Scenario("vault-calm", "open loop, 1000/s for 3 s, no fetch hangs", beside_a_vault(hung=False, rate=1000)),
+    Scenario("vault-hung", "the same while six fetches hang at a Vault", beside_a_vault(hung=True, rate=1000)),
+    Scenario("vault-calm-full", "3000 from 32 clients, no fetch hangs", beside_a_vault(hung=False)),
+    Scenario("vault-hung-full", "the same while six fetches hang at a Vault", beside_a_vault(hung=True)),
     Scenario("start", "start on an empty database", start),
     Scenario("claim", "the store alone: claim and settle, 200 at a time", claim_rate, once=True),
     Scenario("directory", "the directory alone: 100 000 tenants, 300 000 profiles", directory, once=True),

@@ -22,6 +22,7 @@ import pytest
 import trustme
 from azure.keyvault.secrets._shared import http_challenge_cache
 
+from gateway.credentials.login import Logins
 from gateway.credentials.provider import CredentialError, Deadlines, Fetched, Kind
 from gateway.credentials.providers.azure_key_vault import AzureKeyVaultProvider
 from gateway.settings.connections import AzureKeyVaultConnection
@@ -34,7 +35,7 @@ from tests.credentials.contract import (
     refused,
     values,
 )
-from tests.peers.azure_server import CLIENT, CLIENT_SECRET, TENANT, AzureServer, azure_name
+from tests.peers.azure_server import CLIENT, CLIENT_SECRET, TENANT, AzureServer, Version, azure_name
 from tests.peers.requirements import require
 
 SHORT = Deadlines(connect=1.0, total=1.0, login=1.0)
@@ -71,13 +72,19 @@ async def connect(fake: AzureServer, tmp_path: Path) -> AsyncIterator[Connect]:
     bundle = tmp_path / "ca.pem"
     bundle.write_text(fake.tls.ca_pem)
 
-    def build(auth: dict[str, Any] | None = None, deadlines: Deadlines = LONG, **settings: Any) -> Spelled:
+    def build(
+        auth: dict[str, Any] | None = None,
+        deadlines: Deadlines = LONG,
+        logins: Logins | None = None,
+        **settings: Any,
+    ) -> Spelled:
         own = {"method": "client_secret", "client_secret": {"env": "APP_SECRET"}} if auth is None else auth
         if own["method"] != "managed_identity":
             own = {"tenant_id": TENANT, "client_id": CLIENT, "authority": fake.authority} | own
         written = {"kind": "azure_key_vault", "url": fake.url, "ca_certificates": bundle, "auth": own} | settings
         connection = AzureKeyVaultConnection.model_validate(written)
-        made.append(Spelled(AzureKeyVaultProvider(connection, {"APP_SECRET": CLIENT_SECRET}, deadlines)))
+        environ = {"APP_SECRET": CLIENT_SECRET}
+        made.append(Spelled(AzureKeyVaultProvider(connection, environ, deadlines, logins=logins)))
         return made[-1]
 
     yield build
@@ -103,6 +110,41 @@ async def value(provider: Spelled, version: str | None = None) -> str:
 
 
 # Secrets.
+
+
+class Expiring(AzureServer):
+    """A vault whose secrets end on a certain day."""
+
+    def _bundle(self, name: str, version: Version) -> dict[str, object]:
+        bundle = super()._bundle(name, version)
+        attributes = bundle["attributes"]
+        assert isinstance(attributes, dict)
+        attributes["exp"] = 1_800_000_000
+        return bundle
+
+
+async def test_the_day_on_which_a_secret_ends_is_told(tmp_path: Path) -> None:
+    """And changes nothing: Azure hands it out before and after."""
+    http_challenge_cache.clear()
+    async with Expiring() as fake:
+        fake.put_value("a", "one")
+        (tmp_path / "ca.pem").write_text(fake.tls.ca_pem)
+        own = {"method": "client_secret", "client_secret": {"env": "APP_SECRET"}, "authority": fake.authority}
+        settings = {
+            "kind": "azure_key_vault", "url": fake.url, "ca_certificates": tmp_path / "ca.pem",
+            "auth": own | {"tenant_id": TENANT, "client_id": CLIENT},
+        }  # fmt: skip
+        connection = AzureKeyVaultConnection.model_validate(settings)
+        provider = AzureKeyVaultProvider(connection, {"APP_SECRET": CLIENT_SECRET}, LONG)
+        fetched = await provider.fetch("a", None)
+        await provider.close()
+    assert (values(fetched)["password"], fetched.expires_at) == ("one", 1_800_000_000.0)
+
+
+async def test_a_secret_without_an_end(fake: AzureServer, provider: Spelled) -> None:
+    """Is told as such."""
+    fake.put_value("a", "one")
+    assert (await provider.fetch("a", None)).expires_at is None
 
 
 async def test_a_version_is_pinned(fake: AzureServer, provider: Spelled) -> None:
@@ -359,6 +401,27 @@ async def test_a_wrong_client_secret(fake: AzureServer, provider: Spelled, caplo
         error = await refused(provider, "a")
     assert (error.kind, BODY_CANARY in error.detail, BODY_CANARY in caplog.text) == (Kind.DENIED, False, False)
     assert (error.__cause__, error.__context__) == (None, None)
+
+
+async def test_a_failed_sign_in_is_not_tried_at_every_fetch(fake: AzureServer, connect: Connect) -> None:
+    """There is a pause, in which the vault is told nothing; a person's word ends it."""
+    logins = Logins(lambda: 0.0)
+    provider = connect(logins=logins)
+    fake.put_value("a", "one")
+    fake.client_secret = "another"
+    assert [(await refused(provider, "a")).kind for _ in range(3)] == [Kind.DENIED] * 3
+    assert len(fake.sign_ins) == 1
+    fake.client_secret = CLIENT_SECRET
+    logins.forgive()
+    assert await value(provider) == "one"
+
+
+async def test_how_long_the_token_lasts_is_known(fake: AzureServer, connect: Connect) -> None:
+    """As the sign-in service tells."""
+    logins = Logins(lambda: 0.0)
+    fake.put_value("a", "one")
+    await value(connect(logins=logins))
+    assert logins.token_left() == pytest.approx(fake.lifetime, abs=60)
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from dataclasses import dataclass, field
+from weakref import ref
 
 import pytest
+from prometheus_client import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.credentials.cache import (
     CONCURRENT,
@@ -14,13 +18,20 @@ from gateway.credentials.cache import (
     OVERLAP,
     Cache,
     Held,
+    Known,
     Line,
+    State,
     Terms,
+    Warned,
 )
 from gateway.credentials.provider import PASSWORD, CredentialError, Fetched, Kind, Why
 from gateway.credentials.secret import Secret
+from gateway.observe.facts import Everything, SecretLook
 
 TERMS = Terms(fresh=100.0, stale=1000.0)
+TOKENS = Terms(fresh=10_000.0, stale=None)
+EPOCH = 1_800_000_000.0
+DAY = 86_400.0
 
 
 @dataclass
@@ -29,6 +40,8 @@ class Source:
 
     now: float = 0.0
     answer: str | CredentialError = "one"
+    lasts: float | None = None
+    expires_at: float | None = None
     fetched: int = 0
     slept: list[float] = field(default_factory=list)
     gate: asyncio.Event | None = None
@@ -37,8 +50,8 @@ class Source:
 
     def __post_init__(self) -> None:
         """Make the cache that asks it."""
-        self.cache = Cache(lambda: self.now, dice=lambda: 0.5, sleep=self.sleep)
-        self.line = Line(lambda: self.now)
+        self.cache = Cache(lambda: self.now, dice=lambda: 0.5, sleep=self.sleep, wall=lambda: EPOCH + self.now)
+        self.line = Line(lambda: self.now, "corp")
 
     async def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
@@ -54,7 +67,7 @@ class Source:
             self.at_once -= 1
         if isinstance(self.answer, CredentialError):
             raise self.answer
-        return Fetched({PASSWORD: Secret(self.answer)}, f"v{self.fetched}")
+        return Fetched({PASSWORD: Secret(self.answer)}, f"v{self.fetched}", self.lasts, self.expires_at)
 
     async def get(self, key: str = "a", *, why: Why = Why.USE, terms: Terms = TERMS) -> Held:
         return await self.cache.get(key, self.line, terms, self.fetch, why=why)
@@ -140,6 +153,71 @@ async def test_a_source_that_is_away_is_outlived(kind: Kind) -> None:
     assert [(value(one), one.stale) for one in (held, still)] == [("one", True)] * 2
     with pytest.raises(CredentialError):
         await source.get()
+
+
+@pytest.mark.parametrize("kind", [kind for kind in Kind if kind is not Kind.POLICY])
+async def test_a_token_is_served_until_its_last_second_and_not_in_it(kind: Kind) -> None:
+    """Terms without staleness end when the source's word does, whatever keeps a newer token away."""
+    source = Source(lasts=90.0)
+    await source.get(terms=TOKENS)
+    source.now, source.answer = 61.0, CredentialError(kind, "away")
+    held = await source.get(terms=TOKENS)
+    source.now = 89.9
+    still = await source.get(terms=TOKENS)
+    source.now = 90.0
+
+    assert [(value(one), one.stale) for one in (held, still)] == [("one", True)] * 2
+    with pytest.raises(CredentialError):
+        await source.get(terms=TOKENS)
+
+
+async def test_a_token_is_refreshed_ahead_of_two_thirds_of_its_life() -> None:
+    """Nobody waits for the next one while the present one is good."""
+    source = Source(lasts=90.0)
+    await source.get(terms=TOKENS)
+    source.now, source.answer = 47.0, "two"
+    assert (value(await source.get(terms=TOKENS)), source.fetched) == ("one", 1)
+    source.now = 49.0
+    assert value(await source.get(terms=TOKENS)) == "one"
+    await source.settle()
+    assert (value(await source.get(terms=TOKENS)), source.fetched) == ("two", 2)
+
+
+async def test_a_token_without_a_word_on_its_life_is_served_while_it_is_fresh() -> None:
+    """Nobody vouches for it any longer."""
+    source = Source()
+    await source.get(terms=TOKENS)
+    source.now, source.answer = 9_999.0, CredentialError(Kind.UNREACHABLE, "away")
+    assert value(await source.get(terms=TOKENS)) == "one"
+    source.now = 10_001.0
+    with pytest.raises(CredentialError):
+        await source.get(terms=TOKENS)
+
+
+async def test_a_token_that_took_long_to_come_has_lived_meanwhile() -> None:
+    """Its life began no later than it was asked for."""
+    source = Source(lasts=90.0, gate=asyncio.Event())
+    asking = asyncio.ensure_future(source.get(terms=TOKENS))
+    await source.settle()
+    assert source.gate is not None
+    source.now = 80.0
+    source.gate.set()
+    await asking
+    source.answer = CredentialError(Kind.UNREACHABLE, "away")
+    assert (await source.get(terms=TOKENS)).stale
+    source.now = 90.0
+    with pytest.raises(CredentialError):
+        await source.get(terms=TOKENS)
+
+
+async def test_the_token_before_ends_when_its_own_life_does() -> None:
+    """A relay is not offered a token that is known to be dead."""
+    source = Source(lasts=90.0)
+    await source.get(terms=TOKENS)
+    source.now, source.answer = 61.0, "two"
+    assert (await source.get(terms=TOKENS)).previous is not None
+    source.now = 90.0
+    assert (await source.get(terms=TOKENS)).previous is None
 
 
 @pytest.mark.parametrize("kind", [Kind.DENIED, Kind.NOT_FOUND])
@@ -278,3 +356,224 @@ async def test_staleness_is_told_once_each_way() -> None:
     await source.get()
 
     assert told == [True, False]
+
+
+# What operators see.
+
+
+def look(source: Source) -> SecretLook:
+    (only,) = source.cache.looks()
+    return only
+
+
+async def test_uses_are_counted_by_what_the_cache_had() -> None:
+    """Fetched, fresh, fresh and fetched ahead, served on, and known not to be had."""
+    source = Source()
+    for source.now in (0.0, 1.0, 2.0, 81.0):
+        await source.get()
+    await source.settle()
+    source.now, source.answer = 1000.0, CredentialError(Kind.NOT_FOUND, "not there")
+    await source.get()
+    await source.get()
+    for _ in range(3):
+        with pytest.raises(CredentialError):
+            await source.get("missing")
+    assert look(source).uses == {"miss": 2, "hit": 2, "ahead": 1, "stale": 2, "negative": 2}
+
+
+async def test_what_stands_in_the_cache_is_told() -> None:
+    """How many secrets, how old the oldest, how many are stale or on their way, and whether the source is left alone."""
+    source = Source()
+    await source.get("a")
+    source.now = 60.0
+    await source.get("b")
+    source.now, source.answer = 120.0, CredentialError(Kind.UNREACHABLE, "away")
+    for _ in range(3):
+        await source.get("a")
+    before = look(source)
+    source.gate = asyncio.Event()
+    source.now = 130.0
+    waiting = asyncio.ensure_future(source.get("c"))
+    await source.settle()
+    during = look(source)
+    source.answer = "one"
+    source.gate.set()
+    await waiting
+    await source.get("a")
+    after = look(source)
+
+    assert (before.cached, before.oldest, before.stale, before.in_flight, before.closed) == (2, 120.0, 1, 0, True)
+    assert (during.in_flight, during.closed) == (1, False)
+    assert (after.cached, after.oldest, after.stale, after.closed) == (3, 70.0, 0, False)
+
+
+async def test_what_is_too_old_to_be_served_is_not_stale() -> None:
+    """It is not served at all."""
+    source = Source()
+    await source.get()
+    source.now, source.answer = 101.0, CredentialError(Kind.UNREACHABLE, "away")
+    await source.get()
+    source.now = 1001.0
+    with pytest.raises(CredentialError):
+        await source.get()
+    assert look(source).stale == 0
+
+
+@pytest.mark.parametrize(
+    ("answer", "outcome"),
+    [("two", "changed"), ("one", "unchanged"), (CredentialError(Kind.UNREACHABLE, "away"), "failed")],
+)
+async def test_what_fetching_a_refused_secret_anew_brought(answer: str | CredentialError, outcome: str) -> None:
+    """Told once for each time that it is fetched for that reason, and not when it is too early for that."""
+    source = Source()
+    told: list[tuple[str, str]] = []
+    source.cache.on_refused = lambda name, outcome: told.append((name, outcome))
+    await source.get()
+    source.answer = answer
+    await source.get(why=Why.REFUSED)
+    await source.get(why=Why.REFUSED)
+    await source.get(why=Why.PERSON)
+    assert told == [("corp", outcome)]
+
+
+async def test_a_rotation_is_told() -> None:
+    """When another value comes; the same one again is none, whatever its version, nor is the next token."""
+    source = Source()
+    told: list[str] = []
+    source.cache.on_changed = told.append
+    for source.now, source.answer in ((0.0, "one"), (101.0, "one"), (202.0, "two"), (303.0, "two")):
+        await source.get()
+        source.lasts = 90.0
+        await source.get("token", terms=TOKENS)
+        source.lasts = None
+    assert told == ["corp"]
+
+
+async def test_attempts_are_told_with_their_result_and_time() -> None:
+    """In seconds at the source; what waited for its turn does not count."""
+    source = Source(gate=asyncio.Event())
+    told: list[tuple[str, str, float]] = []
+    source.cache.on_fetch = lambda *given: told.append(given)
+    for answer in ("one", CredentialError(Kind.DENIED, "no")):
+        source.answer = answer
+        asking = asyncio.ensure_future(source.get(why=Why.PERSON))
+        await source.settle()
+        source.now += 3.0
+        assert source.gate is not None
+        source.gate.set()
+        await asking
+        source.gate = asyncio.Event()
+    assert told == [("corp", "ok", 3.0), ("corp", "denied", 3.0)]
+
+
+async def test_an_end_that_is_near_is_told_once() -> None:
+    """By the secret nearest to its end, with a line in the log for each end."""
+    source = Source()
+    told: list[tuple[str, float]] = []
+    source.cache.on_expiring = lambda name, seconds: told.append((name, seconds))
+    for key, source.expires_at in (("never", None), ("late", EPOCH + 90 * DAY), ("soon", EPOCH + 2 * DAY)):
+        await source.get(key)
+    source.now = 101.0
+    await source.get("soon")
+    source.expires_at = EPOCH + 3 * DAY
+    source.now = 202.0
+    await source.get("soon")
+    source.expires_at = EPOCH + 90 * DAY
+    await source.get("late")
+
+    assert told == [("corp", 2 * DAY), ("corp", 3 * DAY - 202.0)]
+    assert look(source).expiry == 3 * DAY - 202.0
+
+
+async def test_sources_of_one_name_are_told_as_one() -> None:
+    """Otherwise Prometheus would refuse all that is told."""
+    source = Source()
+    await source.get("a")
+    other = Line(lambda: source.now, "corp")
+    await source.cache.get("b", other, TERMS, source.fetch)
+    await source.get("b")
+    assert (look(source).cached, look(source).uses["miss"], look(source).uses["hit"]) == (2, 2, 1)
+
+
+async def test_uses_outlive_the_way_to_their_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counters do not fall, though whoever made the way has forgotten it; the way itself is forgotten too."""
+    monkeypatch.setattr("gateway.credentials.cache.MOST", 1)
+    source = Source()
+    way = Line(lambda: source.now, "corp")
+    kept = ref(way)
+    await source.cache.get("b", way, TERMS, source.fetch)
+    del way
+    await source.settle()
+    await source.get("a")
+    gc.collect()
+    assert (kept(), look(source).uses["miss"]) == (None, 2)
+
+
+async def test_what_is_scraped() -> None:
+    """Each state and gauge under its name, with the connection and nothing else for a label."""
+    source = Source(expires_at=EPOCH + 30 * DAY)
+    source.line.logins.succeeded(50.0)
+    await source.get()
+    source.now = 10.0
+    await source.get()
+    told = generate_latest(Everything(source.cache.looks)).decode()
+    samples = {
+        (one.name.removeprefix("notification_gateway_"), one.labels.pop("state", "")): one.value
+        for family in text_string_to_metric_families(told)
+        for one in family.samples
+        if one.labels == {"connection": "corp"} | ({"state": one.labels["state"]} if "state" in one.labels else {})
+    }
+    assert (
+        samples.items()
+        >= {
+            ("secret_uses_total", "hit"): 1.0,
+            ("secret_uses_total", "miss"): 1.0,
+            ("secret_uses_total", "negative"): 0.0,
+            ("secrets_cached", ""): 1.0,
+            ("secrets_stale", ""): 0.0,
+            ("secret_fetches_in_flight", ""): 0.0,
+            ("secret_breaker_open", ""): 0.0,
+            ("secret_oldest_seconds", ""): 10.0,
+            ("secret_expiry_seconds", ""): 30 * DAY - 10.0,
+            ("secret_token_seconds", ""): 40.0,
+        }.items()
+    )
+
+
+async def test_how_a_secret_stands_is_known_without_asking() -> None:
+    """Never asked for, fresh, served on, gone, and not to be had: with its age and the last error, and no fetch."""
+    source = Source()
+    told = [source.cache.known("a", TERMS)]
+    await source.get()
+    source.now = 10.0
+    told.append(source.cache.known("a", TERMS))
+    source.now, source.answer = 200.0, CredentialError(Kind.MALFORMED, "odd")
+    await source.get()
+    told.append(source.cache.known("a", TERMS))
+    source.now = 1001.0
+    told.append(source.cache.known("a", TERMS))
+    with pytest.raises(CredentialError):
+        await source.get("b")
+    fetched = source.fetched
+    told.append(source.cache.known("b", TERMS))
+
+    assert told == [
+        Known(State.UNUSED),
+        Known(State.FRESH, "v1", 10.0),
+        Known(State.STALE, "v1", 200.0, Kind.MALFORMED),
+        Known(State.NEGATIVE, "v1", 1001.0, Kind.MALFORMED),
+        Known(State.NEGATIVE, error=Kind.MALFORMED),
+    ]
+    assert source.fetched == fetched
+
+
+@pytest.mark.parametrize(
+    ("left", "warning"),
+    [(None, None), (15 * DAY, None), (13 * DAY, Warned.EXPIRES_SOON), (0.0, Warned.EXPIRED), (-DAY, Warned.EXPIRED)],
+)
+async def test_whose_end_is_near_is_known(left: float | None, warning: Warned | None) -> None:
+    """Two weeks ahead, as its source tells the end; it is served all the same."""
+    source = Source(expires_at=None if left is None else EPOCH + left)
+    await source.get()
+    known = source.cache.known("a", TERMS)
+    assert (known.state, known.warning, known.expires_at) == (State.FRESH, warning, source.expires_at)

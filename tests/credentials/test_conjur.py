@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from gateway.credentials.login import LONGEST
 from gateway.credentials.provider import CredentialError, Deadlines, Kind
 from gateway.credentials.providers.conjur import FORCED_EVERY, TOKEN_LIFE, ConjurProvider
 from gateway.settings import ConjurConnection
@@ -102,6 +103,7 @@ async def test_a_jwt_is_read_anew(fake: ConjurServer, tmp_path: Path, clock: Clo
     provider = provider_for(fake, {"method": "jwt", "service_id": "k8s", "jwt_file": path}, clock)
     assert (await refused(provider)).kind is Kind.DENIED
     path.write_text(JWT)
+    clock.now += LONGEST
     await fake.put(KEY, {"password": CANARY})
     assert values(await provider.fetch(KEY, None))["password"] == CANARY
     await provider.close()
@@ -145,12 +147,15 @@ async def test_an_identity_that_cannot_be_read(fake: ConjurServer, tmp_path: Pat
         (How.OVERSIZE, Kind.MALFORMED),
     ],
 )
-async def test_trouble_at_the_sign_in(fake: ConjurServer, provider: ConjurProvider, how: How, kind: Kind) -> None:
-    """Is told apart like any other, and the next fetch signs in again."""
+async def test_trouble_at_the_sign_in(
+    fake: ConjurServer, provider: ConjurProvider, clock: Clock, how: How, kind: Kind
+) -> None:
+    """Is told apart like any other, and after a pause a fetch signs in again."""
     await fake.put(KEY, {"password": CANARY})
     fake.at_sign_in = how
     error = await refused(provider)
     fake.at_sign_in = None
+    clock.now += 10.0
     assert (error.kind, BODY_CANARY in error.detail, fake.elsewhere) == (kind, False, 0)
     assert values(await provider.fetch(KEY, None))["password"] == CANARY
 
@@ -204,7 +209,7 @@ async def test_refused_tokens_are_not_renewed_for_ever(
     assert values(await provider.fetch(KEY, None))["password"] == CANARY
 
 
-async def test_a_renewal_that_fails(fake: ConjurServer, provider: ConjurProvider) -> None:
+async def test_a_renewal_that_fails(fake: ConjurServer, provider: ConjurProvider, clock: Clock) -> None:
     """Conjur was away for a moment: nobody has to wait out the minute afterwards."""
     await fake.put(KEY, {"password": CANARY})
     await provider.fetch(KEY, None)
@@ -212,7 +217,34 @@ async def test_a_renewal_that_fails(fake: ConjurServer, provider: ConjurProvider
     fake.at_sign_in = How.BROKEN
     assert (await refused(provider)).kind is Kind.UNREACHABLE
     fake.at_sign_in = None
+    clock.now += 2.0
     assert values(await provider.fetch(KEY, None))["password"] == CANARY
+
+
+async def test_a_token_serves_to_its_end_while_no_other_is_had(
+    fake: ConjurServer, provider: ConjurProvider, clock: Clock
+) -> None:
+    """A sign-in that fails takes away nothing that still works."""
+    await fake.put(KEY, {"password": CANARY})
+    await provider.fetch(KEY, None)
+    fake.at_sign_in = How.BROKEN
+    clock.now += TOKEN_LIFE - 1
+    assert values(await provider.fetch(KEY, None))["password"] == CANARY
+    clock.now += 1
+    assert (await refused(provider)).kind is Kind.UNREACHABLE
+
+
+async def test_a_sign_in_that_failed_is_not_tried_at_every_fetch(
+    fake: ConjurServer, provider: ConjurProvider, clock: Clock
+) -> None:
+    """There is a pause, which whoever asks meanwhile is told; it grows with the next failure."""
+    await fake.put(KEY, {"password": CANARY})
+    fake.at_sign_in = How.BROKEN
+    asked = []
+    for clock.now in (0.0, 0.8, 1.2, 2.9, 3.5):
+        assert (await refused(provider)).kind is Kind.UNREACHABLE
+        asked.append(len(fake.requests))
+    assert asked == [1, 1, 2, 2, 3]
 
 
 # Variables.

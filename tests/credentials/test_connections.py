@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gateway.credentials.cache import Line
+from gateway.credentials.cache import Known, Line, State
 from gateway.credentials.connections import Connection, Connections
-from gateway.credentials.credentials import Credentials
+from gateway.credentials.credentials import Credentials, Stored
+from gateway.credentials.local import LocalSecrets
 from gateway.credentials.provider import CredentialError, Fetched, Kind
 from gateway.credentials.reference import Credential
 from gateway.credentials.sealed import Seal
 from gateway.credentials.secret import Secret
+from gateway.observe.facts import REGISTRY
 from gateway.settings import load
 
 if TYPE_CHECKING:
@@ -159,3 +161,76 @@ async def test_ten_thousand_uses_are_one_fetch(credentials: Credentials, source:
     for _ in range(10_000):
         await credentials.find("acme", HOST, (), reference("vault", "corp", "common/x"))
     assert source.fetched == 1
+
+
+# What is known without asking.
+
+
+async def test_what_is_known_of_a_connections_secret(credentials: Credentials, source: Source) -> None:
+    """Unused, then as it was fetched; nobody is asked for that."""
+    source.secrets["common/x"] = {"password": "pw"}
+    wanted = reference("vault", "corp", "common/x")
+    before = credentials.known("acme", HOST, wanted)
+    await credentials.find("acme", HOST, (), wanted)
+    after = credentials.known("acme", HOST, wanted)
+
+    assert (before, after.state, after.version, source.fetched) == (Known(State.UNUSED), State.FRESH, "1", 1)
+    assert after.age is not None
+
+
+@pytest.mark.parametrize(("owner", "host"), [("other", HOST), ("acme", "evil.example")])
+async def test_nothing_is_known_by_who_may_not_have_it(
+    credentials: Credentials, source: Source, owner: str, host: str
+) -> None:
+    """Neither by another tenant nor for another relay, though it is in the cache."""
+    source.secrets["smtp/acme"] = {"password": "pw"}
+    wanted = reference("vault", "corp", "smtp/acme")
+    await credentials.find("acme", HOST, (), wanted)
+    assert credentials.known(owner, host, wanted) == Known(State.NEGATIVE, error=Kind.POLICY)
+
+
+async def test_what_is_known_of_secrets_at_home(credentials: Credentials, tmp_path: Path) -> None:
+    """Of the profile's own, the tenant's, this machine's, and of one that was dropped."""
+    (tmp_path / "relay").write_text("pw")
+    allow = {"acme": ("relay", "SET", "UNSET")}
+    credentials.local = LocalSecrets(tmp_path, ("*",), allow, {"SET": "pw"})
+    credentials.stored = lambda tenant, name: Stored("sealed", 3) if (tenant, name) == ("acme", "relay") else None
+    plaintext = Credential(source="plaintext", sealed="sealed")
+    file = Credential(source="file", key="relay")
+
+    def known(credential: Credential) -> tuple[State, str, Kind | None]:
+        told = credentials.known("acme", HOST, credential)
+        return told.state, told.version, told.error
+
+    assert known(file)[0] is State.UNUSED
+    await credentials.find("acme", HOST, (), file)
+    assert known(file)[0] is State.FRESH
+    assert known(plaintext) == (State.FRESH, "", None)
+    assert known(plaintext.without_secret()) == (State.NEGATIVE, "", Kind.NOT_FOUND)
+    assert known(Credential(source="stored", key="relay")) == (State.FRESH, "3", None)
+    assert known(Credential(source="stored", key="none")) == (State.NEGATIVE, "", Kind.NOT_FOUND)
+    assert known(Credential(source="env", key="SET")) == (State.FRESH, "", None)
+    assert known(Credential(source="env", key="UNSET")) == (State.NEGATIVE, "", Kind.NOT_FOUND)
+    assert known(Credential(source="env", key="OTHER")) == (State.NEGATIVE, "", Kind.POLICY)
+
+
+def denials(connection: str) -> float:
+    labels = {"connection": connection}
+    return REGISTRY.get_sample_value("notification_gateway_secret_policy_denials_total", labels) or 0.0
+
+
+@pytest.mark.parametrize(
+    ("credential", "label"),
+    [
+        (reference("vault", "corp", "smtp/other"), "corp"),
+        (reference("vault", "a-tenants-own-word", "smtp/other"), "none"),
+        (Credential(source="file", key="other"), "files"),
+    ],
+)
+async def test_what_is_not_lent_is_counted(credentials: Credentials, credential: Credential, label: str) -> None:
+    """By the operator's connection; what a tenant calls one is no label. Looking counts nothing."""
+    before, strange = denials(label), denials("a-tenants-own-word")
+    with pytest.raises(CredentialError):
+        await credentials.find("acme", HOST, (), credential)
+    credentials.known("acme", HOST, credential)
+    assert (denials(label) - before, denials("a-tenants-own-word") - strange) == (1.0, 0.0)

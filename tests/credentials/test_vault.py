@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import itertools
 import os
 import ssl
 import uuid
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
 import trustme
 
-from gateway.credentials.provider import CredentialError, Deadlines, Kind
-from gateway.credentials.providers.vault import FORCED_EVERY, REFUSED_FOR, VaultProvider
+from gateway.credentials.cache import Line
+from gateway.credentials.connections import Connection, Connections, made
+from gateway.credentials.credentials import Credentials
+from gateway.credentials.login import LONGEST, Logins
+from gateway.credentials.provider import CredentialError, Deadlines, Fetched, Kind, Why
+from gateway.credentials.providers.vault import FORCED_EVERY, VaultProvider
+from gateway.credentials.reference import Credential
+from gateway.credentials.sealed import Seal
 from gateway.settings import VaultConnection
 from tests.credentials.contract import CANARY, KEY, How, ProviderContract, refused, values
 from tests.peers.vault_server import FakeVault, Issued
@@ -25,11 +33,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 DEADLINES = Deadlines(connect=0.5, total=1.0, login=1.0)
-PATIENT = Deadlines(connect=5.0, total=60.0, login=60.0)
+PATIENT = Deadlines(connect=5.0, total=60.0, login=60.0, leave=60.0)
 ENVIRON = {"SECRET_ID": "s-1", "TOKEN": "hvs.static", "PASSWORD": "pw"}
 APPROLE = {"method": "approle", "role_id": "r-1", "secret_id": {"env": "SECRET_ID"}}
 LOGIN = "auth/approle/login"
 RENEWAL = "auth/token/renew-self"
+REVOCATION = "auth/token/revoke-self"
+UNWRAPPING = "sys/wrapping/unwrap"
 DATA = f"secret/data/{KEY}"
 
 
@@ -50,13 +60,16 @@ async def connected(
     environ: Mapping[str, str] | None = None,
     deadlines: Deadlines = DEADLINES,
     clock: Callable[[], float] | None = None,
+    logins: Logins | None = None,
     **more: Any,
 ) -> AsyncIterator[VaultProvider]:
     """A provider for that server; by AppRole, which the server admits, unless told otherwise."""
     if auth is None:
         vault.admit(LOGIN, {"role_id": "r-1", "secret_id": "s-1"})
     settings = VaultConnection.model_validate({"kind": "vault", "url": vault.url, "auth": auth or APPROLE, **more})
-    provider = VaultProvider(settings, ENVIRON if environ is None else environ, deadlines, clock=clock or Clock())
+    provider = VaultProvider(
+        settings, ENVIRON if environ is None else environ, deadlines, clock=clock or Clock(), logins=logins
+    )
     try:
         yield provider
     finally:
@@ -69,9 +82,14 @@ async def fake() -> AsyncIterator[FakeVault]:
         yield vault
 
 
+def impatient() -> Logins:
+    """Sign-ins between which much time goes by, so that there is no pause."""
+    return Logins(itertools.count(0.0, 2 * LONGEST).__next__)
+
+
 @pytest.fixture
 async def provider(fake: FakeVault) -> AsyncIterator[VaultProvider]:
-    async with connected(fake) as one:
+    async with connected(fake, logins=impatient()) as one:
         yield one
 
 
@@ -93,7 +111,7 @@ class TestVersionOne(ProviderContract):
 
     @pytest.fixture
     async def provider(self, fake: FakeVault) -> AsyncIterator[VaultProvider]:
-        async with connected(fake, mount="team/kv", kv_version=1) as one:
+        async with connected(fake, mount="team/kv", kv_version=1, logins=impatient()) as one:
             yield one
 
 
@@ -179,23 +197,105 @@ async def test_a_wrapped_secret_id_is_unwrapped_once(fake: FakeVault) -> None:
 
 
 async def test_a_wrapping_token_that_somebody_used(fake: FakeVault) -> None:
-    """Denied; there is no sign-in without a secret id."""
-    async with connected(fake, {**APPROLE, "wrapped": True}) as provider:
+    """Denied; there is no sign-in without a secret id, and no second try."""
+    clock = Clock()
+    async with connected(fake, {**APPROLE, "wrapped": True}, clock=clock) as provider:
+        for clock.now in (0.0, LONGEST):
+            assert (await refused(provider)).kind is Kind.DENIED
+    assert (fake.count(UNWRAPPING), fake.count(LOGIN)) == (1, 0)
+
+
+@pytest.mark.parametrize("how", [How.DRIP, How.HTML])
+async def test_an_unwrapping_whose_answer_was_lost(fake: FakeVault, how: How) -> None:
+    """It may have happened, so it is not asked for again: the store would take the second for a thief's."""
+    clock = Clock()
+    fake.wrapped["s-1"] = {"secret_id": "unwrapped"}
+    fake.misbehave(how)
+    async with connected(fake, {**APPROLE, "wrapped": True}, clock=clock) as provider:
+        await refused(provider)
+        fake.misbehave(None)
+        clock.now = LONGEST
         assert (await refused(provider)).kind is Kind.DENIED
-    assert fake.count(LOGIN) == 0
+    assert (fake.count(UNWRAPPING), fake.count(LOGIN)) == (1, 0)
 
 
-async def test_a_refused_sign_in_is_not_tried_at_every_fetch(fake: FakeVault) -> None:
-    """Wrong passwords lock accounts; after a minute it is tried again."""
+@pytest.mark.parametrize("how", [How.BROKEN, How.THROTTLE, How.REDIRECT])
+async def test_an_unwrapping_that_certainly_did_not_happen(fake: FakeVault, how: How) -> None:
+    """A sealed server, or one that asks for a pause, has done nothing: it is asked again."""
+    clock = Clock()
+    fake.wrapped["s-1"] = {"secret_id": "unwrapped"}
+    fake.admit(LOGIN, {"role_id": "r-1", "secret_id": "unwrapped"})
+    await fake.put(KEY, {"password": CANARY})
+    fake.misbehave(how)
+    async with connected(fake, {**APPROLE, "wrapped": True}, clock=clock) as provider:
+        await refused(provider)
+        fake.misbehave(None)
+        clock.now = LONGEST
+        assert await fetched(provider) == {"password": CANARY}
+
+
+async def test_an_unwrapping_that_reached_nobody(fake: FakeVault) -> None:
+    """The server was not there yet; when it is, it is asked."""
+    clock, url = Clock(), fake.url
+    fake.wrapped["s-1"] = {"secret_id": "unwrapped"}
+    fake.admit(LOGIN, {"role_id": "r-1", "secret_id": "unwrapped"})
+    await fake.put(KEY, {"password": CANARY})
+    async with connected(fake, {**APPROLE, "wrapped": True}, clock=clock, url="http://127.0.0.1:9") as provider:
+        assert (await refused(provider)).kind is Kind.UNREACHABLE
+        provider._server.settings = provider._server.settings.model_copy(update={"url": url})
+        clock.now = LONGEST
+        assert await fetched(provider) == {"password": CANARY}
+
+
+async def test_another_wrapping_token_is_unwrapped(fake: FakeVault, tmp_path: Path) -> None:
+    """The operator has given a new one in place of one that was of no more use."""
+    clock, file = Clock(), tmp_path / "wrapped"
+    file.write_text("s-0")
+    fake.wrapped["s-1"] = {"secret_id": "unwrapped"}
+    fake.admit(LOGIN, {"role_id": "r-1", "secret_id": "unwrapped"})
+    await fake.put(KEY, {"password": CANARY})
+    auth = {**APPROLE, "secret_id": {"file": str(file)}, "wrapped": True}
+    async with connected(fake, auth, clock=clock) as provider:
+        await refused(provider)
+        file.write_text("s-1")
+        clock.now = LONGEST
+        assert await fetched(provider) == {"password": CANARY}
+
+
+@pytest.mark.parametrize("status", [400, 403, 500, 503, 429])
+async def test_a_failed_sign_in_is_not_tried_at_every_fetch(fake: FakeVault, status: int) -> None:
+    """Refused or not: there is a pause, which whoever asks meanwhile is told, and then another try."""
     clock = Clock()
     await fake.put(KEY, {"password": CANARY})
-    fake.admit(LOGIN, {"role_id": "r-1", "secret_id": "another"})
-    async with connected(fake, APPROLE, clock=clock) as provider:
-        assert [(await refused(provider)).kind for _ in range(3)] == [Kind.DENIED] * 3
-        assert fake.count(LOGIN) == 1
-        fake.admit(LOGIN, {"role_id": "r-1", "secret_id": "s-1"})
-        clock.now = REFUSED_FOR
+    fake.troubles[LOGIN] = status
+    async with connected(fake, clock=clock) as provider:
+        first = await refused(provider)
+        again = await refused(provider)
+        assert (again.kind, fake.count(LOGIN), again.retry_after) == (first.kind, 1, pytest.approx(30, abs=36))
+        fake.troubles.clear()
+        clock.now = LONGEST
         assert await fetched(provider) == {"password": CANARY}
+
+
+async def test_a_persons_word_signs_in_at_once(fake: FakeVault) -> None:
+    """Through the daemon's own connections: a refused identity was put right, and somebody says so."""
+    fake.admit(LOGIN, {"role_id": "r-1", "secret_id": "another"})
+    await fake.put(KEY, {"password": CANARY})
+    settings = VaultConnection.model_validate(
+        {"kind": "vault", "url": fake.url, "auth": APPROLE, "allow": {"acme": ["smtp"]}}
+    )
+    connections = made({"corp": settings}, ENVIRON, Clock())
+    credentials = Credentials(Seal([bytes(32)]), lambda _tenant, _name: None, connections=connections)
+    reference = Credential(source="vault", connection="corp", key=KEY)
+    with pytest.raises(CredentialError):
+        await credentials.find("acme", "relay.example", (), reference)
+    fake.admit(LOGIN, {"role_id": "r-1", "secret_id": "s-1"})
+    with pytest.raises(CredentialError):
+        await credentials.find("acme", "relay.example", (), reference, why=Why.REFUSED)
+    found = await credentials.find("acme", "relay.example", (), reference, why=Why.PERSON)
+    await connections.close()
+
+    assert (found.secret.reveal(), fake.count(LOGIN)) == (CANARY, 2)
 
 
 async def test_those_who_fetch_together_sign_in_once(fake: FakeVault, provider: VaultProvider) -> None:
@@ -310,15 +410,97 @@ async def test_a_refusal_causes_one_sign_in_a_minute(fake: FakeVault) -> None:
             assert fake.count(LOGIN) == signed_in
 
 
-async def test_a_sign_in_that_failed_for_now_is_none(fake: FakeVault, provider: VaultProvider) -> None:
+async def test_a_sign_in_that_failed_for_now_is_none(fake: FakeVault) -> None:
     """A withdrawn token is replaced as soon as the server signs in again, not a minute later."""
+    clock = Clock()
     await fake.put(KEY, {"password": CANARY})
-    await fetched(provider)
-    fake.misbehave(How.EXPIRE)
-    fake.troubles[LOGIN] = 503
-    assert (await refused(provider)).kind is Kind.UNREACHABLE
-    fake.troubles.clear()
-    assert await fetched(provider) == {"password": CANARY}
+    async with connected(fake, clock=clock) as provider:
+        await fetched(provider)
+        fake.misbehave(How.EXPIRE)
+        fake.troubles[LOGIN] = 503
+        assert (await refused(provider)).kind is Kind.UNREACHABLE
+        fake.troubles.clear()
+        clock.now = 2.0
+        assert await fetched(provider) == {"password": CANARY}
+
+
+async def test_how_long_the_token_lasts_is_known(fake: FakeVault) -> None:
+    """From its sign-in on, and anew after its renewal."""
+    clock = Clock()
+    logins = Logins(clock)
+    fake.issue, fake.grant = Issued(life=300), 200
+    await fake.put(KEY, {"password": CANARY})
+    async with connected(fake, clock=clock, logins=logins) as provider:
+        left = []
+        for clock.now in (0.0, 100.0, 201.0):
+            await fetched(provider)
+            left.append(logins.token_left())
+    assert left == [300.0, 200.0, 200.0]
+
+
+# The end.
+
+
+async def test_our_token_is_revoked_at_the_end(fake: FakeVault) -> None:
+    """Tokens that nobody needs any more would pile up at the server."""
+    await fake.put(KEY, {"password": CANARY})
+    async with connected(fake) as provider:
+        await fetched(provider)
+    assert [(one.path, one.token) for one in fake.asked[2:]] == [(f"/v1/{REVOCATION}", "hvs.1")]
+
+
+async def test_a_configured_token_is_not_revoked(fake: FakeVault) -> None:
+    """It is the operator's, and the next start needs it."""
+    fake.tokens["hvs.static"] = Issued()
+    await fake.put(KEY, {"password": CANARY})
+    async with connected(fake, {"method": "token", "token": {"env": "TOKEN"}}) as provider:
+        await fetched(provider)
+    assert fake.count(REVOCATION) == 0
+
+
+async def test_who_never_signed_in_takes_no_leave(fake: FakeVault) -> None:
+    """There is nothing to give back."""
+    async with connected(fake):
+        pass
+    assert fake.asked == []
+
+
+async def test_a_server_that_hangs_does_not_hold_up_the_end(fake: FakeVault) -> None:
+    """Revoking is given up in time; the thread that hangs holds up nothing."""
+    await fake.put(KEY, {"password": CANARY})
+    patient = replace(PATIENT, leave=0.2)
+    async with asyncio.timeout(30), connected(fake, deadlines=patient) as provider:
+        await fetched(provider)
+        fake.misbehave(How.DRIP)
+    assert fake.count(REVOCATION) == 1
+
+
+async def test_nobody_signs_in_after_the_end(fake: FakeVault) -> None:
+    """Nobody would revoke that token."""
+    await fake.put(KEY, {"password": CANARY})
+    async with connected(fake) as provider:
+        await provider.close()
+        assert (await refused(provider)).kind is Kind.UNREACHABLE
+    assert fake.asked == []
+
+
+async def test_all_connections_take_leave_at_once() -> None:
+    """Each may take its time, so they do not wait for one another."""
+    leaving = asyncio.Barrier(3)
+
+    class Slow:
+        async def fetch(self, _key: str, _version: str | None) -> Fetched:
+            return Fetched({}, "")
+
+        async def close(self) -> None:
+            await leaving.wait()
+
+    settings = VaultConnection.model_validate({"kind": "vault", "url": "https://vault.example", "auth": APPROLE})
+    three = {name: Connection(name, settings, lambda _: Slow(), Line(Clock())) for name in "abc"}
+    for one in three.values():
+        await one.provider.fetch("a", None)
+    async with asyncio.timeout(30):
+        await Connections(three).close()
 
 
 async def test_a_static_token_that_may_not_look_at_itself(fake: FakeVault) -> None:
@@ -426,7 +608,7 @@ async def test_namespaces() -> None:
         fake.admit(LOGIN, {"role_id": "r-1", "secret_id": "s-1"})
         async with connected(fake, {**APPROLE, "namespace": "team"}, namespace="team/mail") as provider:
             await fetched(provider)
-    assert [one.namespace for one in fake.asked] == ["team", "team/mail"]
+    assert [one.namespace for one in fake.asked] == ["team", "team/mail", "team"]
 
 
 async def test_the_namespace_is_the_sign_ins_too(fake: FakeVault) -> None:
@@ -435,7 +617,7 @@ async def test_the_namespace_is_the_sign_ins_too(fake: FakeVault) -> None:
     await fake.put(KEY, {"password": CANARY})
     async with connected(fake, namespace="team") as provider:
         await fetched(provider)
-    assert [one.namespace for one in fake.asked] == ["team", "team"]
+    assert [one.namespace for one in fake.asked] == ["team"] * 3
 
 
 @pytest.mark.parametrize(
@@ -485,6 +667,7 @@ async def test_the_environment_is_none_of_its_business(
     assert [(one.token, one.namespace, one.headers.get("Authorization")) for one in fake.asked] == [
         ("", "", None),
         ("hvs.1", "", None),
+        ("hvs.1", "", None),
     ]
 
 
@@ -517,6 +700,21 @@ async def test_nothing_hangs_behind_an_error(fake: FakeVault, provider: VaultPro
         frames.append(repr(step.tb_frame.f_locals) if "gateway" in step.tb_frame.f_code.co_filename else "")
         step = step.tb_next
     assert (reachable(error), "hvs." in "".join(frames), CANARY in "".join(frames)) == (set(), False, False)
+
+
+async def test_an_error_holds_no_answer(fake: FakeVault, provider: VaultProvider) -> None:
+    """What the server said, and its connection, are let go of at once, not when memory is swept."""
+    await fake.put(KEY, {"password": CANARY})
+    await fetched(provider)
+    gc.collect()
+    gc.disable()
+    try:
+        for how in (How.DENY, How.BROKEN, How.HTML, How.OVERSIZE):
+            fake.misbehave(how)
+            await refused(provider)
+        assert [one for one in gc.get_objects() if type(one).__name__ == "HTTPResponse"] == []
+    finally:
+        gc.enable()
 
 
 async def test_a_server_that_is_not_there(fake: FakeVault) -> None:
@@ -661,23 +859,46 @@ async def test_an_authority_that_is_renewed(papers: Papers, tmp_path: Path) -> N
     """Its file is read again after trouble."""
     file = tmp_path / "bundle.pem"
     trustme.CA().cert_pem.write_to_path(file)
-    async with FakeVault(tls=papers.server) as fake, connected(fake, ca_certificates=str(file)) as provider:
+    clock = Clock()
+    async with (
+        FakeVault(tls=papers.server) as fake,
+        connected(fake, clock=clock, ca_certificates=str(file)) as provider,
+    ):
         await fake.put(KEY, {"password": CANARY})
         await refused(provider)
+        clock.now = 2.0
+        file.write_bytes((tmp_path / "authority.pem").read_bytes())
+        assert await fetched(provider) == {"password": CANARY}
+
+
+async def test_an_unwrapping_for_a_server_that_is_not_trusted(papers: Papers, tmp_path: Path) -> None:
+    """Nothing was sent to it, so it is asked when it is trusted."""
+    clock, file = Clock(), tmp_path / "bundle.pem"
+    trustme.CA().cert_pem.write_to_path(file)
+    auth = {**APPROLE, "wrapped": True}
+    async with (
+        FakeVault(tls=papers.server) as fake,
+        connected(fake, auth, clock=clock, ca_certificates=str(file)) as provider,
+    ):
+        fake.wrapped["s-1"] = {"secret_id": "unwrapped"}
+        fake.admit(LOGIN, {"role_id": "r-1", "secret_id": "unwrapped"})
+        await fake.put(KEY, {"password": CANARY})
+        await refused(provider)
+        clock.now = LONGEST
         file.write_bytes((tmp_path / "authority.pem").read_bytes())
         assert await fetched(provider) == {"password": CANARY}
 
 
 @pytest.mark.parametrize("role", ["gateway", None])
 async def test_a_sign_in_by_certificate(papers: Papers, role: str | None) -> None:
-    """It is shown at the sign-in and at every read, to which such tokens are bound."""
+    """It is shown at the sign-in, at every read and at the end: such tokens are bound to it."""
     auth = {"method": "cert", "client_certificate": papers.certificate, "client_key": papers.key, "name": role}
     async with FakeVault(tls=papers.server) as fake:
         fake.admit("auth/cert/login", {} if role is None else {"name": role})
         await fake.put(KEY, {"password": CANARY})
         async with connected(fake, auth, ca_certificates=papers.authority) as provider:
             assert await fetched(provider) == {"password": CANARY}
-    assert [bool(one.certificate) for one in fake.asked] == [True, True]
+    assert [bool(one.certificate) for one in fake.asked] == [True, True, True]
 
 
 async def test_a_certificate_that_is_renewed(papers: Papers) -> None:

@@ -170,6 +170,9 @@ class FakeVault:
             told = self.tokens[asked.token]
             data = {"id": asked.token, "ttl": told.life, "renewable": told.renewable, "policies": ["default"]}
             return _told(data=data)
+        if path == "auth/token/revoke-self":
+            del self.tokens[asked.token]
+            return web.Response(status=204)
         return await self._read(path, request, asked)
 
     async def _misbehave(self, request: web.Request) -> web.StreamResponse:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 from typing import TYPE_CHECKING
-from urllib.parse import quote
+from urllib.parse import quote, quote_plus
 
+import apsw
 import pytest
 
+from tests.peers.azure_server import CLIENT, CLIENT_SECRET, TENANT, AzureServer
+from tests.peers.conjur_server import API_KEY, ConjurServer
+from tests.peers.cyberark_server import CyberArkServer
 from tests.peers.smtp_server import ScriptedRelay
 from tests.peers.vault_server import FakeVault, How, Issued
 from tests.process.daemon import mail, plain
@@ -35,14 +40,17 @@ async def vault() -> AsyncIterator[FakeVault]:
         yield made
 
 
-def connected(install: Install, relay: ScriptedRelay, vault: FakeVault, tmp_path: Path, ttl: int = 300) -> Daemon:
-    """A daemon whose profile takes user and password from the Vault."""
+def connected(
+    install: Install, relay: ScriptedRelay, vault: FakeVault, tmp_path: Path, ttl: int = 300, auth: str = ""
+) -> Daemon:
+    """A daemon whose profile takes user and password from the Vault; by its token, unless told otherwise."""
     (tmp_path / "token").write_text(TOKEN)
+    auth = auth or f'{{method = "token", token = {{file = "{tmp_path / "token"}"}}}}'
     settings = f"""
 [connections.corp]
 kind = "vault"
 url = "{vault.url}"
-auth = {{method = "token", token = {{file = "{tmp_path / "token"}"}}}}
+auth = {auth}
 allow = {{acme = ["smtp/acme"]}}
 ttl_seconds = {ttl}
 """
@@ -149,3 +157,201 @@ async def test_a_secret_is_nowhere_to_be_seen(
         for form in (secret, base64.b64encode(secret.encode()).decode(), quote(secret), quote(secret, safe="")):
             assert form.encode() not in seen
         assert base64.b64encode(b"\0app\0" + secret.encode()) not in seen
+
+
+async def test_operators_see_how_secrets_stand(
+    install: Install, relay: ScriptedRelay, vault: FakeVault, tmp_path: Path
+) -> None:
+    """The daemon's metrics tell uses, sign-ins and what is kept, by connection."""
+    await vault.put(KEY, {"username": "app", "password": "one"})
+    relay.users["app"] = "one"
+    daemon = await connected(install, relay, vault, tmp_path).start()
+    async with daemon.client() as client:
+        await relayed(client, await post_many(client, 1))
+        async with client.session.get(f"http://127.0.0.1:{daemon.metrics}/metrics") as response:
+            told = (await response.text()).splitlines()
+
+    assert {
+        'notification_gateway_secret_uses_total{connection="corp",state="miss"} 1.0',
+        'notification_gateway_secret_logins_total{connection="corp",result="ok"} 1.0',
+        'notification_gateway_secret_fetches_total{connection="corp",result="ok"} 1.0',
+        'notification_gateway_secrets_cached{connection="corp"} 1.0',
+        'notification_gateway_secret_breaker_open{connection="corp"} 0.0',
+    } <= set(told)
+
+
+async def test_the_daemon_gives_its_token_back(
+    install: Install, relay: ScriptedRelay, vault: FakeVault, tmp_path: Path
+) -> None:
+    """At its end, in order, the token that it signed in for is revoked."""
+    vault.admit("auth/approle/login", {"role_id": "r-1", "secret_id": TOKEN})
+    await vault.put(KEY, {"username": "app", "password": "one"})
+    relay.users["app"] = "one"
+    auth = f'{{method = "approle", role_id = "r-1", secret_id = {{file = "{tmp_path / "token"}"}}}}'
+    daemon = await connected(install, relay, vault, tmp_path, auth=auth).start()
+    async with daemon.client() as client:
+        await relayed(client, await post_many(client, 1))
+    ended = await daemon.stop()
+
+    assert (ended, vault.asked[-1].path, vault.asked[-1].token) == (0, "/v1/auth/token/revoke-self", "hvs.1")
+
+
+# Every source.
+
+SOURCES = ("plaintext", "stored", "file", "env", "vault", "azure_key_vault", "cyberark", "conjur")
+IDENTITIES = (TOKEN, CLIENT_SECRET, API_KEY)
+
+
+def canary(source: str) -> str:
+    """A password that is found nowhere but where it belongs, with letters that encodings change."""
+    return f"canary {source}+7f/3a?é"
+
+
+def forms(secret: str) -> set[bytes]:
+    """The ways in which a text might be written down: as it is, in quotes, in a URL, as octets, in base64."""
+    octets = secret.encode()
+    written = {octets, secret.encode("utf-16-le"), octets.hex().encode(), octets.hex().upper().encode()}
+    written |= {json.dumps(secret)[1:-1].encode(), repr(octets)[2:-1].encode()}
+    written |= {one.encode() for one in (quote(secret), quote(secret, safe=""), quote_plus(secret))}
+    for before in range(3):  # in the midst of something, base64 of a text begins with any of three alignments
+        for encode in (base64.b64encode, base64.urlsafe_b64encode):
+            encoded = encode(b"x" * before + octets)
+            written.add(encoded[(0, 2, 3)[before] : len(encoded) - 4])
+    return written
+
+
+def settings_of(tmp_path: Path, vault: FakeVault, azure: AzureServer, cyberark: CyberArkServer, conjur: str) -> str:
+    """Connections to all four stores, and this machine's secrets, outside the daemon's own folder."""
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "relay-file").write_text(canary("file"))
+    (tmp_path / "token").write_text(TOKEN)
+    (tmp_path / "azure.pem").write_text(azure.tls.ca_pem)
+    return f"""
+[local_secrets]
+directory = "{own}"
+env = ["RELAY_*"]
+allow = {{acme = ["relay-file", "RELAY_ENV"]}}
+[connections.vault]
+kind = "vault"
+url = "{vault.url}"
+auth = {{method = "token", token = {{file = "{tmp_path / "token"}"}}}}
+allow = {{acme = [""]}}
+[connections.azure-key-vault]
+kind = "azure_key_vault"
+url = "{azure.url}"
+ca_certificates = "{tmp_path / "azure.pem"}"
+allow = {{acme = [""]}}
+[connections.azure-key-vault.auth]
+method = "client_secret"
+tenant_id = "{TENANT}"
+client_id = "{CLIENT}"
+authority = "{azure.authority}"
+client_secret = {{env = "CLIENT_SECRET"}}
+[connections.cyberark]
+kind = "cyberark"
+url = "{cyberark.url}"
+app_id = "gateway"
+allow = {{acme = ["Safe=SMTP"]}}
+[connections.conjur]
+kind = "conjur"
+url = "{conjur}"
+account = "main"
+auth = {{method = "api_key", login = "host/gateway", api_key = {{env = "CONJUR_KEY"}}}}
+allow = {{acme = [""]}}
+"""
+
+
+def credential_of(source: str) -> dict[str, str]:
+    """What a profile says of it."""
+    match source:
+        case "plaintext":
+            return {"source": source, "value": canary(source)}
+        case "env":
+            return {"source": source, "key": "RELAY_ENV"}
+        case "stored" | "file":
+            return {"source": source, "key": f"relay-{source}"}
+        case "cyberark":
+            return {"source": source, "connection": source, "key": "Safe=SMTP;Object=relay-a"}
+        case _:
+            return {"source": source, "connection": source.replace("_", "-"), "key": "relay-a"}
+
+
+@pytest.fixture
+async def stores() -> AsyncIterator[tuple[FakeVault, AzureServer, CyberArkServer, ConjurServer]]:
+    """All four, each with a password of its own."""
+    async with FakeVault() as vault, AzureServer() as azure, CyberArkServer() as cyberark, ConjurServer() as conjur:
+        vault.tokens[TOKEN] = Issued(renewable=False)
+        for store, source in (
+            (vault, "vault"), (azure, "azure_key_vault"), (cyberark, "cyberark"), (conjur, "conjur"),
+        ):  # fmt: skip
+            await store.put("relay-a", {"password": canary(source)})
+        yield vault, azure, cyberark, conjur
+
+
+async def put_profiles(client: Client, daemon: Daemon, port: int) -> None:
+    """Make a profile for each source, over HTTP."""
+    path, headers = "/v1/tenants/acme", admin(daemon)
+    body = {"value": canary("stored")}
+    async with client.session.put(f"{path}/secrets/relay-stored", json=body, headers=headers) as response:
+        assert response.status == 201, await response.text()
+    for source in SOURCES:
+        profile = {
+            "name": source, "host": "127.0.0.1", "port": port, "security": "none",
+            "from": {"address": "noreply@acme.example.test"},
+            "auth": {"username": f"app-{source}", "credential": credential_of(source)},
+        }  # fmt: skip
+        async with client.session.post(f"{path}/profiles", json=profile, headers=headers) as response:
+            assert response.status == 201, await response.text()
+
+
+def copied(database: Path, to: Path) -> bytes:
+    """A backup by SQLite's own means, as an operator makes one while the daemon runs."""
+    source, target = apsw.Connection(str(database)), apsw.Connection(str(to))
+    with source, target, target.backup("main", source, "main") as backup:
+        backup.step()
+    source.close()
+    target.close()
+    return to.read_bytes()
+
+
+async def test_no_source_leaves_its_secret_on_disk(
+    install: Install,
+    relay: ScriptedRelay,
+    tmp_path: Path,
+    stores: tuple[FakeVault, AzureServer, CyberArkServer, ConjurServer],
+) -> None:
+    """All eight sign in; none of their passwords is in the database, its log of writes, a backup, or the daemon's log.
+
+    Nor is what the daemon itself shows to the stores. What is no secret is found in each of these, so it was looked for
+    in the right places.
+    """
+    vault, azure, cyberark, conjur = stores
+    relay.users |= {f"app-{source}": canary(source) for source in SOURCES}
+    settings = settings_of(tmp_path, vault, azure, cyberark, conjur.url)
+    daemon = install(plain(relay.port), more_settings=settings)
+    environ = {
+        "RELAY_ENV": canary("env"), "CLIENT_SECRET": CLIENT_SECRET, "CONJUR_KEY": API_KEY,
+        "NOTIFICATION_GATEWAY_LOG__LEVEL": "debug",
+    }  # fmt: skip
+    await daemon.start(environ=environ)
+    async with daemon.client() as client:
+        await put_profiles(client, daemon, relay.port)
+        ids = [(await client.post(mail("canary", profile=source)))[1]["id"] for source in SOURCES]
+        await relayed(client, ids)
+    database = daemon.folder / "gateway.db"
+    places = {
+        "database and log of writes": database.read_bytes() + database.with_name("gateway.db-wal").read_bytes(),
+        "backup": copied(database, tmp_path / "backup.db"),
+    }
+    await daemon.kill()
+    places["all that is left"] = b"".join(
+        file.read_bytes() for file in sorted(daemon.folder.rglob("*")) if file.is_file()
+    )
+    signed_in = {login.username for session in relay.sessions for login in session.logins if login.accepted}
+
+    assert signed_in == {f"app-{source}" for source in SOURCES}
+    for place, octets in places.items():
+        assert all(f"app-{source}".encode() in octets for source in SOURCES), place
+        for secret in (*map(canary, SOURCES), *IDENTITIES):
+            assert not [form for form in forms(secret) if form in octets], (place, secret)

@@ -2,14 +2,16 @@
 
 Owns one HTTP session, over which both the vault and the sign-in service are asked. The credential type is the one of
 `auth.method`, made anew for each sign-in, so that a rotated client secret, certificate or federated token is used at
-once; the client keeps the token until it runs out or is refused. A refused token is replaced once per fetch.
+once; the client keeps the token until it runs out or is refused. A refused token is replaced once per fetch. After a
+sign-in that failed there is a pause (see `login`).
 
 Promises: no exchange lasts longer than `Deadlines.total`, no fetch longer than `total + login` (the first one also
 imports the SDK); of an answer, no more than `MAX_OCTETS` is read; a status that is no answer is judged here, before
 the SDK reads its body. `ca_certificates`, if given, are the only ones trusted, at the vault and at the sign-in.
 
 A value that is a JSON object gives its members that are strings as fields; `password` is the whole value, unless the
-object has a member of that name. An expiry date of a secret changes nothing: Azure still hands it out.
+object has a member of that name. An expiry date of a secret is told and changes nothing: Azure still hands
+it out.
 
 Never follows a redirect, retries, uses a proxy or an AZURE_* variable of an identity, or logs what a server answered.
 Only a managed identity is found by variables, those that its platform sets (IDENTITY_ENDPOINT and its like).
@@ -22,6 +24,7 @@ import json
 import logging
 import re
 import ssl
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +33,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, cast
 import aiohttp
 
 from gateway.credentials.identity import read_identity
+from gateway.credentials.login import Logins
 from gateway.credentials.provider import MAX_OCTETS, PASSWORD, CredentialError, Deadlines, Fetched, Kind
 from gateway.credentials.secret import Secret
 from gateway.settings.connections import AzureKeyVaultConnection
@@ -70,11 +74,17 @@ class AzureKeyVaultProvider:
     """Fetches from the vault of one connection; `environ` is where an identity's own secret may lie."""
 
     def __init__(
-        self, connection: AzureKeyVaultConnection, environ: Mapping[str, str], deadlines: Deadlines = _USUAL
+        self,
+        connection: AzureKeyVaultConnection,
+        environ: Mapping[str, str],
+        deadlines: Deadlines = _USUAL,
+        *,
+        logins: Logins | None = None,
     ) -> None:
         self._connection = connection
         self._environ = environ
         self._deadlines = deadlines
+        self._logins = logins or Logins(time.monotonic)
         self._opening = asyncio.Lock()
         self._session: aiohttp.ClientSession | None = None
         self._client: SecretClient | None = None
@@ -127,7 +137,10 @@ class AzureKeyVaultProvider:
             options["api_version"] = self._connection.api_version
         return SecretClient(
             self._connection.url,
-            cast("AsyncTokenCredential", _Identity(self._connection, self._environ, self._deadlines, transport)),
+            cast(
+                "AsyncTokenCredential",
+                _Identity(self._connection, self._environ, self._deadlines, transport, self._logins),
+            ),
             transport=_Wire(transport, self._deadlines.total, _VAULT),
             verify_challenge_resource=self._connection.verify_challenge_resource,
             **options,
@@ -145,17 +158,24 @@ class _Identity:
     environ: Mapping[str, str]
     deadlines: Deadlines
     transport: AioHttpTransport
+    logins: Logins
 
     async def get_token_info(self, *scopes: str, options: TokenRequestOptions | None = None) -> AccessTokenInfo:
         """Sign in, for a token of these scopes. Raises `CredentialError`."""
+        if (pause := self.logins.trouble()) is not None:
+            raise pause
         wire = _Wire(self.transport, self.deadlines.total, _SIGN_IN)
         try:
             async with asyncio.timeout(self.deadlines.login):
                 # Off the loop: files are read, and a certificate's key is checked.
                 credential = await asyncio.to_thread(self._credential, wire)
-                return await credential.get_token_info(*scopes, options=options)
+                token = await credential.get_token_info(*scopes, options=options)
         except Exception as error:  # noqa: BLE001 - as above
             failure = _of_sign_in(error, wire.status)
+        else:
+            self.logins.succeeded(token.expires_on - time.time())
+            return token
+        self.logins.failed(failure)
         raise failure
 
     def _credential(self, wire: _Wire) -> AsyncSupportsTokenInfo:
@@ -245,7 +265,8 @@ def _fetched(secret: KeyVaultSecret) -> Fetched:
         members = None
     if isinstance(members, dict):
         fields |= {name: Secret(member) for name, member in members.items() if isinstance(member, str)}
-    return Fetched(fields, secret.properties.version or "")
+    ends = secret.properties.expires_on
+    return Fetched(fields, secret.properties.version or "", expires_at=None if ends is None else ends.timestamp())
 
 
 def _judged(server: _Server, status: int, headers: Mapping[str, str]) -> CredentialError:

@@ -5,7 +5,7 @@ names several below one policy, fetched in one answer, so that they are of one m
 beginning says, so what permits the beginning permits them all. A value that is a JSON object gives its members too.
 
 A token serves until two thirds of its life are over. One that is refused is replaced once, and at most once a minute:
-what is refused then is denied. Requests that need a token meanwhile wait for the same one. The daemon's key or JWT is
+what is refused then is denied. After a sign-in that failed there is a pause (see `login`). Requests that need a token meanwhile wait for the same one. The daemon's key or JWT is
 read anew at every sign-in, and what Conjur answers there is told to nobody.
 """
 
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import quote, urlencode
 
 from gateway.credentials.identity import read_identity
+from gateway.credentials.login import Logins
 from gateway.credentials.provider import PASSWORD, CredentialError, Deadlines, Fetched, Kind
 from gateway.credentials.providers.rest import (
     Answer,
@@ -61,6 +62,7 @@ class _Shown(NamedTuple):
 class _Token:
     header: Secret
     until: float
+    ends: float
 
 
 @dataclass(slots=True)
@@ -69,6 +71,7 @@ class _Tokens:
 
     sign_in: Callable[[], Awaitable[_Token]]
     clock: Clock
+    logins: Logins
     lock: asyncio.Lock
     token: _Token | None = None
     forced_at: float = float("-inf")
@@ -80,12 +83,26 @@ class _Tokens:
             if refused is not None and self.token is refused:
                 if now - self.forced_at < FORCED_EVERY:
                     raise CredentialError(Kind.DENIED, "Conjur refuses the token that it gave us")
-                self.forced_at = now
+                self.forced_at, self.token = now, None
             elif self.token is not None and now < self.token.until:
                 return self.token
-            self.token = None
-            self.token = await self.sign_in()
+            try:
+                self.token = await self._signed_in()
+            except CredentialError:
+                if self.token is None or self.clock() >= self.token.ends:
+                    raise
             return self.token
+
+    async def _signed_in(self) -> _Token:
+        if (pause := self.logins.trouble()) is not None:
+            raise pause
+        try:
+            token = await self.sign_in()
+        except CredentialError as error:
+            self.logins.failed(error)
+            raise
+        self.logins.succeeded(token.ends - self.clock())
+        return token
 
 
 class ConjurProvider:
@@ -98,6 +115,7 @@ class ConjurProvider:
         deadlines: Deadlines = USUAL,
         *,
         clock: Clock = time.monotonic,
+        logins: Logins | None = None,
     ) -> None:
         """Connect to nothing yet."""
         self._account = settings.account
@@ -105,7 +123,7 @@ class ConjurProvider:
         self._rest = Rest(settings.url, deadlines.connect, Certificates(settings.ca_certificates))
         self._identity = _Identity(settings, environ, deadlines)
         self._clock = clock
-        self._tokens = _Tokens(self._sign_in, clock, asyncio.Lock())
+        self._tokens = _Tokens(self._sign_in, clock, logins or Logins(clock), asyncio.Lock())
 
     async def fetch(self, key: str, version: str | None) -> Fetched:
         """Fetch a variable, or several of one policy. Raises `CredentialError`.
@@ -175,7 +193,8 @@ class ConjurProvider:
         if token is None:
             raise CredentialError(Kind.MALFORMED, "Conjur answered the sign-in with something that is no token")
         header = f'Token token="{base64.b64encode(answer.body).decode()}"'
-        return _Token(Secret(header), now + _life(token) * 2 / 3)
+        life = _life(token)
+        return _Token(Secret(header), now + life * 2 / 3, now + life)
 
 
 @dataclass(slots=True)

@@ -2,7 +2,9 @@
 
 Owns the token of one connection: signed in for once and shared by all fetches, renewed by the first fetch after two
 thirds of its life, replaced once when it is refused. What a sign-in shows is read anew each time, TLS files included; only a
-secret id that came wrapped is remembered, because it can be unwrapped once.
+secret id that came wrapped is remembered, because it can be unwrapped once: where the answer to that was lost, it is
+not tried again. After a sign-in that failed there is a pause (see `login`). A token that was signed in for is revoked
+at the end; a configured one is not ours to revoke.
 
 Promises: one attempt a fetch, within its deadlines, however slowly the server drips; nothing of an answer, and no
 token, in an error or behind it. hvac blocks, so each call has a thread of its own that nobody waits for: a hung one
@@ -30,6 +32,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar
 from urllib.parse import quote
 
 from gateway.credentials.identity import read_identity
+from gateway.credentials.login import Logins
 from gateway.credentials.provider import MAX_OCTETS, CredentialError, Deadlines, Fetched, Kind
 from gateway.credentials.secret import Secret
 from gateway.settings import SecretSource, VaultConnection
@@ -39,7 +42,6 @@ if TYPE_CHECKING:
     import requests
 
 FORCED_EVERY: Final = 60.0  # seconds between two sign-ins that a refusal causes
-REFUSED_FOR: Final = 60.0  # seconds that a refused sign-in is not tried again: wrong passwords lock accounts
 DUE: Final = 2 / 3  # of its life, when a token is renewed
 TRUNCATED: Final = 1 / 2  # of the life before; a renewal that grants less nears the token's last day
 MOST_THREADS: Final = 32  # calls at once, hung ones included; the cache above asks eight at a time
@@ -54,6 +56,10 @@ _SECONDS: Final = re.compile(r"[0-9]{1,6}")
 
 T = TypeVar("T")
 Outcome: TypeAlias = T | CredentialError
+
+
+class _NotNowError(CredentialError):
+    """The server has said that it did nothing with the request."""
 
 
 class _Token(NamedTuple):
@@ -78,6 +84,7 @@ class VaultProvider:
         deadlines: Deadlines = _USUAL,
         *,
         clock: Callable[[], float] = time.monotonic,
+        logins: Logins | None = None,
     ) -> None:
         logging.getLogger("urllib3").setLevel(logging.WARNING)  # at DEBUG it tells paths
         self._deadlines = deadlines
@@ -87,9 +94,9 @@ class VaultProvider:
         self._lock = asyncio.Lock()
         self._token: _Token | None = None
         self._forced_at = float("-inf")
-        self._refusal: CredentialError | None = None
-        self._refused_until = float("-inf")
+        self._logins = logins or Logins(clock)
         self._running = 0
+        self._closed = False
 
     async def fetch(self, key: str, version: str | None) -> Fetched:
         """Fetch a secret, or with version 2 of the engine one version of it. Raises `CredentialError`."""
@@ -103,7 +110,14 @@ class VaultProvider:
         return _given(outcome)
 
     async def close(self) -> None:
-        """Close the connections; a thread that hangs ends by itself, or with the process."""
+        """Revoke the token, if it is ours and the server hears it in time, and close the connections.
+
+        A thread that hangs ends by itself, or with the process.
+        """
+        self._closed = True
+        token, self._token = self._token, None
+        if token is not None and not self._server.shows_a_token:
+            await self._call(self._deadlines.leave, partial(self._server.revoke, token.secret))
         self._server.close()
 
     def _check(self, key: str, version: str | None) -> None:
@@ -131,6 +145,7 @@ class VaultProvider:
                 renewed = await self._call(self._deadlines.total, partial(self._server.renew, held))
                 if isinstance(renewed, _Token):
                     self._token = renewed
+                    self._logins.lasts(renewed.life or None)
                     return renewed
                 if renewed.kind in _PASSING:
                     return held
@@ -155,13 +170,16 @@ class VaultProvider:
             return None if isinstance(outcome, _Token) and outcome.secret == refused.secret else outcome
 
     async def _sign_in(self) -> Outcome[_Token]:
-        if self._refusal is not None and self._clock() < self._refused_until:
-            return CredentialError(self._refusal.kind, self._refusal.detail)
+        if self._closed:
+            return CredentialError(Kind.UNREACHABLE, "the connection to the server is closed")
+        if (pause := self._logins.trouble()) is not None:
+            return pause
         outcome = await self._call(self._deadlines.login, self._server.sign_in)
-        if isinstance(outcome, _Token):
-            self._token = outcome
-        elif outcome.kind is Kind.DENIED:
-            self._refusal, self._refused_until = outcome, self._clock() + REFUSED_FOR
+        if isinstance(outcome, CredentialError):
+            self._logins.failed(outcome)
+            return outcome
+        self._token = outcome
+        self._logins.succeeded(outcome.life or None)
         return outcome
 
     # Threads.
@@ -209,15 +227,39 @@ def _attempt(work: Callable[[], T]) -> Outcome[T]:
     """Do it; an error becomes a new one without a traceback, whose frames would hold the token and the answer."""
     try:
         return work()
-    except CredentialError as error:
-        return CredentialError(error.kind, error.detail, error.retry_after)
-    except ImportError:
-        return CredentialError(Kind.UNREACHABLE, "hvac is not installed: install notification-gateway[vault]")
     except Exception as error:  # noqa: BLE001 - whatever hvac or the JSON parser make of a strange answer
-        return _trouble(error)
+        outcome = _trouble(error)
+        _forget(error)
+        return outcome
+
+
+def _forget(error: BaseException | None) -> None:
+    """Let go of the frames behind an error, and so of their connections: some of them hold the error in turn."""
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__context__
+
+
+def _was_not_taken(error: Exception) -> bool:
+    """Is it certain that the server did not act on the request? What was lost on its way back may have been done."""
+    from requests.exceptions import ConnectTimeout
+    from urllib3.exceptions import NewConnectionError
+
+    if isinstance(error, ImportError | ConnectTimeout | _NotNowError):
+        return True
+    reason = getattr(_first(error), "reason", None)  # requests puts what urllib3 says there
+    return isinstance(reason, NewConnectionError) or isinstance(_first(reason), ssl.SSLCertVerificationError)
+
+
+def _first(error: BaseException | None) -> object:
+    return error.args[0] if error is not None and error.args else None
 
 
 def _trouble(error: Exception) -> CredentialError:
+    if isinstance(error, CredentialError):
+        return CredentialError(error.kind, error.detail, error.retry_after)
+    if isinstance(error, ImportError):
+        return CredentialError(Kind.UNREACHABLE, "hvac is not installed: install notification-gateway[vault]")
     from requests.exceptions import SSLError
     from urllib3.exceptions import HTTPError
 
@@ -237,7 +279,12 @@ class _Server:
     deadlines: Deadlines
     clock: Callable[[], float]
     _session: "requests.Session | None" = None
-    _unwrapped: tuple[Secret, Secret] | None = None
+    _unwrapped: tuple[Secret, Secret | None] | None = None  # what was unwrapped, and what came out if anything did
+
+    @property
+    def shows_a_token(self) -> bool:
+        """Is the token the operator's own, and not one that was signed in for?"""
+        return isinstance(self.settings.auth, VaultToken)
 
     def close(self) -> None:
         if self._session is not None:
@@ -275,6 +322,9 @@ class _Server:
         renewed = _token(answer["auth"], since)
         return renewed._replace(renewable=renewed.renewable and renewed.life >= token.life * TRUNCATED)
 
+    def revoke(self, token: Secret) -> None:
+        self._client_for_login(token.reveal()).auth.token.revoke_self()
+
     def _proof(self) -> dict[str, str]:
         match self.settings.auth:
             case VaultAppRole() as auth:
@@ -296,8 +346,19 @@ class _Server:
         if not auth.wrapped:
             return given
         if self._unwrapped is None or self._unwrapped[0] != given:
-            answer = self._client_for_login(_as_header(given).reveal()).sys.unwrap()
+            header = _as_header(given).reveal()
+            before, self._unwrapped = self._unwrapped, (given, None)
+            try:
+                answer = self._client_for_login(header).sys.unwrap()
+            except Exception as error:
+                if _was_not_taken(error):
+                    self._unwrapped = before
+                raise
             self._unwrapped = (given, Secret(answer["data"]["secret_id"]))
+        if self._unwrapped[1] is None:
+            raise CredentialError(
+                Kind.DENIED, "the wrapped secret id was tried once, and is of no more use: give another"
+            )
         return self._unwrapped[1]
 
     def _look_up(self, token: Secret, since: float) -> _Token:
@@ -385,11 +446,12 @@ def _refusal(response: "requests.Response", *, signing_in: bool) -> CredentialEr
     if status == 429:
         wait = response.headers.get("Retry-After", "")
         seconds = float(wait) if _SECONDS.fullmatch(wait) else None
-        return CredentialError(Kind.THROTTLED, "the server asks for a pause", seconds)
+        return _NotNowError(Kind.THROTTLED, "the server asks for a pause", seconds)
     if 300 <= status < 400:
-        return CredentialError(Kind.UNREACHABLE, "the server sends us to another host; we stay")
+        return _NotNowError(Kind.UNREACHABLE, "the server sends us to another host; we stay")
     if status in {412, 472, 473} or status >= 500:
-        return CredentialError(Kind.UNREACHABLE, f"the server is sealed, on standby or out of order ({status})")
+        kept = _NotNowError if status in {412, 472, 473, 503} else CredentialError
+        return kept(Kind.UNREACHABLE, f"the server is sealed, on standby or out of order ({status})")
     if signing_in and status in {400, 401, 403, 404}:
         return CredentialError(Kind.DENIED, f"the server refuses the sign-in ({status})")
     if status in {401, 403}:
