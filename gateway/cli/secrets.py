@@ -4,11 +4,14 @@
     secrets show | rm NAME --tenant T
     secrets set NAME --tenant T --value-file FILE
     secrets check | refresh PROFILE --tenant T
+    secrets rewrap
 
 A value comes from a file or from standard input (`-`), never from the command line, which others can see.
 """
 
 import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import IO, Any
 
 import click
@@ -91,3 +94,43 @@ def _verdict(answer: Answer) -> str:
 
 _on_credential("check", "Say whether a profile's credential can be fetched.")
 _on_credential("refresh", "Fetch a profile's credential anew, and let the profile go on.")
+
+
+@secrets.command("rewrap")
+@click.option("--limit", type=int, help="how many profiles and stored secrets to look at in one call")
+@remote
+def rewrap(daemon: Daemon, /, as_json: bool, limit: int | None) -> None:
+    """Seal with the present master key what older ones sealed, of all tenants.
+
+    Needs an administrator of `system`. May be broken off and run again at any time. Exits with 1 if anything cannot be
+    opened; all else is sealed anew nevertheless. With --json one answer a line.
+    """
+    done: Counter[str] = Counter()
+    cursor = None
+    while True:
+        query = given_query({"limit": limit, "cursor": cursor})
+        answer = daemon.call("POST", path("secrets", "rewrap"), query=query)
+        calls.settled(answer, as_json)
+        told, cursor = answer.body, answer.body["next_cursor"]
+        done.update({name: told[name] for name in ("checked", "profiles", "secrets")})
+        done["unreadable"] += len(told["unreadable"])
+        if not as_json:
+            _tell_rewrapped(told["unreadable"], done, over=cursor is None)
+        if cursor is None:
+            break
+    if done["unreadable"]:
+        sys.exit(1)
+
+
+def _tell_rewrapped(unreadable: Iterable[Mapping[str, Any]], done: Counter[str], *, over: bool) -> None:
+    for one in unreadable:
+        field = f" {one['field']}" if one["field"] else ""
+        click.echo(f"{one['kind']} {one['tenant']}/{one['name']}{field}: {one['detail']}", err=True)
+    counts = f"sealed anew: profiles {done['profiles']}, stored secrets {done['secrets']}; looked at {done['checked']}"
+    if not over:
+        click.echo(f"{counts} so far", err=True)
+        return
+    nothing = done["profiles"] == done["secrets"] == done["unreadable"] == 0
+    click.echo(f"nothing to do: looked at {done['checked']}" if nothing else counts)
+    if done["unreadable"]:
+        click.echo(f"{done['unreadable']} cannot be opened: keep the older master keys", err=True)

@@ -18,6 +18,7 @@ from gateway.credentials.secret import Secret
 from gateway.directory import changes, rules
 from gateway.directory.auditing import happenings
 from gateway.directory.changes import OPERATOR, Actor, Change
+from gateway.directory.denials import Denials
 from gateway.directory.entries import REVOKED, Item, changed, entry, gone, key_of, place, snapshot_of
 from gateway.directory.keys import new_key
 from gateway.directory.provision import Declaration, read_files, settle_keys
@@ -30,7 +31,7 @@ from gateway.problems import BY_CODE, Code, Problem, refusal
 from gateway.settings import Fault as SettingsFault
 from gateway.settings import SettingsError
 from gateway.store.protocol import RevisionConflict, Store
-from gateway.store.rows import Entry
+from gateway.store.rows import Entry, Happening
 
 ATTEMPTS = 5
 Work = Callable[[Snapshot], Change]
@@ -46,6 +47,7 @@ class Directory:
         self.on_change: list[Callable[[], None]] = []
         self.unfinished: Callable[[str], int] = lambda _tenant: 0
         self.forget: Callable[[str], Awaitable[None]] = _nothing
+        self.denials = Denials(store)
         self._store = store
         self.seal = seal
         self._changing = asyncio.Lock()
@@ -214,6 +216,35 @@ class Directory:
         """Find a secret of the built-in store."""
         secret = self.snapshot.secrets.get((tenant, name))
         return None if secret is None else Stored(secret.sealed, secret.version)
+
+    async def reseal(
+        self, actor: Actor, work: Callable[[Snapshot], Sequence[Item]], happened: Sequence[Happening]
+    ) -> Sequence[Item]:
+        """Put the same objects with their secrets sealed anew; answers those that were put.
+
+        No rule is asked, because nothing else differs: what the operator has stopped allowing keeps its secret too.
+        """
+        async with self._changing:
+            for _ in range(ATTEMPTS):
+                self._check_actor(actor)
+                items = work(self.snapshot)
+                if not items:
+                    return items
+                put = [entry(item, self.snapshot.origins.get(place(item), API)) for item in items]
+                after = changed(self.snapshot, self.snapshot.revision + 1, put, [])
+                try:
+                    await self._store.change_directory(self.snapshot.revision, put, [], happened, _now())
+                except RevisionConflict:
+                    await self.load()
+                else:
+                    self._swap(after)
+                    return items
+            raise RevisionConflict
+
+    def denied(self, owner: str, host: str, place: Sequence[str], credential: Credential) -> None:
+        """A secret was refused at its use by the operator's policy; `place` is where a plaintext one is sealed for."""
+        _, _, name, slot = (*place, "", "", "", "")[:4]
+        self.denials.tell(rules.denial(owner, name, host, slot, credential, self.policy), Actor("gateway", owner))
 
     # Keys.
 

@@ -7,6 +7,7 @@ and the field's JSON pointer, so that a caller, a file and a page can each be to
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from functools import lru_cache
 from ipaddress import ip_address
 from typing import Final
@@ -16,9 +17,20 @@ from cryptography.exceptions import UnsupportedAlgorithm
 
 from gateway.credentials.connections import Connections
 from gateway.credentials.local import LocalSecrets
+from gateway.credentials.oauth.source import MACHINE, is_directory
 from gateway.credentials.reference import Credential
 from gateway.directory.entries import Item
-from gateway.directory.shapes import OAUTH_METHODS, PASSWORD_METHODS, Key, Link, Preferences, Profile, Template, Tenant
+from gateway.directory.shapes import (
+    OAUTH_METHODS,
+    PASSWORD_METHODS,
+    Key,
+    Link,
+    OAuth,
+    Preferences,
+    Profile,
+    Template,
+    Tenant,
+)
 from gateway.directory.snapshot import DEPTH, ROOT, Place, Snapshot
 from gateway.message import template
 from gateway.message.address import address_key
@@ -26,7 +38,16 @@ from gateway.problems import Fault
 from gateway.smtp.egress import EgressPolicy
 from gateway.smtp.session import Security
 
-KNOWN_OAUTH: Final = frozenset({"microsoft365", "google"})
+KNOWN_OAUTH: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
+    "microsoft365": {
+        "client_secret": ("directory", "client_id"),
+        "certificate": ("directory", "client_id"),
+        MACHINE: (),
+    },
+    "google": {"service_account": ("mailbox",), "refresh_token": ("client_id",)},
+}
+"""By which ways the providers that the daemon knows give tokens, and what each way needs."""
+OTHER_OAUTH: Final[Mapping[str, tuple[str, ...]]] = {"client_secret": ("client_id",), "refresh_token": ("client_id",)}
 USUAL_PORTS: Final = {Security.IMPLICIT_TLS: (465,), Security.STARTTLS: (587, 25, 2525), Security.NONE: (25, 2525)}
 WELL_KNOWN: Final = frozenset({25, 465, 587})
 ANYBODY: Final = "*"
@@ -51,6 +72,22 @@ class RuleFault:
     def told(self) -> Fault:
         """The fault alone, as its object's caller is told."""
         return Fault(self.pointer, self.code, self.detail)
+
+
+@dataclass(frozen=True, slots=True)
+class Denial(Fault):
+    """A credential that the operator does not lend: in whose profile and which slot, what it asks for, and why not.
+
+    `key` is an entry's name where one was picked. `rule` is the setting that gives no leave, and nothing for tenants.
+    """
+
+    owner: str
+    profile: str
+    slot: str
+    source: str
+    connection: str
+    key: str
+    rule: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,12 +249,9 @@ def profile_faults(profile: Profile, policy: Policy) -> Iterator[Fault]:
 
 
 def _references(profile: Profile, policy: Policy) -> Iterator[Fault]:
-    for (part, name), credential in profile.credentials():
+    for slot, credential in profile.credentials():
         if not _lent(profile, credential, policy):
-            place = "entry" if credential.entry is not None else "key"
-            yield Fault(
-                f"/{part}/{name}/{place}", "secret_not_allowed", "The operator does not lend this to the tenant."
-            )
+            yield denial(profile.tenant, profile.name, profile.host, ".".join(slot), credential, policy)
 
 
 def _lent(profile: Profile, credential: Credential, policy: Policy) -> bool:
@@ -226,6 +260,32 @@ def _lent(profile: Profile, credential: Credential, policy: Policy) -> bool:
     if credential.source in ("file", "env"):
         return policy.local.permits(profile.tenant, credential.source, credential.key or "")
     return policy.connections.permits(profile.tenant, profile.host, credential)
+
+
+def denial(owner: str, profile: str, host: str, slot: str, credential: Credential, policy: Policy) -> Denial:
+    """Tell of a credential that is not lent to the owner's profile for this relay; `slot` is such as `auth.credential`."""
+    pointer = f"/{slot.replace('.', '/')}/{'key' if credential.entry is None else 'entry'}"
+    return Denial(
+        pointer, "secret_not_allowed", "The operator does not lend this to the tenant.", owner, profile, slot,
+        credential.source, credential.connection or "", credential.entry or credential.key or "",
+        _missing_leave(owner, host, credential, policy),
+    )  # fmt: skip
+
+
+def _missing_leave(owner: str, host: str, credential: Credential, policy: Policy) -> str:
+    """Name the setting of `[local_secrets]` or of the connection that would have to give leave, or the table itself."""
+    key = credential.key or ""
+    if credential.source in ("file", "env"):
+        if policy.local.permits(owner, credential.source, key):
+            return "directory"  # the file leads out of it
+        listed = credential.source == "file" or any(fnmatchcase(key, pattern) for pattern in policy.local.env)
+        return "allow" if listed else "env"
+    connection = policy.connections.by_name.get(credential.connection or "")
+    if connection is None or connection.settings.kind != credential.source:
+        return "connections"
+    if connection.settings.hosts and host not in connection.settings.hosts:
+        return "hosts"
+    return "allow" if credential.entry is None else "entries"
 
 
 def _sign_in(profile: Profile, policy: Policy) -> Iterator[Fault]:
@@ -242,11 +302,30 @@ def _sign_in(profile: Profile, policy: Policy) -> Iterator[Fault]:
     if auth.method in OAUTH_METHODS and auth.oauth is None:
         yield Fault("/auth/oauth", "required", "This way to sign in needs oauth.")
     if auth.oauth is not None:
-        allowed = policy.oauth.get(auth.oauth.provider)
-        if auth.oauth.provider not in KNOWN_OAUTH and not _may(profile.tenant, allowed or ()):
-            yield Fault("/auth/oauth/provider", "unknown_provider", "The tenant may use no such provider.")
-        elif auth.oauth.grant == "managed_identity" and not _may(profile.tenant, allowed or ()):
-            yield Fault("/auth/oauth/grant", "not_allowed", "The operator lends the machine's identity to others only.")
+        yield from _oauth(profile, auth.oauth, policy)
+
+
+def _oauth(profile: Profile, oauth: OAuth, policy: Policy) -> Iterator[Fault]:
+    """What a way to a token needs, and who may go it."""
+    lent = _may(profile.tenant, policy.oauth.get(oauth.provider) or ())
+    if oauth.provider not in KNOWN_OAUTH and not lent:
+        yield Fault("/auth/oauth/provider", "unknown_provider", "The tenant may use no such provider.")
+        return
+    needed = KNOWN_OAUTH.get(oauth.provider, OTHER_OAUTH).get(oauth.grant)
+    if needed is None:
+        yield Fault("/auth/oauth/grant", "bad_value", "The provider gives no tokens this way.")
+        return
+    if oauth.grant == MACHINE and not lent:
+        yield Fault("/auth/oauth/grant", "not_allowed", "The operator lends the machine's identity to others only.")
+    for name in needed:
+        if getattr(oauth, name) is None:
+            yield Fault(f"/auth/oauth/{name}", "required", "This way to a token needs it.")
+    if oauth.grant != MACHINE and profile.auth.credential is None:
+        yield Fault("/auth/credential", "required", "This way to a token needs a credential.")
+    if oauth.directory is not None and not is_directory(oauth.directory):
+        yield Fault("/auth/oauth/directory", "bad_value", "A directory is a GUID or a domain name.")
+    if oauth.mailbox is None and profile.auth.username is None:
+        yield Fault("/auth/oauth/mailbox", "required", "Who signs in? A mailbox, or a username, is required.")
 
 
 def _may(tenant: str, allowed: Iterable[str]) -> bool:
@@ -284,7 +363,19 @@ def warnings(snapshot: Snapshot, profile: Profile) -> list[Fault]:
         found.append(Fault("/port", "unusual_port", "Relays at this port usually expect another security."))
     if profile.security is not Security.NONE and not profile.tls.verify:
         found.append(Fault("/tls/verify", "unverified", "Whoever stands between may read and change the mail."))
+        if not profile.auth.anonymous:
+            detail = "Whoever stands between gets the password."
+            found.append(Fault("/tls/allow_auth_unverified", "auth_unverified", detail))
+    if profile.auth.domain is not None and not _domain_counts(profile):
+        found.append(Fault("/auth/domain", "ignored", "The user name, or the way to sign in, leaves no room for it."))
     return found
+
+
+def _domain_counts(profile: Profile) -> bool:
+    """Does the domain go before the user name? Not where that has one, nor where names are whole addresses or keys."""
+    auth = profile.auth
+    bare = auth.username is None or not {"@", "\\"} & set(auth.username)
+    return bare and auth.oauth is None and auth.method in ("auto", "plain", "login", "ntlm")
 
 
 def _taken(profile: Profile) -> RuleFault:

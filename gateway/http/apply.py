@@ -1,7 +1,7 @@
 """Declarative files over HTTP: tables of objects become the directory's, in one change, or not at all."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from gateway.directory import changes
@@ -161,4 +161,4 @@ def _profile(call: Call, snapshot: Snapshot, row: Document, pointer: str, read: 
 
 def _below(pointer: str, faults: tuple[Fault, ...] | list[Fault]) -> Iterator[Fault]:
     for fault in faults:
-        yield Fault(pointer + fault.pointer, fault.code, fault.detail)
+        yield replace(fault, pointer=pointer + fault.pointer)

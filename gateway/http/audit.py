@@ -1,14 +1,16 @@
-"""The audit log over HTTP: who changed what, newest first, and whether the log is whole."""
+"""The audit log over HTTP: who changed what, newest first, and whether the log is whole; and what it is told of refusals."""
 
+import asyncio
 from typing import Any, Final
 
 from pydantic_core import from_json
 
+from gateway.directory.rules import Denial
 from gateway.http.call import Answer, Call, json_answer
-from gateway.http.resources import Document, written
+from gateway.http.resources import Document, actor, written
 from gateway.http.schema import PageQuery
 from gateway.http.values import time_text, write_cursor
-from gateway.problems import Fault, refusal
+from gateway.problems import Fault, Problem, refusal
 from gateway.store.rows import AuditRow
 
 MAX_DIGITS: Final = 18  # of a number that a column can hold
@@ -63,3 +65,11 @@ async def verify(call: Call) -> Answer:
     broken = await call.services.store.audit_broken(tenant)
     length = await call.services.store.audit_length(tenant)
     return json_answer({"ok": broken is None, "rows": length, "broken_at": broken})
+
+
+async def tell_denials(call: Call, problem: Problem) -> None:
+    """Tell the log which secrets a caller asked for and was refused; what is refused stays so if it cannot be told."""
+    denials = call.services.directory.denials
+    told = [denials.tell(fault, actor(call)) for fault in problem.errors if isinstance(fault, Denial)]
+    if writing := [one for one in told if one is not None]:
+        await asyncio.wait(writing)

@@ -13,10 +13,12 @@ from typing import Final
 
 from aiohttp import web
 
+from gateway.http.audit import tell_denials
 from gateway.http.authentication import Authenticator
 from gateway.http.body import read_body
 from gateway.http.call import Answer, Call, Caller, Services
 from gateway.http.routing import Resource, Route, Router
+from gateway.http.stream import SERVER, Streamed
 from gateway.message.entropy import random_hex
 from gateway.observe.failpoint import failpoint
 from gateway.problems import MEDIA_TYPE, Code, Problem
@@ -25,7 +27,6 @@ from gateway.store.protocol import StoreError, StoreFull
 REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 NOBODY: Final = Caller("", frozenset(), "")
 PROTECTED: Final = "/v1/"
-SERVER: Final = "notification-gateway"
 STORAGE_RETRY: Final = {"Retry-After": "30"}
 
 
@@ -81,7 +82,11 @@ class Dispatcher:
             call.body = await read_body(call.request, self._services.settings.http)
             failpoint("http.body_read")
             self._look_again(route, call)
-        return await route.handler(call)
+        try:
+            return await route.handler(call)
+        except Problem as problem:
+            await tell_denials(call, problem)
+            raise
 
     def _look_again(self, route: Route, call: Call) -> None:
         """A body may take its time, in which a key can be revoked and a directory changed."""
@@ -118,8 +123,10 @@ def refused(problem: Problem, request_id: str) -> Answer:
     return Answer(problem.code.status, problem.body(request_id), headers)
 
 
-def response(answer: Answer, request_id: str) -> web.Response:
-    """Make an answer what the server writes."""
+def response(answer: Answer, request_id: str) -> web.StreamResponse:
+    """Make an answer what the server writes, or has written already."""
+    if isinstance(answer, Streamed):
+        return answer.response
     headers = {**answer.headers, "X-Request-Id": request_id, "Server": SERVER}
     made = web.Response(status=answer.status, body=answer.body, headers=headers)
     if answer.headers.get("Connection") == "close":

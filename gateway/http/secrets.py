@@ -1,22 +1,43 @@
-"""The built-in secret store over HTTP, and whether a profile's credential can be fetched. No answer holds a value."""
+"""The built-in secret store over HTTP, rewrapping, and whether a credential can be fetched. No answer holds a value."""
 
 from pydantic import TypeAdapter, ValidationError
 
 from gateway.credentials.provider import CredentialError, Why
 from gateway.credentials.secret import Secret
-from gateway.directory import changes
+from gateway.directory import changes, rewrapping
 from gateway.directory.changes import Change
 from gateway.directory.directory import seal_place
 from gateway.directory.shapes import Profile, StoredSecret
-from gateway.directory.snapshot import Snapshot
+from gateway.directory.snapshot import ROOT, Place, Snapshot
 from gateway.http.call import Answer, Call, json_answer
 from gateway.http.profiles import own
 from gateway.http.resources import NO_CONTENT, Document, actor, answer, page
-from gateway.http.schema import SecretRequest
-from gateway.http.values import ObjectName, time_text
+from gateway.http.schema import RewrapQuery, SecretRequest
+from gateway.http.values import ObjectName, time_text, write_cursor
+from gateway.http.views import View
 from gateway.problems import Code, Fault, Problem, refusal
 
 _NAME: TypeAdapter[str] = TypeAdapter(ObjectName)
+
+
+class UnreadableView(View):
+    """A sealed value that does not open. `field` is a profile's; a stored secret has but one."""
+
+    kind: str
+    tenant: str
+    name: str
+    field: str | None
+    detail: str
+
+
+class RewrapView(View):
+    """How many objects with something sealed were looked at, and what of them was sealed anew or does not open."""
+
+    checked: int
+    profiles: int
+    secrets: int
+    unreadable: tuple[UnreadableView, ...]
+    next_cursor: str | None
 
 
 def view(snapshot: Snapshot, secret: StoredSecret) -> Document:
@@ -81,6 +102,32 @@ async def delete(call: Call) -> Answer:
 
     await call.services.directory.change(actor(call), work)
     return NO_CONTENT
+
+
+async def rewrap(call: Call) -> Answer:
+    """Seal anew, with the present master key, what older ones sealed: all tenants', so for `system` alone."""
+    if call.caller.tenant != ROOT:
+        raise Problem(Code.FORBIDDEN)
+    query = call.query(RewrapQuery)
+    after = rewrapping.FIRST if query.cursor is None else _place(query.cursor)
+    done = await rewrapping.rewrap(call.services.directory, actor(call), after, query.limit)
+    return json_answer(
+        {
+            "checked": done.checked,
+            "profiles": done.profiles,
+            "secrets": done.secrets,
+            "unreadable": [one._asdict() for one in done.unreadable],
+            "next_cursor": None if done.last is None else write_cursor("/".join(done.last).encode()),
+        }
+    )
+
+
+def _place(cursor: bytes) -> Place:
+    try:
+        kind, tenant, name = cursor.decode().split("/")
+    except ValueError:
+        raise refusal([Fault("/cursor", "bad_cursor", "The cursor is not one of this list.")]) from None
+    return kind, tenant, name
 
 
 async def check(call: Call) -> Answer:

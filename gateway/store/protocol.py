@@ -125,6 +125,9 @@ class Store(Protocol):
         nothing did.
         """
 
+    def log(self, happened: Sequence[Happening], now: int) -> "asyncio.Future[None]":
+        """Log what happened where nothing was changed; it is written whether or not anybody waits."""
+
     async def audit(self, tenant: str, *, before: int | None, limit: int) -> list[AuditRow]:
         """Read a tenant's audit log, newest first, from below the number `before` (None: from its end)."""
 

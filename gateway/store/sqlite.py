@@ -468,6 +468,11 @@ class SqliteStore:
 
         return await self._write(work)
 
+    def log(self, happened: Sequence[Happening], now: int) -> "asyncio.Future[None]":
+        """Log what happened where nothing was changed; it is written whether or not anybody waits."""
+        written: asyncio.Future[None] = self.writer.submit(Run(lambda db: _log(db, happened, now)))
+        return written
+
     async def audit(self, tenant: str, *, before: int | None, limit: int) -> list[AuditRow]:
         """Read a tenant's audit log, newest first, from below the number `before` (None: from its end)."""
         below = _AFTER_ALL if before is None else before

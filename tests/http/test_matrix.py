@@ -112,6 +112,8 @@ EXAMPLES = {
     "profile.replace": Example(PROFILE, body=DESK),
     "profile.patch": Example(PROFILE, body={"enabled": False}),
     "profile.delete": Example(PROFILE),
+    "profile.test": Example(PROFILE, body={"to": "ann@example.test"}),
+    "profile.test_unsaved": Example(TENANT, body={"profile": {"name": "new", **DESK}, "to": "ann@example.test"}),
     "profile.pause": Example(PROFILE),
     "profile.resume": Example(PROFILE),
     "connector.list": Example(TENANT),
@@ -126,6 +128,7 @@ EXAMPLES = {
     "secret.show": Example(STORED),
     "secret.replace": Example(STORED, body={"value": "hunter3"}),
     "secret.delete": Example(STORED),
+    "secret.rewrap": Example(ours=False),
     "secret_connection.list": Example(TENANT),
     "credential.check": Example(PROFILE),
     "credential.refresh": Example(PROFILE),
@@ -133,6 +136,7 @@ EXAMPLES = {
     "key.list": Example(TENANT),
     "key.create": Example(TENANT, body={"name": "app", "scopes": ["send"]}),
     "key.revoke": Example({**TENANT, "id": "{key}"}),
+    "doctor": Example(ours=False),
     "livez": Example(),
     "readyz": Example(),
     "openapi": Example(),
@@ -145,6 +149,10 @@ REFUSED = {
     ("tenant.delete", "own"): (403, "locked_by_parent"),
     ("tenant.delete", "parent"): (409, "tenant_in_use"),
     ("tenant.delete", "operator"): (409, "tenant_in_use"),
+    # The master keys are the operator's.
+    **{("secret.rewrap", kind): (403, "forbidden") for kind in ("own", "parent", *OUTSIDE)},
+    # The daemon is the operator's.
+    **{("doctor", kind): (403, "forbidden") for kind in ("own", "parent", *OUTSIDE)},
 }
 OPERATIONS = operations()
 PROTECTED = [operation for operation in OPERATIONS if not operation.public]

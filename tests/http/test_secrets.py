@@ -1,6 +1,12 @@
 """The built-in secret store over HTTP: written, never read; used by name."""
 
-from tests.http.world import World
+import json
+from typing import Any
+
+import pytest
+
+from gateway.credentials.sealed import Seal
+from tests.http.world import World, profile
 
 KEY = "acme:secrets"
 PATH = "/v1/tenants/acme/secrets/relay-a"
@@ -101,3 +107,151 @@ async def test_faults_of_a_secret(world: World) -> None:
     lent = {**PROFILE, "auth": {"username": "u", "credential": {"source": "file", "key": "other"}}}
     refused = await world.call("POST", "/v1/tenants/acme/profiles", "acme:admin", json=lent)
     assert (refused.code, refused.faults) == ("secret_not_allowed", {"/auth/credential/key": "secret_not_allowed"})
+
+
+# Rewrapping.
+
+REWRAP = "/v1/secrets/rewrap"
+NEW = Seal([b"n" * 32])
+BOTH = Seal([b"n" * 32, bytes(32)])  # the second is the world's own
+PASSWORD = {"name": "main", "host": "relay.example", "from": "a@acme.example", "auth": {"username": "u", "credential": {"source": "plaintext", "value": "canary-7f3"}}}  # fmt: skip
+
+
+async def furnish(world: World) -> None:
+    """Seal a profile's password and a stored secret, and then begin a new master key."""
+    await world.call("POST", "/v1/tenants/acme/profiles", "acme:admin", json=PASSWORD)
+    await world.call("PUT", PATH, KEY, json={"value": "canary-7f4"})
+    use(world, BOTH)
+
+
+def use(world: World, seal: Seal) -> None:
+    """Go on with these master keys."""
+    world.directory.seal = world.services.credentials.seal = seal
+
+
+async def test_rewrapping_is_seen_by_nobody(world: World) -> None:
+    """Versions stay what they were, so that `If-Match` holds; afterwards the older key is not needed."""
+    await furnish(world)
+    paths = [PATH, "/v1/tenants/acme/profiles/main"]
+    before = [await world.call("GET", path, "acme:admin") for path in paths]
+    done = await world.call("POST", REWRAP, "system")
+    use(world, NEW)
+    after = [await world.call("GET", path, "acme:admin") for path in paths]
+    checked = await world.call("POST", f"{paths[1]}/credential/check", KEY)
+    edited = await world.call(
+        "PATCH", paths[1], "acme:admin", json={"port": 465}, headers={"If-Match": before[1].headers["ETag"]}
+    )
+
+    assert done.json == {"checked": 2, "profiles": 1, "secrets": 1, "unreadable": [], "next_cursor": None}
+    assert [(one.text, one.headers["ETag"]) for one in before] == [(one.text, one.headers["ETag"]) for one in after]
+    assert (checked.json["ok"], edited.status) == (True, 200)
+
+
+async def test_rewrapping_is_told_by_name_of_the_key(world: World) -> None:
+    """To the operator, once, without anything of a secret."""
+    await furnish(world)
+    await world.call("POST", REWRAP, "system")
+    log = await world.call("GET", "/v1/tenants/system/audit", "system")
+    [row] = [row for row in log.json["items"] if row["action"] == "secret.rewrap"]
+    key_id = (await world.key_for("system")).split("_")[1]
+
+    assert (row["actor"], row["object"]) == (f"key:{key_id}", "")
+    assert row["changes"] == [{"field": "profiles", "after": 1}, {"field": "secrets", "after": 1}]
+
+
+async def test_rewrapping_goes_on_from_its_cursor(world: World) -> None:
+    """One object at a time, until there is no cursor; one that was not answered is refused."""
+    await furnish(world)
+    first = await world.call("POST", f"{REWRAP}?limit=1", "system")
+    second = await world.call("POST", f"{REWRAP}?limit=1&cursor={first.json['next_cursor']}", "system")
+    listed = await world.call("GET", "/v1/tenants/acme/secrets?limit=1", KEY)
+    assert listed.json["next_cursor"] is None
+    names = await world.call("GET", "/v1/tenants?limit=1", "system")
+    strange = await world.call("POST", f"{REWRAP}?cursor={names.json['next_cursor']}", "system")
+
+    assert (first.json["profiles"], first.json["secrets"], first.json["checked"]) == (1, 0, 1)
+    assert (second.json["profiles"], second.json["secrets"], second.json["next_cursor"]) == (0, 1, None)
+    assert (strange.code, strange.faults) == ("invalid", {"/cursor": "bad_cursor"})
+
+
+async def test_what_does_not_open_is_answered_by_name(world: World) -> None:
+    """Tenant, object and field, and no secret; the rest is sealed anew."""
+    await furnish(world)
+    use(world, NEW)
+    await world.call("PUT", PATH, KEY, json={"value": "canary-7f5"})
+    done = await world.call("POST", REWRAP, "system")
+
+    assert done.json["unreadable"] == [
+        {
+            "kind": "profile", "tenant": "acme", "name": "main", "field": "auth.credential",
+            "detail": "sealed with a master key that is not configured",
+        }
+    ]  # fmt: skip
+    assert (done.json["checked"], done.json["secrets"]) == (2, 0)
+    assert "canary" not in json.dumps(done.json)
+
+
+@pytest.mark.parametrize("key", ["acme:admin", "system:secrets", "system:profiles,read,send"])
+async def test_only_the_operator_rewraps(world: World, key: str) -> None:
+    """An administrator of `system`; whoever else asks changes nothing."""
+    await furnish(world)
+    await world.key_for(key)
+    stored = await world.store.directory()
+    refused = await world.call("POST", REWRAP, key)
+
+    assert refused.code == "forbidden"
+    assert await world.store.directory() == stored
+
+
+# Secrets that are not lent.
+
+
+async def denials(world: World, tenant: str = "system") -> list[tuple[str, str, list[dict[str, str]]]]:
+    """What a tenant's log tells of them, oldest first: who asked, for which profile, and the fields."""
+    log = await world.call("GET", f"/v1/tenants/{tenant}/audit", f"{tenant}:admin")
+    rows = [row for row in log.json["items"] if row["action"] == "secret.deny"]
+    return [(row["actor"], row["object"], row["changes"]) for row in reversed(rows)]
+
+
+def lent(name: str, key: str) -> dict[str, Any]:
+    """A profile that wants a file of the operator's."""
+    credential = {"source": "file", "key": key}
+    return {**PASSWORD, "name": name, "auth": {"username": "u", "credential": credential}}
+
+
+async def test_what_is_refused_on_saving_is_told(world: World) -> None:
+    """By whatever way it was to be saved; to the owner and the operator, of whom only one is told the missing leave."""
+    who = f"key:{(await world.key_for('acme:admin')).split('_')[1]}"
+    made = await world.call("POST", "/v1/tenants/acme/profiles", "acme:admin", json=lent("made", "one"))
+    credential = {"auth": {"username": "u", "credential": {"source": "file", "key": "two"}}}
+    saved = await world.call("PATCH", "/v1/tenants/acme/profiles/own", "acme:admin", json=credential)
+    row = {"tenant": "acme", **lent("applied", "three")}
+    applied = await world.call("POST", "/v1/apply?dry_run=true", "acme:admin", json={"profiles": [row]})
+    asked = [{"field": "auth.credential"}, {"field": "source", "after": "file"}]
+    missing = {"field": "rule", "after": "allow"}
+
+    assert [one.code for one in (made, saved, applied)] == ["secret_not_allowed"] * 3
+    assert applied.faults == {"/profiles/0/auth/credential/key": "secret_not_allowed"}
+    assert await denials(world, "acme") == [(who, name, asked) for name in ("made", "own", "applied")]
+    assert await denials(world) == [(who, f"acme/{name}", [*asked, missing]) for name in ("made", "own", "applied")]
+
+
+async def test_the_owner_is_not_told_who_above_them_asked(world: World) -> None:
+    """As in every row of the log."""
+    await world.call("POST", "/v1/tenants/acme/profiles", "system", json=lent("made", "one"))
+    [(who, _, _)] = await denials(world, "acme")
+
+    assert who == "ancestor"
+
+
+async def test_what_is_refused_at_use_is_told(world: World) -> None:
+    """Once, however often it is wanted, and not again for the same on saving."""
+    made = profile("acme", "late", auth={"username": "u", "credential": {"source": "file", "key": "one"}})
+    await world.put(made)  # it was lent when it was saved
+    path = "/v1/tenants/acme/profiles/late/credential"
+    verdicts = [await world.call("POST", f"{path}/{what}", KEY) for what in ("check", "check", "refresh")]
+    await world.call("POST", "/v1/tenants/acme/profiles", "acme:admin", json=lent("made", "one"))
+
+    assert [one.json["error"]["kind"] for one in verdicts] == ["policy"] * 3
+    assert [(who, name) for who, name, _ in await denials(world)] == [("gateway", "acme/late")]
+    assert [(who, name) for who, name, _ in await denials(world, "acme")] == [("gateway", "late")]

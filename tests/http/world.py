@@ -239,7 +239,7 @@ async def running(folder: Path, extra: str = "", **services: Any) -> AsyncIterat
             directory=directory,
             outbox=outbox,
             store=store,
-            credentials=Credentials(directory.seal, directory.stored),
+            credentials=Credentials(directory.seal, directory.stored, on_denied=directory.denied),
             held=lambda flow: flow in held,
             on_failure=lambda _id, error: failures.append(error),
             **services,

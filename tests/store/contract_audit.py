@@ -103,6 +103,27 @@ class AuditContract:
         assert await store.get(new.id) is not None
         assert (await store.directory(), await store.audit_length("acme")) == ((0, []), 0)
 
+    async def test_what_changed_nothing_is_told(self, store: Store) -> None:
+        """In the same chain as changes, whoever waits, and without another revision of the directory."""
+        await log(store, [happening(object="0")])
+        ignored = store.log([happening(object="1"), happening("other")], NOW + 1)
+        await store.log([happening(object="2")], NOW + 2)
+        await log(store, [happening(object="3")])
+
+        assert ignored.done()
+        assert [(one.number, one.object) for one in await whole(store)] == [(1, "0"), (2, "1"), (3, "2"), (4, "3")]
+        assert ((await store.directory())[0], await store.audit_length("other")) == (2, 1)
+        assert await store.audit_broken("acme") is None
+
+    async def test_what_cannot_be_told_is_an_error(self, store: Store) -> None:
+        """A text that no column can hold takes all that was to be told with it, and nothing beside it."""
+        refused = store.log([happening(), happening(object="\udcff")], NOW)
+        await store.log([happening(object="1")], NOW)
+
+        with pytest.raises(StoreError):
+            await refused
+        assert [one.object for one in await whole(store)] == ["1"]
+
     async def test_concurrent_changes_make_one_chain(self, store: Store) -> None:
         """Of changes in the same moment each one that was written is told once, and the log is whole."""
         results = await asyncio.gather(
