@@ -1,8 +1,8 @@
 """A private Postfix and its sinks: the relay of the real world, without touching the one of this machine.
 
-`PostfixRelay` is a complete instance in a directory of its own: a submission service on a free loopback port that
-insists on STARTTLS and AUTH (Cyrus SASL over an own sasldb) and forwards everything to a sink. `SmtpSink` is Postfix's
-own test server. Both start and end only processes of their own.
+`PostfixRelay` is a complete instance in a directory of its own: a submission service on free loopback ports that
+insists on TLS and AUTH (Cyrus SASL over an own sasldb, or a Dovecot's) and forwards everything to a sink. `SmtpSink` is
+Postfix's own test server. Both start and end only processes of their own.
 
 Needs root, since Postfix changes users: `require("postfix as root", postfix_available())`.
 
@@ -25,6 +25,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Mapping
+from itertools import starmap
 from pathlib import Path
 from typing import Self
 
@@ -153,11 +154,12 @@ class SmtpSink:
 
 
 class PostfixRelay:
-    """A Postfix of one's own: `with PostfixRelay(sink_port) as relay`.
+    """A Postfix of one's own: `with PostfixRelay(sink_port) as relay`, STARTTLS on `port`, implicit TLS on `tls_port`.
 
-    `users` are the SASL accounts; `settings` are added to its main.cf and win. Starting and stopping block for about
-    a second each, so tests share one instance per module, with a sink on a port that is known beforehand
-    (`ScriptedRelay(port=…)`, `SmtpSink(port=…)`).
+    `users` are the SASL accounts, unless `sasl_socket` is that of a Dovecot with accounts of its own; `settings` are
+    added to its main.cf and win. `services` are further STARTTLS services, each with settings of its own; `ports` tells
+    where they are. Starting and stopping block for about a second each, so tests share one instance per module, with a
+    sink on a port that is known beforehand (`ScriptedRelay(port=…)`, `SmtpSink(port=…)`).
     """
 
     def __init__(
@@ -166,11 +168,19 @@ class PostfixRelay:
         *,
         users: Mapping[str, str] = {"app": "s3cret"},
         settings: Mapping[str, str] | None = None,
+        services: Mapping[str, Mapping[str, str]] | None = None,
+        sasl_socket: Path | None = None,
     ) -> None:
         self.host, self.port, self.sink_port = _HOST, free_port(sink_port), sink_port
+        self.tls_port = free_port(sink_port, self.port)
+        self.ports: dict[str, int] = {}
+        for name in services or {}:
+            self.ports[name] = free_port(sink_port, self.port, self.tls_port, *self.ports.values())
         self.users = dict(users)
         self.ca_pem = ""
         self._settings = dict(settings or {})
+        self._services = dict(services or {})
+        self._sasl_socket = sasl_socket
         self._directory: tempfile.TemporaryDirectory[str] | None = None
         self._home = Path()
 
@@ -207,10 +217,19 @@ class PostfixRelay:
         shutil.chown(self._home / "data", "postfix")
         self._write_certificate()
         self._write_accounts()
-        settings = self._main_settings() | self._settings
+        settings = self._main_settings() | self._sasl_settings() | self._settings
         main = "".join(f"{name} = {value}\n" for name, value in settings.items())
         (self._home / "etc" / "main.cf").write_text(main)
-        (self._home / "etc" / "master.cf").write_text(_MASTER.format(listen=f"{self.host}:{self.port}"))
+        services = [
+            (self.port, {}),
+            (self.tls_port, {"smtpd_tls_wrappermode": "yes"}),
+            *((self.ports[name], own) for name, own in self._services.items()),
+        ]
+        (self._home / "etc" / "master.cf").write_text("".join(starmap(self._service, services)) + _MASTER)
+
+    def _service(self, port: int, settings: Mapping[str, str]) -> str:
+        own = "".join(f"\n  -o {{ {name} = {value} }}" for name, value in settings.items())
+        return f"{self.host}:{port}  inet  n  -  n  -  -  smtpd{own}\n"
 
     def _write_certificate(self) -> None:
         issued = issue_tls("localhost", self.host)
@@ -260,11 +279,7 @@ class PostfixRelay:
             "smtpd_tls_cert_file": f"{home}/etc/chain.pem",
             "smtpd_tls_key_file": f"{home}/etc/key.pem",
             "smtpd_sasl_auth_enable": "yes",
-            "smtpd_sasl_type": "cyrus",
-            "smtpd_sasl_path": "smtpd",
-            "smtpd_sasl_local_domain": _REALM,
             "smtpd_sasl_security_options": "noanonymous",
-            "cyrus_sasl_config_path": f"{home}/etc/sasl",  # where Debian's looks anyway
             "smtpd_relay_restrictions": "permit_sasl_authenticated, reject",
             "smtpd_recipient_restrictions": "permit_sasl_authenticated, reject",
             "smtpd_error_sleep_time": "0",
@@ -273,6 +288,16 @@ class PostfixRelay:
             "minimal_backoff_time": "2s",
             "maximal_backoff_time": "4s",
             "queue_run_delay": "2s",
+        }
+
+    def _sasl_settings(self) -> dict[str, str]:
+        if self._sasl_socket is not None:
+            return {"smtpd_sasl_type": "dovecot", "smtpd_sasl_path": str(self._sasl_socket)}
+        return {
+            "smtpd_sasl_type": "cyrus",
+            "smtpd_sasl_path": "smtpd",
+            "smtpd_sasl_local_domain": _REALM,
+            "cyrus_sasl_config_path": f"{self._home}/etc/sasl",  # where Debian's looks anyway
         }
 
     # Processes.
@@ -317,7 +342,6 @@ def _environment(process: Path) -> list[bytes]:
 
 
 _MASTER = """\
-{listen}  inet  n  -  n  -     -  smtpd
 pickup    unix  n  -  n  60    1  pickup
 cleanup   unix  n  -  n  -     0  cleanup
 qmgr      unix  n  -  n  300   1  qmgr

@@ -1,7 +1,7 @@
-"""A relay that only knows how to let somebody in: the acceptor's side of each SASL mechanism, by other people's engines.
+"""A relay that knows how to let somebody in: the acceptor's side of each SASL mechanism, by other people's engines.
 
 SCRAM is scramp's server, NTLM pyspnego's acceptor; CRAM-MD5, XOAUTH2, OAUTHBEARER and EXTERNAL are short enough to
-stand here. What the client said is kept, decoded, in `said`; who got in is in `accepted`.
+stand here. What the client said is kept, decoded, in `said`; who got in is in `accepted`, mail in `messages`.
 
     async with SaslServer("SCRAM-SHA-256", users={"app": "s3cret"}) as server:
         ...                                   # sign in at server.host, server.port
@@ -67,6 +67,7 @@ class SaslServer(StreamPeer):
         self.said: list[bytes] = []
         self.lines: list[str] = []
         self.accepted: list[str] = []
+        self.messages: asyncio.Queue[bytes] = asyncio.Queue()
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     async def __aenter__(self) -> Self:
@@ -92,6 +93,10 @@ class SaslServer(StreamPeer):
                 writer.write(offer.encode())
             elif verb.upper() == "AUTH":
                 await self._auth(rest, reader, writer)
+            elif verb.upper() == "DATA":
+                writer.write(b"354 go on\r\n")
+                self.messages.put_nowait(await reader.readuntil(b"\r\n.\r\n"))
+                writer.write(b"250 ok\r\n")
             else:
                 writer.write(b"221 bye\r\n" if verb.upper() == "QUIT" else b"250 ok\r\n")
 

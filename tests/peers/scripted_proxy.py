@@ -18,14 +18,18 @@ from tests.peers.stream_peer import StreamPeer, shut
 
 
 class ScriptedProxy(StreamPeer):
-    """`answer` replaces what is said to a request; `glued` sends the relay's greeting in the segment of the answer."""
+    """`answer` replaces what is said to a request; `glued` sends the relay's greeting in the segment of the answer.
+
+    `leads_to` is the port on loopback where every way ends, whatever was asked for.
+    """
 
     def __init__(
         self, kind: str, *, answer: bytes | None = None, glued: bool = False, login: tuple[str, str] | None = None,
-        names: dict[str, str] | None = None,
+        names: dict[str, str] | None = None, leads_to: int | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.kind, self.answer, self.glued, self.login, self.names = kind, answer, glued, login, names or {}
+        self.leads_to = leads_to
         self.asked: list[str] = []
 
     async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -74,7 +78,8 @@ class ScriptedProxy(StreamPeer):
         if self.answer is not None:
             writer.write(self.answer)
             return
-        far_reader, far_writer = await asyncio.open_connection(self.names.get(host, host), port)
+        target = (self.names.get(host, host), port) if self.leads_to is None else ("127.0.0.1", self.leads_to)
+        far_reader, far_writer = await asyncio.open_connection(*target)
         greeting = await far_reader.readline() if self.glued else b""
         writer.write(yes + greeting)
         try:

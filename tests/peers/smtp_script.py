@@ -89,6 +89,14 @@ class Hold:
 
 
 @dataclass(frozen=True, slots=True)
+class Later:
+    """Let the event loop turn so often, then do `then` (None: what would have happened without a rule)."""
+
+    turns: int
+    then: Action | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Endless:
     """Stream `mebibytes` of `unit` without end of reply, then stay silent; `Session.streamed` counts what left."""
 
@@ -108,7 +116,7 @@ class AcceptThen:
     then: Action = Close()
 
 
-Action = Reply | Raw | Split | Close | Reset | Silence | Hold | Endless | AcceptThen
+Action = Reply | Raw | Split | Close | Reset | Silence | Hold | Later | Endless | AcceptThen
 
 
 @dataclass(slots=True)

@@ -30,7 +30,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Self, assert_never, cast
+from typing import NamedTuple, Self, assert_never, cast
 
 from tests.peers.smtp_script import (
     AcceptThen,
@@ -41,6 +41,7 @@ from tests.peers.smtp_script import (
     Features,
     Hold,
     IssuedTls,
+    Later,
     Login,
     Raw,
     Reply,
@@ -61,8 +62,10 @@ __all__ = [
     "Close",
     "Endless",
     "Features",
+    "Handshake",
     "Hold",
     "IssuedTls",
+    "Later",
     "Login",
     "Raw",
     "Reply",
@@ -89,6 +92,14 @@ _MESSAGE_ID = re.compile(rb"(?im)^message-id:\s*(<[^>\r\n]*>)")
 _LONE_DOT = re.compile(rb"(?:\A|\r\n)\.(?!\.)")
 
 
+class Handshake(NamedTuple):
+    """What TLS was agreed on in a session, and whose certificate the client showed: its common name, None without."""
+
+    session_index: int
+    version: str | None
+    client: str | None
+
+
 class ScriptedRelay:
     """The relay: `async with ScriptedRelay(...) as relay`."""
 
@@ -103,15 +114,17 @@ class ScriptedRelay:
         implicit_tls: bool = False,
         ledger_path: str | os.PathLike[str] | None = None,
         keep_data: bool = True,
+        host: str = "127.0.0.1",
         port: int = 0,
     ) -> None:
         if implicit_tls and tls is None:
             raise ValueError("implicit TLS needs a context")
-        self.host, self.port = "127.0.0.1", port
+        self.host, self.port = host, port
         self.features, self.users, self.require_auth = features, users, require_auth
         self.tls, self.implicit_tls = tls, implicit_tls
         self.ledger_path, self.keep_data = ledger_path, keep_data
         self.sessions: list[Session] = []
+        self.handshakes: list[Handshake] = []
         self.messages: list[Caught] = []
         self.violations: list[str] = []
         self.rules: list[Rule] = []
@@ -476,6 +489,10 @@ class _Connection(asyncio.Protocol):
             case Hold(event=event, then=after):
                 await event.wait()
                 return await self._perform(after or Raw(pending.default), pending)
+            case Later(turns=turns, then=after):
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                return await self._perform(after or Raw(pending.default), pending)
             case AcceptThen(then=then):
                 if pending.effect is not None:
                     pending.effect()
@@ -560,6 +577,7 @@ class _Connection(asyncio.Protocol):
         self._helo, self._extended = None, False
         self._new_envelope()
         self._session.tls = True
+        self._relay.handshakes.append(_shaken(self._session, transport.get_extra_info("ssl_object")))
         self._session.encrypted_from = len(self._session.commands)
         if self._relay.implicit_tls:
             self._next = self._greet
@@ -885,6 +903,12 @@ class _Connection(asyncio.Protocol):
         declared = envelope.parameters.get("SIZE", "")
         if declared.isdecimal() and len(data) > int(declared):
             self._violation(f"data of {len(data)} octets, declared SIZE={declared}")
+
+
+def _shaken(session: Session, tls: ssl.SSLObject) -> Handshake:
+    shown = tls.getpeercert() or {}
+    names = dict(pair for part in shown.get("subject", ()) for pair in part)
+    return Handshake(session.index, tls.version(), names.get("commonName"))
 
 
 def _parameters(text: str) -> dict[str, str]:
