@@ -268,16 +268,26 @@ def _folded(column: int, pieces: Iterable[str]) -> str:
 
 
 def _encoded_words(text: str, column: int) -> list[str]:
-    """Return RFC 2047 words that no character straddles, the first of them sized to start at `column`."""
+    """Return RFC 2047 words that no character straddles, the first of them sized to start at `column`.
+
+    Only the last is padded: GMime 3.2.13 and others join base64 words before they decode them, and stop at
+    the first padding. Where characters and groups of three octets do not end together, a word in Q stands between.
+    """
     data = text.encode()
     room = max(_octets_in_word(column), 6)  # at least one character, however long the field's name
     words, start = [], 0
     while start < len(data):
         end = start + room
-        while end < len(data) and data[end] & 0xC0 == 0x80:  # inside a UTF-8 sequence
-            end -= 1
-        encoded = binascii.b2a_base64(data[start:end], newline=False).decode()
-        words.append(f" =?utf-8?b?{encoded}?=")
+        if end < len(data):
+            end = next((at for at in range(end, start, -3) if data[at] & 0xC0 != 0x80), start)
+        if end == start:
+            end = start + max(room * 4 // 9, 4)
+            while data[end] & 0xC0 == 0x80:
+                end -= 1
+            words.append(f" =?utf-8?q?={data[start:end].hex('=').upper()}?=")
+        else:
+            encoded = binascii.b2a_base64(data[start:end], newline=False).decode()
+            words.append(f" =?utf-8?b?{encoded}?=")
         start, room = end, _octets_in_word(0)
     return words
 
