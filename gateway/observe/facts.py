@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -181,6 +182,12 @@ def session_failed(place: tuple[str, str], fault: Any) -> None:
         "session_failed", owner=place[0], profile=place[1], phase=str(fault.phase), trouble=str(fault.trouble),
         detail=fault.detail,
     )  # fmt: skip
+
+
+def opening_failed(place: tuple[str, str], error: BaseException) -> None:
+    """Opening a session met an error of ours; where, and not what it says, which might be what the relay was told."""
+    stack = "".join(traceback.format_tb(error.__traceback__))
+    _log.error("opening_failed", owner=place[0], profile=place[1], error=type(error).__name__, stack=stack)
 
 
 def breaker_opened(place: tuple[str, str], seconds: float, detail: str) -> None:

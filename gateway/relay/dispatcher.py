@@ -27,10 +27,10 @@ from gateway.relay.limits import Breaker, Rate
 from gateway.relay.render import Held, Prepared
 from gateway.relay.sign_in import Opened, SignIns
 from gateway.smtp import certificate
-from gateway.smtp.outcome import Fault, Refused, Rejected, Relayed, Transaction, Trouble
+from gateway.smtp.outcome import Fault, Phase, Refused, Rejected, Relayed, Transaction, Trouble
 from gateway.smtp.pool import Pool, Session
 from gateway.smtp.sasl import Login
-from gateway.smtp.session import Security
+from gateway.smtp.session import Relay, Security
 from gateway.smtp.transaction import Engine, Envelope
 from gateway.store.protocol import StoreFull
 from gateway.store.rows import Flow
@@ -398,7 +398,7 @@ class Dispatcher:
         else:
             if (session := self._pool.take((lane.place, relays[0]))) is not None:
                 return session
-            opened = await self._sign_ins.open(lane.profile, relays)
+            opened = await self._opened(lane.profile, relays)
         if isinstance(opened, Fault):
             if opened.trouble is Trouble.AUTH_FAILED and not isinstance(relays, Fault):
                 feeding.refused = relays[0].login
@@ -410,6 +410,14 @@ class Dispatcher:
         if opened.engine.certificate is not None and (ends := certificate.ends(opened.engine.certificate)) is not None:
             facts.certificate(lane.profile.host, lane.profile.port, ends.timestamp())
         return Session(opened.engine, (lane.place, opened.relay), self._now())
+
+    async def _opened(self, profile: Profile, relays: list[Relay]) -> Opened | Fault:
+        """Open a session; what nobody foresaw in one relay's octets must not stop everybody's mail."""
+        try:
+            return await self._sign_ins.open(profile, relays)
+        except Exception as error:  # noqa: BLE001
+            facts.opening_failed((profile.tenant, profile.name), error)
+            return Fault(Phase.GREETING, Trouble.PROTOCOL, "the relay said something that we did not foresee")
 
     def _consequence(self, feeding: _Feeding, fault: Fault) -> Consequence:
         """What a fault means for this lane, with what it has met before and how many sessions it has."""

@@ -9,13 +9,15 @@ from cryptography.x509.oid import NameOID
 from gateway.smtp.reply import clean
 
 MOST_NAMES: Final = 10
+UNREADABLE: Final = (ValueError, x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
+"""What the library raises where OpenSSL read on: that keeps no mail back."""
 
 
 def ends(der: bytes) -> datetime | None:
     """When it ends; None if it cannot be read."""
     try:
         return x509.load_der_x509_certificate(der).not_valid_after_utc
-    except ValueError:  # what OpenSSL reads and this library does not keeps no mail back
+    except UNREADABLE:
         return None
 
 
@@ -23,7 +25,7 @@ def begins(der: bytes) -> datetime | None:
     """When it begins; None if it cannot be read."""
     try:
         return x509.load_der_x509_certificate(der).not_valid_before_utc
-    except ValueError:
+    except UNREADABLE:
         return None
 
 
@@ -32,7 +34,7 @@ def names(der: bytes) -> list[str]:
     try:
         extensions = x509.load_der_x509_certificate(der).extensions
         found = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (x509.ExtensionNotFound, ValueError):
+    except (x509.ExtensionNotFound, *UNREADABLE):
         return []
     said = [*found.get_values_for_type(x509.DNSName), *map(str, found.get_values_for_type(x509.IPAddress))]
     return [clean(name) for name in said[:MOST_NAMES]]
@@ -42,7 +44,7 @@ def issuer(der: bytes) -> str:
     """Who signed it."""
     try:
         signer = x509.load_der_x509_certificate(der).issuer
-    except ValueError:
+    except UNREADABLE:
         return "somebody"
     for kind in (NameOID.COMMON_NAME, NameOID.ORGANIZATION_NAME):
         for one in signer.get_attributes_for_oid(kind):

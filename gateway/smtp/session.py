@@ -14,7 +14,7 @@ import ssl
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import aiosmtplib
 
@@ -28,6 +28,7 @@ from gateway.smtp.sasl import ACCEPTED, Login, Method, SaslError, choose, sign_i
 from gateway.smtp.transaction import Capabilities, Engine, Timeouts
 
 _CROWDED: Final = re.compile(r"too many .{0,40}(?:connections|sessions)|connections? .{0,20}limit", re.IGNORECASE)
+SIZE: Final = re.compile(r"[0-9]{1,20}")  # RFC 1870 §4
 CONTEXTS: Final = 256  # TLS settings that are kept ready: reading the system's certificates takes 10 ms
 
 
@@ -97,11 +98,11 @@ class Opener:
         try:
             fault = await opening.run()
         except BaseException:
-            client.close()
+            client.drop()
             sock.close()
             raise
         if fault is not None:
-            client.close()
+            client.drop()
             return fault
         if client.transport is None:
             return Fault(Phase.AUTH, Trouble.UNREACHABLE, "the relay closed the connection")
@@ -126,6 +127,19 @@ class _Client(aiosmtplib.SMTP):
         self._made = made
         if made is not None:
             self.connection_made()
+
+    def drop(self) -> None:
+        """Hang up at once: to take leave of TLS in order would leave it to the relay when the connection ends."""
+        made = self.transport
+        self.close()
+        if made is not None:
+            cast("asyncio.Transport", made).abort()
+
+    async def execute_command(self, *args: bytes, **more: Any) -> aiosmtplib.SMTPResponse:
+        """Say a line; what the relay said before it was asked is no answer to it, as the library would take it."""
+        if self.protocol is not None and self.protocol._buffer:  # noqa: SLF001 - there is no other way to know
+            raise aiosmtplib.SMTPException("the relay spoke before it was asked")
+        return await super().execute_command(*args, **more)
 
 
 @dataclass(slots=True)
@@ -265,7 +279,7 @@ def _capabilities(client: aiosmtplib.SMTP) -> Capabilities:
         eightbitmime=client.supports_extension("8bitmime"),
         dsn=client.supports_extension("dsn"),
         starttls=client.supports_extension("starttls"),
-        size=None if size is None else (int(size) if size.isdigit() else 0),
+        size=None if size is None else (int(size) if SIZE.fullmatch(size) else 0),
     )
 
 

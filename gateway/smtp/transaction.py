@@ -75,7 +75,11 @@ class Reports:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Envelope:
-    """One transaction to run: sender ("" is the null sender), recipients, and the message, not yet dot-stuffed."""
+    """One transaction to run: sender ("" is the null sender), recipients, and the message, not yet dot-stuffed.
+
+    The message has CR and LF only as the pair that ends a line, as `message.compose` writes it: what else a relay
+    takes for the end of a line, or of the message, is then not in it.
+    """
 
     sender: str
     recipients: tuple[str, ...]
@@ -85,11 +89,15 @@ class Envelope:
 
 
 class _Lost(Exception):
-    """The connection is gone or must go, and why; `reply` is what the relay said last, if it said so itself."""
+    """The connection is gone or must go, and why; `reply` is what the relay said last, if it said so itself.
 
-    def __init__(self, reason: str, reply: Reply | None = None) -> None:
+    `astray`: commands and replies do not match, so that none of the transaction's replies can be relied on.
+    """
+
+    def __init__(self, reason: str, reply: Reply | None = None, *, astray: bool = False) -> None:
         super().__init__(reason)
         self.reply = reply
+        self.astray = astray
 
 
 def stuffed(message: bytes) -> bytes:
@@ -295,6 +303,8 @@ class Engine(asyncio.Protocol):
                     self._watch(Phase.CONTENT, final)
         except _Lost as error:
             self._lose(str(error))  # it may be we who hang up, in the midst of a transaction
+            if error.astray:
+                results = [None] * len(envelope.recipients)
             _apply(results, Unknown(str(error)) if dotted else Untaken(str(error), error.reply))
         except BaseException:
             self.abort()
@@ -418,7 +428,7 @@ class Engine(asyncio.Protocol):
     def _no_data(self, data: Reply, results: list[RecipientOutcome | None]) -> bool:
         """DATA brought no 354: a 4yz or 5yz is an answer, anything else a relay that we do not understand."""
         if data.code < 400:
-            raise _Lost("DATA answered without 354")
+            raise _Lost("DATA answered without 354", astray=True)
         _apply(results, Refused(Phase.CONTENT, data))
         return False
 

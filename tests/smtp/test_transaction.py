@@ -65,6 +65,20 @@ async def test_a_body_for_those_already_given_up_is_never_begun() -> None:
         assert "." not in relay.sessions[0].commands
 
 
+async def test_replies_out_of_step_blame_nobody() -> None:
+    """One reply too many shifts a refusal to the wrong recipient; as soon as that shows, nobody was refused."""
+    script = [
+        Rule("mail", Reply("250 ok\r\n250 ok again")),
+        Rule("rcpt", Reply("550 5.1.1 no such user"), match=f"<{ANN}>"),
+    ]
+    async with ScriptedRelay(script) as relay, session(relay) as engine:
+        transaction = await engine.transact(letter(1, ANN, BOB))
+
+        assert kinds(transaction) == [Untaken, Untaken]
+        assert not engine.usable
+        assert relay.messages == []
+
+
 @BOTH
 async def test_the_sender_is_refused(features: Features) -> None:
     """Everyone has the relay's word on MAIL, and no body was sent."""
