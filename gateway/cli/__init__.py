@@ -18,7 +18,9 @@ from gateway import __version__
 from gateway.cli import calls, profiles, secrets, templates, tenants
 from gateway.cli.apply import apply
 from gateway.cli.calls import Daemon
+from gateway.cli.doctor import doctor
 from gateway.cli.remote import given_query, of_tenant, paged, path, remote, settings_path
+from gateway.cli.test import test
 from gateway.settings import SettingsError, default_path
 
 EXIT_CONFIG = 78
@@ -215,5 +217,7 @@ for _command in (
     secrets.secrets,
     tenants.audit,
     apply,
+    test,
+    doctor,
 ):
     cli.add_command(_command)

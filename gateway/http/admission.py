@@ -1,6 +1,6 @@
-"""How much may come in: a tenant's rate and queue limits, counted before anything is written.
+"""How much may come in: a tenant's rate and queue limits, counted before anything is written, and its connection tests.
 
-Both limits are the daemon's own view: with several daemons on one database each lets its share through. The tables
+All limits are the daemon's own view: with several daemons on one database each lets its share through. The tables
 are bounded, so that no caller can fill the memory by being many.
 
 A `Bucket` holds tokens as a single time (GCRA): the moment at which it is full again. Times are in milliseconds.
@@ -18,6 +18,8 @@ from gateway.problems import Code, Problem
 MINUTE: Final = 60_000
 MAX_BUCKETS: Final = 10_000
 QUEUE_RETRY_SECONDS: Final = 30
+TESTS_PER_MINUTE: Final = 10
+TESTS_AT_ONCE: Final = 2
 
 
 @dataclass(slots=True)
@@ -44,10 +46,12 @@ class Buckets:
 
 
 class Admission:
-    """Lets notifications in, or says when to come back."""
+    """Lets notifications and connection tests in, or says when to come back."""
 
     def __init__(self) -> None:
         self._buckets = Buckets()
+        self._tests = Buckets()
+        self._testing: Counter[str] = Counter()
         self._entering: Counter[str] = Counter()
         self._closed: Counter[str] = Counter()
 
@@ -87,6 +91,25 @@ class Admission:
         self._entering[tenant_id] -= 1
         if not self._entering[tenant_id]:
             del self._entering[tenant_id]
+
+    @contextmanager
+    def testing(self, tenant_id: str, now: int) -> Iterator[None]:
+        """Count a connection test in for as long as the block lasts. Raises `rate_limited`."""
+        if self._testing[tenant_id] >= TESTS_AT_ONCE:
+            raise Problem(Code.RATE_LIMITED, f"At most {TESTS_AT_ONCE} tests of a tenant run at once.")
+        if wait := self._tests.take(tenant_id, now, interval=MINUTE / TESTS_PER_MINUTE, burst=TESTS_PER_MINUTE):
+            raise Problem(
+                Code.RATE_LIMITED,
+                f"A tenant has at most {TESTS_PER_MINUTE} tests a minute.",
+                headers={"Retry-After": seconds(wait)},
+            )
+        self._testing[tenant_id] += 1
+        try:
+            yield
+        finally:
+            self._testing[tenant_id] -= 1
+            if not self._testing[tenant_id]:
+                del self._testing[tenant_id]
 
 
 def seconds(milliseconds: float) -> str:

@@ -325,16 +325,6 @@ class SecretList(View):
     next_cursor: str | None
 
 
-class CredentialVerdict(View):
-    """Can the credential be fetched? `stale`: its source did not vouch for it just now."""
-
-    ok: bool
-    source: str | None
-    version: str | None = None
-    stale: bool = False
-    error: dict[str, Any] | None = None
-
-
 class SecretConnectionView(View):
     """A secret store of the operator's; `health` is `unused`, `ok`, or why nobody asks it at the moment."""
 

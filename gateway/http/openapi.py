@@ -15,6 +15,7 @@ from pydantic.json_schema import models_json_schema
 
 from gateway import __version__
 from gateway.http.routing import Route
+from gateway.http.stream import MEDIA_TYPE as EVENTS
 from gateway.problems import MEDIA_TYPE, Code
 
 Json = dict[str, Any]
@@ -172,6 +173,8 @@ def _answer(route: Route, references: References) -> Json:
     elif route.status != 204:
         kind = {"type": "object"} if route.media_type == "application/json" else {"type": "string"}
         answer["content"] = {route.media_type: {"schema": kind}}
+    if route.events:
+        answer["content"][EVENTS] = {"schema": {"type": "string"}}
     return answer
 
 

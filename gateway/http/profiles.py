@@ -71,7 +71,8 @@ def _view(snapshot: Snapshot, one: Profile | Link) -> Document:
     return view(snapshot, one) if isinstance(one, Profile) else inherited_view(one)
 
 
-def _find(snapshot: Snapshot, tenant: str, name: str) -> Profile | Link:
+def find(snapshot: Snapshot, tenant: str, name: str) -> Profile | Link:
+    """Find what a tenant's list has under this name. Raises `not_found`."""
     found = snapshot.profiles.get((tenant, name)) or snapshot.inherited(tenant, name)
     if found is None:
         raise Problem(Code.NOT_FOUND)
@@ -80,7 +81,7 @@ def _find(snapshot: Snapshot, tenant: str, name: str) -> Profile | Link:
 
 async def locate(call: Call) -> None:
     """Find the profile of the path."""
-    _find(call.snapshot, call.params["tenant"], call.params["name"])
+    find(call.snapshot, call.params["tenant"], call.params["name"])
 
 
 async def listing(call: Call) -> Answer:
@@ -97,7 +98,7 @@ def _name(one: Profile | Link) -> str:
 async def show(call: Call) -> Answer:
     """Show one profile."""
     call.no_query()
-    return answer(_view(call.snapshot, _find(call.snapshot, call.params["tenant"], call.params["name"])))
+    return answer(_view(call.snapshot, find(call.snapshot, call.params["tenant"], call.params["name"])))
 
 
 # Saving.
@@ -127,7 +128,7 @@ async def save(call: Call) -> Answer:
     directory = call.services.directory
 
     def work(snapshot: Snapshot) -> Change:
-        before = _find(snapshot, tenant, name)
+        before = find(snapshot, tenant, name)
         seen = _view(snapshot, before)
         if isinstance(before, Link):
             change = changes.mark_inherited(snapshot, before, is_default=_mark(wanted(call, seen), seen))
@@ -139,7 +140,7 @@ async def save(call: Call) -> Answer:
         return change
 
     await directory.change(actor(call), work)
-    return answer(_view(directory.snapshot, _find(directory.snapshot, tenant, name)))
+    return answer(_view(directory.snapshot, find(directory.snapshot, tenant, name)))
 
 
 def _open(call: Call, seen: Document) -> Document:
@@ -250,7 +251,7 @@ async def delete(call: Call) -> Answer:
     tenant, name = call.params["tenant"], call.params["name"]
 
     def work(snapshot: Snapshot) -> Change:
-        found = _find(snapshot, tenant, name)
+        found = find(snapshot, tenant, name)
         change = changes.unlink(snapshot, found) if isinstance(found, Link) else changes.delete_profile(snapshot, found)
         check_version(call, _view(snapshot, found))
         return change
@@ -285,7 +286,7 @@ async def push(call: Call) -> Answer:
 
 def own(snapshot: Snapshot, call: Call) -> Profile:
     """Find the profile of the path; of an inherited one only its owner may go on."""
-    found = _find(snapshot, call.params["tenant"], call.params["name"])
+    found = find(snapshot, call.params["tenant"], call.params["name"])
     if isinstance(found, Link):
         raise Problem(Code.NOT_OWNER)
     return found

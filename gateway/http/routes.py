@@ -9,7 +9,21 @@ from collections.abc import Iterable
 from typing import Final
 
 from gateway.directory.shapes import Tenant
-from gateway.http import apply, audit, keys, notifications, operations, profiles, queue, secrets, templates, tenants
+from gateway.http import (
+    apply,
+    audit,
+    credentials,
+    doctor,
+    keys,
+    notifications,
+    operations,
+    profiles,
+    queue,
+    secrets,
+    templates,
+    tenants,
+    testing,
+)
 from gateway.http.call import Answer, Call
 from gateway.http.directory_views import (
     AnyProfileView,
@@ -17,7 +31,6 @@ from gateway.http.directory_views import (
     ApplyView,
     AuditList,
     AuditVerdict,
-    CredentialVerdict,
     NameList,
     PreferencesBody,
     PreferencesView,
@@ -51,7 +64,9 @@ from gateway.http.schema import (
     PushRequest,
     RenderRequest,
     ResolutionQuery,
+    RewrapQuery,
     SecretRequest,
+    TrialRequest,
     ViewQuery,
 )
 from gateway.http.views import BatchResults, NotificationAccepted, NotificationList, NotificationView
@@ -75,6 +90,10 @@ SAVE_PROFILE: Final = (
     Code.LOCKED_BY_PARENT, Code.NAME_TAKEN, Code.DUPLICATE_PROFILE, Code.PLAINTEXT_AUTH, Code.AUTH_UNVERIFIED,
     Code.EGRESS_REFUSED, Code.SECRET_NOT_ALLOWED, *CHANGE,
 )  # fmt: skip
+TEST_NOTE: Final = (
+    "200 whether it is green or red. With `Accept: text/event-stream` each phase comes at once as an event `phase`, and "
+    "the answer last as the event `result`. At most ten a minute, and two at once, of a tenant."
+)
 PATCH_NOTE: Final = "A JSON merge patch (RFC 7396) on what GET answers."
 
 NOTIFICATIONS: Final = (
@@ -318,6 +337,22 @@ PROFILE: Final = (
         ),
     ),
     Route(
+        "POST", "/v1/tenants/{tenant}/profiles/test", "profile.test_unsaved", testing.unsaved,
+        "Test a profile that is not saved",
+        scopes=PROFILES,
+        body=testing.UnsavedTrialRequest,
+        answer=testing.TrialView,
+        events=True,
+        description=(
+            f"Checks the profile as saving does, but for its name being taken. {TEST_NOTE} A secret that it refers to "
+            "takes scope `secrets`; a password that is there already, given back as it was read, goes nowhere else."
+        ),
+        problems=(
+            Code.TENANT_DISABLED, Code.LOCKED_BY_PARENT, Code.DUPLICATE_PROFILE, Code.PLAINTEXT_AUTH,
+            Code.AUTH_UNVERIFIED, Code.EGRESS_REFUSED, Code.SECRET_NOT_ALLOWED, *STORE,
+        ),
+    ),
+    Route(
         "GET", "/v1/tenants/{tenant}/profiles/{name}", "profile.show", profiles.show,
         "Show a profile",
         scopes=READ,
@@ -358,6 +393,17 @@ PROFILE: Final = (
         status=204,
         request_headers=IF_MATCH,
         problems=(Code.PROFILE_IN_USE, *CHANGE),
+    ),
+    Route(
+        "POST", "/v1/tenants/{tenant}/profiles/{name}/test", "profile.test", testing.saved,
+        "Send a test message, and tell how each phase goes",
+        scopes=PROFILES,
+        locate=profiles.locate,
+        body=TrialRequest,
+        answer=testing.AnyTrialView,
+        events=True,
+        description=f"{TEST_NOTE} Of an inherited profile each phase says only whether it passed, and the error its code.",
+        problems=(Code.NO_PROFILE, Code.TENANT_DISABLED, Code.LOCKED_BY_PARENT, *STORE),
     ),
     Route(
         "POST", "/v1/tenants/{tenant}/profiles/{name}/pause", "profile.pause", profiles.pause,
@@ -467,25 +513,37 @@ SECRETS: Final = (
         problems=(Code.SECRET_IN_USE, *STORE),
     ),
     Route(
+        "POST", "/v1/secrets/rewrap", "secret.rewrap", secrets.rewrap,
+        "Seal with the present master key what older ones sealed",
+        scopes=ADMIN,
+        query=RewrapQuery,
+        answer=secrets.RewrapView,
+        description=(
+            "Of all tenants, so for administrators of `system` alone. Everything sealed is opened: once a run from the "
+            "start to the last `next_cursor` finds nothing `unreadable`, the older keys can go."
+        ),
+        problems=STORE,
+    ),
+    Route(
         "GET", "/v1/tenants/{tenant}/secret-connections", "secret_connection.list", secrets.connections,
         "List the secret stores that the tenant's profiles may name",
         scopes=frozenset({"read", "secrets"}),
         answer=SecretConnectionList,
     ),
     Route(
-        "POST", "/v1/tenants/{tenant}/profiles/{name}/credential/check", "credential.check", secrets.check,
-        "Say whether a profile's credential can be fetched",
+        "POST", "/v1/tenants/{tenant}/profiles/{name}/credential/check", "credential.check", credentials.check,
+        "Say whether a profile's credentials can be had, and how they stand",
         scopes=SECRET,
         locate=profiles.locate,
-        answer=CredentialVerdict,
+        answer=credentials.CredentialVerdict,
         problems=(Code.NOT_OWNER,),
     ),
     Route(
-        "POST", "/v1/tenants/{tenant}/profiles/{name}/credential/refresh", "credential.refresh", secrets.refresh,
-        "Fetch a profile's credential anew, and let the profile go on",
+        "POST", "/v1/tenants/{tenant}/profiles/{name}/credential/refresh", "credential.refresh", credentials.refresh,
+        "Fetch a profile's credentials anew, and let the profile go on",
         scopes=SECRET,
         locate=profiles.locate,
-        answer=CredentialVerdict,
+        answer=credentials.CredentialVerdict,
         problems=(Code.NOT_OWNER,),
     ),
 )  # fmt: skip
@@ -503,6 +561,13 @@ QUEUE: Final = (
 )  # fmt: skip
 
 HEALTH: Final = (
+    Route(
+        "GET", "/v1/doctor", "doctor", doctor.show,
+        "Show how the daemon is, and what is not in order",
+        scopes=ADMIN,
+        answer=doctor.DoctorView,
+        description="Of all tenants, so for administrators of `system` alone.",
+    ),
     Route("GET", "/livez", "livez", operations.livez, "Is the daemon alive?", answer=operations.HealthView),
     Route(
         "GET", "/readyz", "readyz", operations.readyz,

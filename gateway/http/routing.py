@@ -42,6 +42,7 @@ class Route:
     makes: bool = False  # answers 201 instead if what the path names was not there
     answer: type[BaseModel] | None = None
     media_type: str = "application/json"
+    events: bool = False  # answers server-sent events instead if they are asked for
     problems: tuple[Code, ...] = ()
     description: str = ""
     request_headers: Mapping[str, str] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""The request bodies and queries of notifications, keys and resolution: what may be sent, field by field.
+"""The request bodies and queries of notifications, keys, tests and resolution: what may be sent, field by field.
 
 Every field is optional to the validator where a rule between fields decides whether it is needed; those rules are
 `contradictions`, so that all faults of a body are told together. The models are the source of the OpenAPI document.
@@ -36,9 +36,12 @@ from gateway.http.values import (
 from gateway.message.notification import OnAmbiguous, Severity
 from gateway.outbox.states import Status
 from gateway.problems import Fault
+from gateway.smtp.probe import Trial
 
 MAX_RECIPIENTS: Final = 100
 MAX_BATCH: Final = 500
+MAX_MESSAGE: Final = 10_000  # characters of a connection test's text
+USUAL_TRIAL: Final = Trial("")
 MIN_TTL: Final = 60
 MAX_TTL: Final = 5 * 86_400
 
@@ -244,12 +247,34 @@ class SecretRequest(Shape):
     value: Annotated[str, StringConstraints(min_length=1, max_length=65_536)] = Field(repr=False)
 
 
+class RewrapQuery(Shape):
+    """Which part of everything that is sealed, in objects."""
+
+    limit: Annotated[int, Field(ge=1, le=10_000)] = 10_000
+    cursor: Cursor | None = None
+
+
 class RenderRequest(Shape):
     """What to fill a template with."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"data": {"name": "Ann"}}]})
 
     data: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+class TrialRequest(Shape):
+    """The message of a connection test, and the one address that it goes to."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"to": "ann@example.test"}]})
+
+    to: Address
+    subject: Subject = USUAL_TRIAL.subject
+    message: Annotated[str, StringConstraints(max_length=MAX_MESSAGE)] = USUAL_TRIAL.message
+
+    @property
+    def trial(self) -> Trial:
+        """What is sent."""
+        return Trial(self.to.address, self.subject, self.message)
 
 
 class ApplyQuery(Shape):

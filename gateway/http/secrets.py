@@ -1,16 +1,13 @@
-"""The built-in secret store over HTTP, rewrapping, and whether a credential can be fetched. No answer holds a value."""
+"""The built-in secret store over HTTP, rewrapping, and which secret stores a tenant may name. No answer holds a value."""
 
 from pydantic import TypeAdapter, ValidationError
 
-from gateway.credentials.provider import CredentialError, Why
 from gateway.credentials.secret import Secret
 from gateway.directory import changes, rewrapping
 from gateway.directory.changes import Change
-from gateway.directory.directory import seal_place
-from gateway.directory.shapes import Profile, StoredSecret
+from gateway.directory.shapes import StoredSecret
 from gateway.directory.snapshot import ROOT, Place, Snapshot
 from gateway.http.call import Answer, Call, json_answer
-from gateway.http.profiles import own
 from gateway.http.resources import NO_CONTENT, Document, actor, answer, page
 from gateway.http.schema import RewrapQuery, SecretRequest
 from gateway.http.values import ObjectName, time_text, write_cursor
@@ -128,35 +125,6 @@ def _place(cursor: bytes) -> Place:
     except ValueError:
         raise refusal([Fault("/cursor", "bad_cursor", "The cursor is not one of this list.")]) from None
     return kind, tenant, name
-
-
-async def check(call: Call) -> Answer:
-    """Say whether a profile's credential can be fetched."""
-    call.no_query()
-    return await _verdict(call, own(call.snapshot, call), why=Why.USE)
-
-
-async def refresh(call: Call) -> Answer:
-    """Fetch a profile's credential anew, and let the profile go on."""
-    call.no_query()
-    profile = own(call.snapshot, call)
-    verdict = await _verdict(call, profile, why=Why.PERSON)
-    call.services.resume((profile.tenant, profile.name))
-    return verdict
-
-
-async def _verdict(call: Call, profile: Profile, *, why: Why) -> Answer:
-    credential = profile.auth.credential
-    if credential is None:
-        return json_answer({"ok": True, "source": None})
-    try:
-        found = await call.services.credentials.find(
-            profile.tenant, profile.host, seal_place(profile), credential, why=why
-        )
-    except CredentialError as error:
-        told = {"kind": error.kind, "detail": error.detail}
-        return json_answer({"ok": False, "source": credential.source, "error": told})
-    return json_answer({"ok": True, "source": credential.source, "version": found.version, "stale": found.stale})
 
 
 async def connections(call: Call) -> Answer:

@@ -218,7 +218,7 @@ class Dispatcher:
         feeding = self._lanes.get(place)
         if feeding is not None:
             feeding.lane.resume()
-            self._sign_ins.forgive(feeding.lane.profile)
+            self._sign_ins.forgive(feeding.lane.profile, feeding.refused)
             feeding.why = Why.PERSON
             feeding.wake.set()
 

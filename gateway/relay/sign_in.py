@@ -27,12 +27,16 @@ from gateway.smtp.dial import Proxy, ProxyKind
 from gateway.smtp.outcome import Fault, Phase, Trouble, Watch, unwatched
 from gateway.smtp.sasl import Login, Method
 from gateway.smtp.session import Opener, Relay, Security, TlsPolicy
-from gateway.smtp.transaction import Engine, Envelope
+from gateway.smtp.transaction import Engine, Envelope, Timeouts
 
 MOST_REFUSALS: Final = 3
 WITHIN: Final = 1_800.0  # seconds
 NOT_LENT: Final = Fault(Phase.CONNECT, Trouble.EGRESS_REFUSED, "the operator lends the tenant no such connector")
-TOO_OFTEN: Final = Fault(Phase.AUTH, Trouble.AUTH_FAILED, "this account was refused too often; nobody tries for now")
+TOO_OFTEN: Final = Fault(
+    Phase.AUTH,
+    Trouble.AUTH_FAILED,
+    "this account was refused too often; nobody tries for half an hour, unless a person lets the profile go on",
+)
 UNTRIED: Final = Fault(Phase.AUTH, Trouble.AUTH_FAILED, "there is nothing to try")
 
 _TROUBLES: Final = {
@@ -64,7 +68,6 @@ class SignIns:
     clock: Callable[[], float] = time.monotonic
     _refused: defaultdict[tuple[str, str], deque[tuple[float, str]]] = field(default_factory=lambda: defaultdict(deque))
     _accepted: set[tuple[str, str, str]] = field(default_factory=set)
-    _accounts: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
 
     # What to try.
 
@@ -146,16 +149,17 @@ class SignIns:
 
     # Trying it.
 
-    async def open(self, profile: Profile, relays: list[Relay], watch: Watch = unwatched) -> Opened | Fault:
+    async def open(
+        self, profile: Profile, relays: list[Relay], watch: Watch = unwatched, timeouts: Timeouts | None = None
+    ) -> Opened | Fault:
         """Open a session; where a password is refused, with the one that its source has now, or had before."""
+        opener = self.opener if timeouts is None else replace(self.opener, timeouts=timeouts)
         tried: list[Relay] = []
         refusal = UNTRIED
         while (relay := next((one for one in relays if one not in tried), None)) is not None:
-            if relay.login is not None:
-                self._accounts[profile.tenant, profile.name] = relay.host, relay.login.username
             if not self.may_try(profile.tenant, relay):
                 return TOO_OFTEN
-            opened = await self.opener.open(relay, watch)
+            opened = await opener.open(relay, watch)
             if not isinstance(opened, Fault):
                 self.answered(profile.tenant, relay, accepted=True)
                 return Opened(opened, relay)
@@ -193,10 +197,10 @@ class SignIns:
         else:
             self._refused[account].append((self.clock(), owner))
 
-    def forgive(self, profile: Profile) -> None:
+    def forgive(self, profile: Profile, refused: Login | None) -> None:
         """A person says that it may be tried again: once, and then the guard stands as before."""
-        usual = profile.host, profile.auth.username or ""
-        if times := self._refused.get(self._accounts.get((profile.tenant, profile.name), usual)):
+        username = profile.auth.username or "" if refused is None else refused.username
+        if times := self._refused.get((profile.host, username)):
             times.popleft()
 
     # What belongs to a message.

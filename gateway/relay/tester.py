@@ -6,6 +6,7 @@ The guard against lock-out holds for it too, and what it learns of an account co
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from gateway.credentials.provider import Why
 from gateway.directory.shapes import Profile
@@ -18,7 +19,10 @@ from gateway.smtp import hints
 from gateway.smtp.outcome import Fault, Phase, Refused, Rejected
 from gateway.smtp.probe import Report, Step, Stopwatch, Trial, look
 from gateway.smtp.session import Relay
-from gateway.smtp.transaction import Envelope
+from gateway.smtp.transaction import Envelope, Timeouts
+
+IMPATIENT: Final = Timeouts(command=20.0, block=30.0, final=60.0)
+"""A person waits: a relay that takes longer is told to be slow, though mail would wait for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +43,7 @@ class Tester:
             return watch.failed(envelope.phase, hints.of_fault(envelope, None, profile.preset))
         if isinstance(envelope, Rejected):
             return watch.failed(Phase.CONTENT, hints.of_rejected(envelope.reply))
-        opened = await self.sign_ins.open(profile, relays, watch)
+        opened = await self.sign_ins.open(profile, relays, watch, IMPATIENT)
         if isinstance(opened, Fault):
             return watch.failed(opened.phase, await self._explained(opened, relays[0], profile))
         return await _sent(opened, envelope, watch)

@@ -48,7 +48,10 @@ class Report:
 
 @dataclass(slots=True)
 class Stopwatch:
-    """Writes phases down as they pass; `tell` hears of each at once. It is the `Watch` of a delivery."""
+    """Writes phases down as they pass; `tell` hears of each at once. It is the `Watch` of a delivery.
+
+    A phase stands there once: what is gone through again for a second password is time of the sign-in.
+    """
 
     tell: Callable[[Step], None]
     steps: list[Step] = field(default_factory=list)
@@ -56,7 +59,8 @@ class Stopwatch:
 
     def __call__(self, phase: Phase, what: object) -> None:
         """A phase is passed."""
-        self._note(phase, ok=True, detail=str(what))
+        if all(step.phase is not phase for step in self.steps):
+            self._note(phase, ok=True, detail=str(what))
 
     def failed(self, phase: Phase, advice: Advice) -> Report:
         """A phase failed, which ends the test."""
@@ -68,7 +72,7 @@ class Stopwatch:
         return Report(tuple(self.steps))
 
     def next_phase(self) -> Phase:
-        """Which phase comes after the last that passed."""
+        """Which phase of a transaction comes after the last that passed."""
         phases = list(Phase)
         at = phases.index(self.steps[-1].phase) + 1 if self.steps else 0
         return phases[min(at, len(phases) - 1)]

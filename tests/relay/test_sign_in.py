@@ -109,9 +109,8 @@ def test_an_account_is_not_tried_too_often() -> None:
         assert guard.may_try("acme", relay)
         guard.answered("acme", relay, accepted=False)
     assert (guard.may_try("acme", relay), guard.may_try("acme", other)) == (False, True)
-    guard.forgive(
-        profile(587, host="h.example", auth={"username": "app", "credential": {"source": "plaintext", "value": "x"}})
-    )
+    who = profile(587, host="h.example", auth={"username": "app", "credential": {"source": "plaintext", "value": "x"}})
+    guard.forgive(who, None)
     assert guard.may_try("acme", relay)
     guard.answered("acme", relay, accepted=False)
     assert not guard.may_try("acme", relay)

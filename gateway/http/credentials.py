@@ -1,0 +1,106 @@
+"""Whether a profile's credentials can be had: asked for as sending asks, or fetched anew by a person's word.
+
+No answer holds a value. An inherited profile's credentials are its owner's alone.
+"""
+
+from typing import Any
+
+from gateway.credentials.cache import State
+from gateway.credentials.credentials import Credentials
+from gateway.credentials.provider import CredentialError, Kind, Why
+from gateway.credentials.reference import Source
+from gateway.directory.changes import Slot
+from gateway.directory.directory import seal_place
+from gateway.directory.shapes import Profile
+from gateway.http.call import Answer, Call, json_answer
+from gateway.http.profiles import own
+from gateway.http.resources import Document
+from gateway.http.values import ShownTime, show_time
+from gateway.http.views import View
+
+
+class CredentialFaultView(View):
+    """Why a credential cannot be had."""
+
+    kind: Kind
+    detail: str
+
+
+class CredentialView(View):
+    """One credential of a profile, as it stands after it was asked for; `age_seconds` is since it was fetched.
+
+    `field` is such as `auth.credential`. `warning` is what a person should look at before it stops mail.
+    """
+
+    field: str
+    ok: bool
+    source: Source
+    state: State
+    version: str | None
+    age_seconds: int | None
+    expires_at: ShownTime | None
+    warning: str | None
+    error: CredentialFaultView | None
+
+
+class CredentialVerdict(View):
+    """Can all of a profile's credentials be had? In short of the first that cannot, or of the first; and of each."""
+
+    ok: bool
+    source: Source | None
+    version: str | None = None
+    stale: bool = False
+    error: CredentialFaultView | None = None
+    credentials: tuple[CredentialView, ...]
+
+
+async def check(call: Call) -> Answer:
+    """Say whether a profile's credentials can be had."""
+    call.no_query()
+    return await _verdict(call, own(call.snapshot, call), why=Why.USE)
+
+
+async def refresh(call: Call) -> Answer:
+    """Fetch a profile's credentials anew, and let the profile go on."""
+    call.no_query()
+    profile = own(call.snapshot, call)
+    verdict = await _verdict(call, profile, why=Why.PERSON)
+    call.services.resume((profile.tenant, profile.name))
+    return verdict
+
+
+async def _verdict(call: Call, profile: Profile, *, why: Why) -> Answer:
+    told = [await _asked(call, profile, slot, why=why) for slot, _ in profile.credentials()]
+    if not told:
+        return json_answer({"ok": True, "source": None, "credentials": []})
+    first = next((one for one in told if not one["ok"]), told[0])
+    short = {name: first[name] for name in ("ok", "source", "version", "error")}
+    return json_answer({**short, "stale": first["state"] == "stale", "credentials": told})
+
+
+async def _asked(call: Call, profile: Profile, slot: Slot, *, why: Why) -> Document:
+    """Ask for a credential, and tell how it stands then."""
+    credentials, credential = call.services.credentials, dict(profile.credentials())[slot]
+    told: dict[str, Any] = {"ok": True, "error": None}
+    try:
+        found = await credentials.find(profile.tenant, profile.host, seal_place(profile, slot), credential, why=why)
+    except CredentialError as error:
+        told = {"ok": False, "error": {"kind": error.kind, "detail": error.detail}, "state": State.NEGATIVE}
+    else:
+        told |= {"version": found.version or None, **({"state": State.STALE} if found.stale else {})}
+    return {**standing(credentials, profile, slot), **told}
+
+
+def standing(credentials: Credentials, profile: Profile, slot: Slot) -> Document:
+    """Tell how a credential of a profile stands; its source is not asked."""
+    credential = dict(profile.credentials())[slot]
+    known = credentials.known(profile.tenant, profile.host, credential)
+    return {
+        "field": ".".join(slot),
+        "source": credential.source,
+        "state": known.state,
+        "version": known.version or None,
+        "age_seconds": None if known.age is None else round(known.age),
+        "expires_at": show_time(None if known.expires_at is None else round(known.expires_at * 1000)),
+        "warning": known.warning,
+    }
