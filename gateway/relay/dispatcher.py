@@ -26,7 +26,6 @@ from gateway.relay.lane import HELPING, Lane, Place
 from gateway.relay.limits import Breaker, Rate
 from gateway.relay.render import Held, Prepared
 from gateway.relay.sign_in import Opened, SignIns
-from gateway.smtp import certificate
 from gateway.smtp.outcome import Fault, Phase, Refused, Rejected, Relayed, Transaction, Trouble
 from gateway.smtp.pool import Pool, Session
 from gateway.smtp.sasl import Login
@@ -407,8 +406,6 @@ class Dispatcher:
             return None
         feeding.tls_failures = 0
         facts.session_opened(lane.place, verified=opened.relay.security is Security.NONE or opened.relay.tls.verify)
-        if opened.engine.certificate is not None and (ends := certificate.ends(opened.engine.certificate)) is not None:
-            facts.certificate(lane.profile.host, lane.profile.port, ends.timestamp())
         return Session(opened.engine, (lane.place, opened.relay), self._now())
 
     async def _opened(self, profile: Profile, relays: list[Relay]) -> Opened | Fault:

@@ -20,9 +20,10 @@ from gateway.credentials.tokens import Grant, Tokens
 from gateway.directory.changes import Slot
 from gateway.directory.directory import seal_place
 from gateway.directory.shapes import OAuth, Profile
+from gateway.observe import facts
 from gateway.observe.failpoint import failpoint
 from gateway.settings import Connector
-from gateway.smtp import dkim
+from gateway.smtp import certificate, dkim
 from gateway.smtp.dial import Proxy, ProxyKind
 from gateway.smtp.outcome import Fault, Phase, Trouble, Watch, unwatched
 from gateway.smtp.sasl import Login, Method
@@ -162,6 +163,8 @@ class SignIns:
             opened = await opener.open(relay, watch)
             if not isinstance(opened, Fault):
                 self.answered(profile.tenant, relay, accepted=True)
+                if opened.certificate is not None and (ends := certificate.ends(opened.certificate)) is not None:
+                    facts.certificate(relay.host, relay.port, ends.timestamp())
                 return Opened(opened, relay)
             if opened.trouble is not Trouble.AUTH_FAILED:
                 return opened
