@@ -11,7 +11,9 @@ from gateway.directory.shapes import Profile
 from gateway.smtp.egress import EgressPolicy
 
 POLICY = Policy(
-    EgressPolicy((587,)), connectors={"dmz": ("acme",), "any": ("*",)}, oauth={"mine": ("acme",), "microsoft365": ("acme",)}
+    EgressPolicy((587,)),
+    connectors={"dmz": ("acme",), "any": ("*",)},
+    oauth={"mine": ("acme",), "microsoft365": ("acme",)},
 )
 
 

@@ -107,7 +107,7 @@ def password(world_seal: Seal, tenant: str, name: str, text: str) -> dict[str, A
 
 
 SEAL = Seal([b"k" * 32])
-Test = TypeVar("Test")
+Proof = TypeVar("Proof")
 
 
 def sealed(text: str, slot: str = "auth.credential", tenant: str = "acme", name: str = "main") -> dict[str, str]:
@@ -115,10 +115,10 @@ def sealed(text: str, slot: str = "auth.credential", tenant: str = "acme", name:
     return {"source": "plaintext", "sealed": SEAL.close(Secret(text), ("profile", tenant, name, slot))}
 
 
-def reaches(*fields: str) -> Callable[[Test], Test]:
+def reaches(*fields: str) -> Callable[[Proof], Proof]:
     """Mark a test that sees on the wire what these fields of a profile say; they are named as in a document."""
 
-    def mark(test: Test) -> Test:
+    def mark(test: Proof) -> Proof:
         test.fields = fields  # type: ignore[attr-defined]
         return test
 
