@@ -1,6 +1,8 @@
 """`doctor`: how a running daemon is, on one page. Exits with 1 if anything needs a person."""
 
 import sys
+from datetime import UTC, datetime, timedelta
+from typing import Final
 
 import click
 
@@ -10,6 +12,8 @@ from gateway.cli.calls import Daemon
 from gateway.cli.fields import Document
 from gateway.cli.remote import path, remote
 
+SOON: Final = timedelta(days=14)
+
 
 @click.command()
 @remote
@@ -18,12 +22,13 @@ def doctor(daemon: Daemon, /, as_json: bool) -> None:
     answer = daemon.call("GET", path("doctor"))
     if not calls.settled(answer, as_json):
         _show(answer.body)
-    if _trouble(answer.body):
+    if needs_a_person(answer.body):
         sys.exit(1)
 
 
 def _show(told: Document) -> None:
-    click.echo(f"daemon {told['version']} (command line {__version__}): {', '.join(told['reasons']) or 'ready'}")
+    versions = f"daemon {told['version']} (command line {__version__}) on {told['store']}"
+    click.echo(f"{versions}: {', '.join(told['reasons']) or 'ready'}")
     for one in told["connections"]:
         click.echo(f"connection {one['name']} ({one['kind']}): {one['health']}")
     states = ", ".join(f"{count} {state}" for state, count in sorted(told["states"].items()))
@@ -43,7 +48,7 @@ def _credential(one: Document) -> str:
     return f"{one['field']} from {one['source']}: {one['state']}{version}{age}{warning}"
 
 
-def _trouble(told: Document) -> bool:
+def needs_a_person(told: Document) -> bool:
     """Is there anything but what somebody wanted so?"""
     sources = any(one["health"] not in ("ok", "unused") for one in told["connections"])
     profiles = any(
@@ -51,4 +56,6 @@ def _trouble(told: Document) -> bool:
         or any(one["state"] in ("stale", "negative") or one["warning"] for one in profile["credentials"])
         for profile in told["profiles"]
     )
-    return not told["ready"] or sources or profiles
+    soon = (datetime.now(UTC) + SOON).isoformat()
+    certificates = any(one["ends_at"] < soon for one in told["certificates"])
+    return not told["ready"] or sources or profiles or certificates

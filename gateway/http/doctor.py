@@ -64,6 +64,7 @@ class DoctorView(View):
     """How the daemon is. `states` counts profiles; certificates are those that end first."""
 
     version: str
+    store: str
     ready: bool
     reasons: tuple[str, ...]
     connections: tuple[ConnectionStandingView, ...]
@@ -82,6 +83,7 @@ async def show(call: Call) -> Answer:
     return json_answer(
         {
             "version": __version__,
+            "store": call.services.store.engine,
             "ready": not reasons,
             "reasons": reasons,
             "connections": [

@@ -51,6 +51,10 @@ class RevisionConflict(StoreError):
 class Store(Protocol):
     """Durable rows. Times are milliseconds since the epoch."""
 
+    @property
+    def engine(self) -> str:
+        """What keeps them, with its version."""
+
     def accept(self, rows: Sequence[NewRow], now: int) -> "asyncio.Future[list[Acceptance]]":
         """Insert the rows under their idempotency keys, all in one commit; it happens whether or not anybody waits."""
 

@@ -72,6 +72,8 @@ _AFTER_ALL: Final = (1 << 63) - 1
 class SqliteStore:
     """`Store` on one SQLite file; open it with `async with SqliteStore(path)`."""
 
+    engine = f"SQLite {SQLITE_VERSION}"
+
     def __init__(self, path: Path, *, disk_floor_bytes: int = 0, vfs: str | None = None) -> None:
         """Name the file; nothing is opened yet. Below `disk_floor_bytes` free, `accept` is `StoreFull`.
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+import pytest
+
 from gateway import __version__
+from gateway.cli.doctor import needs_a_person
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,8 +21,16 @@ PARKED = "parked:secret_missing"
 
 def test_all_in_order(shell: Shell) -> None:
     """Versions and readiness; exit code 0."""
-    assert shell.good("doctor").startswith(f"daemon {__version__} (command line {__version__}): ready\n")
+    assert shell.good("doctor").startswith(f"daemon {__version__} (command line {__version__}) on SQLite 3.")
     assert shell.told("doctor")["ready"] is True
+
+
+@pytest.mark.parametrize(("days", "trouble"), [(13, True), (15, False)])
+def test_a_certificate_that_ends_soon_needs_a_person(days: int, trouble: bool) -> None:
+    """Two weeks before its end it is time to renew it."""
+    ends = datetime.now(UTC) + timedelta(days=days)
+    told = {"ready": True, "connections": [], "profiles": [], "certificates": [{"ends_at": ends.isoformat()}]}
+    assert needs_a_person(told) is trouble
 
 
 def test_what_needs_a_person(shell: Shell, tenant: str, write: Callable[[str, str], str]) -> None:

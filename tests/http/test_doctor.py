@@ -37,6 +37,7 @@ async def test_what_is_not_in_order_is_named(tmp_path: Path) -> None:
         told = await world.call("GET", "/v1/doctor", "system")
 
     assert (told.json["version"], told.json["ready"], told.json["reasons"]) == (__version__, True, [])
+    assert told.json["store"].startswith("SQLite 3.")
     assert told.json["states"] == {"active": 2, "parked:auth_failed": 1, "paused": 1}
     named = [(one["tenant"], one["name"], one["state"]) for one in told.json["profiles"]]
     assert named == [("acme", "desk", "active"), ("acme", "lent", "paused"), ("globex", "main", "parked:auth_failed")]
