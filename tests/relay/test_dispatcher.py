@@ -172,7 +172,7 @@ async def test_an_edit_does_not_begin_the_minute_anew(tmp_path: Path) -> None:
         await relay.wait_messages(1)
         await at.put(profile(relay.port, limits={"per_minute": 6}, footnote={"text": "edited"}))
         await at.post("acme")
-        lane = at.dispatcher._lanes["acme", "main"].lane
+        lane = at.dispatcher._routes.lanes["acme", "main"].lane
         waits = lane.rate.wait(asyncio.get_running_loop().time())
 
     assert waits > 5

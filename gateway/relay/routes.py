@@ -1,0 +1,176 @@
+"""Which lane carries whose mail: that of the flow's profile, or one that stands in for it.
+
+Routes are looked up when mail falls due and anew at every change of the directory, so queued mail follows its profile.
+A flow without a usable profile is in no lane; it waits here for the next change.
+
+A lane that is parked, or whose relay's breaker is open, lends what is due to the first of its profile's failover list
+that is in order itself. What is lent is returned whenever that one comes to stand, and after each claim, so that a lane
+has its own mail again as soon as it may go.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from gateway.credentials.provider import Why
+from gateway.directory.directory import Directory
+from gateway.directory.shapes import Profile
+from gateway.observe import facts
+from gateway.relay.lane import Lane, Place
+from gateway.relay.limits import Breaker, Rate
+from gateway.smtp.outcome import Trouble
+from gateway.smtp.sasl import Login
+from gateway.store.rows import Flow
+
+LEND_AGAIN: Final = 5.0  # seconds after which somebody who can carry a standing lane's mail is looked for again
+SECRET_REASONS: Final = frozenset({Trouble.AUTH_FAILED, Trouble.SECRET_MISSING, Trouble.SECRET_DENIED})
+
+
+@dataclass(slots=True, eq=False)
+class Feeding:
+    """A lane with the task that feeds it, and what its workers have met."""
+
+    lane: Lane
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    opening: asyncio.Lock = field(default_factory=asyncio.Lock)
+    feeder: "asyncio.Task[None] | None" = None
+    refused: Login | None = None
+    why: Why = Why.USE  # what the secret is fetched for next
+    tls_failures: int = 0
+    leaving: "set[asyncio.Task[None] | None]" = field(default_factory=set)  # workers that spare the relay a session
+    deputy: Place | None = None  # who carries its mail at the moment
+    closed: bool = False
+
+    @property
+    def waits_for_secret(self) -> bool:
+        """Does the lane stand still for a secret that is missing or refused?"""
+        standstill = self.lane.standstill
+        return standstill is not None and standstill.reason in SECRET_REASONS
+
+    def close(self) -> None:
+        """Let the feeder end after what it is at, so that no claim is lost half-way."""
+        self.closed = True
+        self.wake.set()
+
+
+class Routes:
+    """From flows to lanes. `opened` is told of each lane that is opened."""
+
+    def __init__(self, directory: Directory, opened: Callable[[Feeding], None]) -> None:
+        """Begin without lanes."""
+        self.lanes: dict[Place, Feeding] = {}
+        self._directory = directory
+        self._opened = opened
+        self._breakers: dict[tuple[str, str, int], Breaker] = {}
+        self._rates: dict[Place, Rate] = {}
+        self._routes: dict[Flow, Feeding] = {}
+        self._unrouted: dict[Flow, int] = {}
+
+    def ready(self, flow: Flow, due_at: int) -> None:
+        """A flow has mail that falls due at this time (ms)."""
+        feeding = self.of(flow)
+        if feeding is None:
+            self._unrouted[flow] = min(due_at, self._unrouted.get(flow, due_at))
+            return
+        feeding.lane.note(flow, due_at)
+        feeding.wake.set()
+
+    def of(self, flow: Flow) -> Feeding | None:
+        """The flow's own lane; None without a usable profile."""
+        feeding = self._routes.get(flow)
+        if feeding is None and (profile := self.profile_of(flow)) is not None:
+            feeding = self._routes[flow] = self._lane(profile)
+        return feeding
+
+    def profile_of(self, flow: Flow) -> Profile | None:
+        """The profile that a flow goes by, if it may go at all."""
+        snapshot = self._directory.snapshot
+        tenant = snapshot.tenant(flow.tenant)
+        if tenant is None or not tenant.enabled:
+            return None
+        return snapshot.route(flow.tenant, flow.profile or None).profile
+
+    def _lane(self, profile: Profile) -> Feeding:
+        place = profile.tenant, profile.name
+        if (feeding := self.lanes.get(place)) is not None:
+            return feeding
+        # Per owner: one tenant's failing handshakes keep no other tenant away from the same relay.
+        breaker = self._breakers.setdefault((profile.tenant, profile.host, profile.port), Breaker())
+        feeding = self.lanes[place] = Feeding(Lane(profile, breaker))
+        feeding.lane.rate = self._rates.setdefault(place, feeding.lane.rate)
+        feeding.lane.rate.per_minute = profile.limits.per_minute  # an edit does not begin the minute anew
+        feeding.lane.paused = place in self._directory.snapshot.paused
+        self._opened(feeding)
+        return feeding
+
+    def renew(self) -> list[Feeding]:
+        """Route everything anew; answers the lanes that are no more, because their profile is not what it was."""
+        profiles = self._directory.snapshot.profiles
+        gone = [feeding for place, feeding in self.lanes.items() if profiles.get(place) != feeding.lane.profile]
+        waiting, self._unrouted = self._unrouted, {}
+        for feeding in self.lanes.values():
+            waiting.update(feeding.lane.forget_flows())
+        for feeding in gone:
+            del self.lanes[feeding.lane.place]
+        self._routes.clear()
+        for flow, due_at in waiting.items():
+            self.ready(flow, due_at)
+        return gone
+
+    # Standing in for one another.
+
+    def carries(self, feeding: Feeding, flow: Flow) -> bool:
+        """Is the lane the flow's, or may it stand in for that?"""
+        own = self.of(flow)
+        if own is feeding or own is None:
+            return own is feeding
+        return any((one.tenant, one.name) == feeding.lane.place for one in self._failover(own.lane.profile))
+
+    def instead_of(self, feeding: Feeding, flow: Flow) -> str:
+        """For which lane this one carries a flow; "" if that is its own."""
+        own = self.of(flow)
+        return "" if own is None or own is feeding else own.lane.name
+
+    def lend(self, feeding: Feeding, now: float, clock: int) -> float:
+        """Let another lane carry what is due by the `clock` (ms); answers in how many seconds to look again."""
+        lane = feeding.lane
+        if (deputy := self._deputy(lane, now)) is not None and (due := lane.due_flows(clock)):
+            for flow, due_at in due.items():
+                deputy.lane.note(flow, due_at)
+            deputy.wake.set()
+            if feeding.deputy != deputy.lane.place:
+                feeding.deputy = deputy.lane.place
+                facts.failover_began(lane.place, deputy.lane.place)
+        next_due = lane.next_due()
+        wait = LEND_AGAIN if next_due is None else (next_due - clock) / 1000
+        return wait if 0.0 < wait < LEND_AGAIN else LEND_AGAIN
+
+    def _deputy(self, lane: Lane, now: float) -> Feeding | None:
+        """The first of a profile's failover list that is in order itself."""
+        for profile in self._failover(lane.profile):
+            feeding = self._lane(profile)
+            if feeding.lane is not lane and feeding.lane.wait(now) == 0.0 and not feeding.lane.proving:
+                return feeding
+        return None
+
+    def _failover(self, profile: Profile) -> Iterator[Profile]:
+        """The profiles of the list, by their names in the owner's."""
+        for name in profile.failover:
+            if (found := self._directory.snapshot.route(profile.tenant, name).profile) is not None:
+                yield found
+
+    def return_lent(self, feeding: Feeding) -> None:
+        """Give the flows of other lanes back to those."""
+        for flow, due_at in feeding.lane.forget_flows().items():
+            if self.of(flow) is feeding:
+                feeding.lane.note(flow, due_at)
+            else:
+                self.ready(flow, due_at)
+
+    @staticmethod
+    def lends_no_more(feeding: Feeding) -> None:
+        """A lane carries its own mail again, if it did not."""
+        if feeding.deputy is not None:
+            feeding.deputy = None
+            facts.failover_ended(feeding.lane.place)
