@@ -85,7 +85,7 @@ async def daemon(settings: Settings, environ: Mapping[str, str]) -> AsyncIterato
         stack.push_async_callback(lent.connections.close)
         tokens = Tokens(settings.oauth, credentials.cache, time.monotonic)
         stack.push_async_callback(tokens.close)
-        sign_ins = SignIns(credentials, tokens, _opener(settings), settings.connectors)
+        sign_ins = SignIns(credentials, tokens, opener(settings), settings.connectors)
         dispatcher = Dispatcher(outbox, directory, sign_ins, settings.relay.connections)
         catcher = await _catcher(settings, stack)
         await outbox.start()
@@ -175,7 +175,8 @@ def _egress(settings: Settings) -> EgressPolicy:
     return EgressPolicy(settings.egress.ports, settings.egress.allow, settings.egress.deny)
 
 
-def _opener(settings: Settings) -> Opener:
+def opener(settings: Settings) -> Opener:
+    """What opens sessions with relays."""
     return Opener(Dialer(_egress(settings)), settings.relay.ehlo_name)
 
 

@@ -2,21 +2,26 @@
 
 import json
 import os
+import time
 from dataclasses import asdict
 from pathlib import Path
 
 import click
 
-from gateway.app import EXIT_CONFIG, EXIT_FAILED, EXIT_OK, policy
+from gateway.app import EXIT_CONFIG, EXIT_FAILED, EXIT_OK, opener, policy
+from gateway.credentials.credentials import Credentials
+from gateway.credentials.sealed import Seal
+from gateway.credentials.tokens import Tokens
 from gateway.directory import rules
+from gateway.directory.directory import sealed
 from gateway.directory.entries import entry, snapshot_of
 from gateway.directory.provision import read_files
 from gateway.directory.shapes import Profile
 from gateway.directory.snapshot import PROVISION
+from gateway.relay.sign_in import SignIns
 from gateway.settings import Fault, Settings, SettingsError, load
-from gateway.smtp.dial import Dialer
+from gateway.smtp import hints
 from gateway.smtp.outcome import Fault as SessionFault
-from gateway.smtp.session import Opener, Relay, Security, TlsPolicy
 
 
 async def check(config: Path | None, *, probe: bool, as_json: bool) -> int:
@@ -55,16 +60,30 @@ def _provisioned(settings: Settings) -> list[Profile]:
 
 
 async def _probe(settings: Settings, profiles: list[Profile]) -> bool:
-    """Open every relay as far as TLS, without signing in; tell what does not work."""
-    opener = Opener(Dialer(policy(settings, os.environ).egress), settings.relay.ehlo_name)
-    good = True
-    for profile in profiles:
-        tls = TlsPolicy(profile.tls.verify, profile.tls.allow_auth_unverified, profile.tls.ca_certificates)
-        opened = await opener.open(Relay(profile.host, profile.port, Security(profile.security), tls))
-        if isinstance(opened, SessionFault):
-            good = False
-            click.echo(f"{profile.tenant}/{profile.name}: {opened.phase}: {opened.detail}", err=True)
-        else:
-            await opened.quit()
-            click.echo(f"{profile.tenant}/{profile.name}: the relay answers")
-    return good
+    """Fetch every secret and sign in at every relay, without sending anything; tell what does not work, and why."""
+    lent, seal = policy(settings, os.environ), Seal([os.urandom(32)])  # for what the files themselves say
+    credentials = Credentials(seal, lambda _tenant, _name: None, lent.local, lent.connections)
+    tokens = Tokens(settings.oauth, credentials.cache, time.monotonic)
+    sign_ins = SignIns(credentials, tokens, opener(settings), settings.connectors)
+    try:
+        told = [await _probed(sign_ins, sealed(profile, seal)) for profile in profiles]
+    finally:
+        await tokens.close()
+        await lent.connections.close()
+    return all(told)
+
+
+async def _probed(sign_ins: SignIns, profile: Profile) -> bool:
+    name = f"{profile.tenant}/{profile.name}"
+    if any(credential.source == "stored" for _, credential in profile.credentials()):
+        click.echo(f"{name}: its secret is in the daemon's store: see `test`")
+        return True
+    relays = await sign_ins.relays(profile)
+    opened = relays if isinstance(relays, SessionFault) else await sign_ins.open(profile, relays)
+    if isinstance(opened, SessionFault):
+        advice = hints.of_fault(opened, None if isinstance(relays, SessionFault) else relays[0], profile.preset)
+        click.echo(f"{name}: {opened.phase}: {advice.detail} ({advice.code})\n  {advice.hint}", err=True)
+        return False
+    await opened.engine.quit()
+    click.echo(f"{name}: the relay answers")
+    return True

@@ -163,15 +163,8 @@ class Directory:
 
     def _sealed(self, change: Change) -> Change:
         """Seal the passwords that came in."""
-        change.put = [self._closed(item) if isinstance(item, Profile) else item for item in change.put]
+        change.put = [sealed(item, self.seal) if isinstance(item, Profile) else item for item in change.put]
         return change
-
-    def _closed(self, profile: Profile) -> Profile:
-        for slot, credential in list(profile.credentials()):
-            if credential.value is not None:
-                sealed = self.seal.close(Secret(credential.value), seal_place(profile, slot))
-                profile = profile.with_credential(slot, Credential(source="plaintext", sealed=sealed))
-        return profile
 
     def with_kept_secrets(self, snapshot: Snapshot, item: Item) -> Item:
         """Give an object of a file with the secrets as they are kept, where they are the same."""
@@ -331,6 +324,15 @@ def _stands(snapshot: Snapshot, where: Place, item: Item) -> bool:
     if isinstance(item, KeyShape):
         return snapshot.keys.get(item.id) == key_of(item)
     return snapshot.find(where) == item
+
+
+def sealed(profile: Profile, seal: Seal) -> Profile:
+    """Give a profile with the passwords sealed that came in."""
+    for slot, credential in list(profile.credentials()):
+        if credential.value is not None:
+            kept = seal.close(Secret(credential.value), seal_place(profile, slot))
+            profile = profile.with_credential(slot, Credential(source="plaintext", sealed=kept))
+    return profile
 
 
 def seal_place(profile: Profile, slot: changes.Slot = ("auth", "credential")) -> tuple[str, str, str, str]:
