@@ -124,8 +124,12 @@ class Dispatcher:
         for feeding in list(self._routes.lanes.values()):
             if not feeding.waits_for_secret:
                 continue
-            relays = await self._sign_ins.relays(feeding.lane.profile)
-            if not isinstance(relays, Fault) and relays[0].login != feeding.refused:
+            relays = await self._relays(feeding.lane.profile, Why.USE)
+            if isinstance(relays, Fault):
+                continue
+            standstill, refused = feeding.lane.standstill, [relay.login for relay in feeding.refused]
+            refusal = standstill is not None and standstill.reason == Trouble.AUTH_FAILED
+            if not refusal or any(relay.login not in refused for relay in relays):
                 feeding.lane.resume()
                 feeding.wake.set()
 
@@ -142,7 +146,7 @@ class Dispatcher:
         feeding = self._routes.lanes.get(place)
         if feeding is not None:
             feeding.lane.resume()
-            self._sign_ins.forgive(feeding.lane.profile, feeding.refused)
+            self._sign_ins.forgive(feeding.lane.profile, feeding.refused[0].login if feeding.refused else None)
             feeding.why = Why.PERSON
             feeding.wake.set()
 
@@ -266,7 +270,7 @@ class Dispatcher:
         if self._draining or lane.wait(self._now()) != 0.0:
             return None
         why, feeding.why = feeding.why, Why.USE
-        relays = await self._sign_ins.relays(lane.profile, why=why)
+        relays = await self._relays(lane.profile, why)
         opened: Opened | Fault
         if isinstance(relays, Fault):
             opened = relays
@@ -276,13 +280,21 @@ class Dispatcher:
             opened = await self._opened(lane.profile, relays)
         if isinstance(opened, Fault):
             if opened.trouble is Trouble.AUTH_FAILED and not isinstance(relays, Fault):
-                feeding.refused = relays[0].login
+                feeding.refused = relays
             facts.session_failed(lane.place, opened)
             self._heed(feeding, self._consequence(feeding, opened), opened.detail)
             return None
         feeding.tls_failures = 0
         facts.session_opened(lane.place, verified=opened.relay.security is Security.NONE or opened.relay.tls.verify)
         return Session(opened.engine, (lane.place, opened.relay), self._now())
+
+    async def _relays(self, profile: Profile, why: Why) -> list[Relay] | Fault:
+        """What to try for a profile; what nobody foresaw in one secret must not stop everybody's mail either."""
+        try:
+            return await self._sign_ins.relays(profile, why=why)
+        except Exception as error:  # noqa: BLE001
+            facts.opening_failed((profile.tenant, profile.name), error)
+            return Fault(Phase.SECRET, Trouble.SECRET_UNAVAILABLE, "fetching the secret failed in a way unforeseen")
 
     async def _opened(self, profile: Profile, relays: list[Relay]) -> Opened | Fault:
         """Open a session; what nobody foresaw in one relay's octets must not stop everybody's mail."""
@@ -364,7 +376,12 @@ class Dispatcher:
         """Sign a message as its profile wants it; None if that cannot be done now, and the mail is given back."""
         if feeding.lane.profile.dkim is None:
             return prepared
-        signed = await self._sign_ins.signed(feeding.lane.profile, prepared.envelope)
+        signed: Envelope | Fault
+        try:
+            signed = await self._sign_ins.signed(feeding.lane.profile, prepared.envelope)
+        except Exception as error:  # noqa: BLE001 - as in `_opened`
+            facts.opening_failed(feeding.lane.place, error)
+            signed = Fault(Phase.SECRET, Trouble.DKIM_KEY, "signing failed in a way that we did not foresee")
         if isinstance(signed, Fault):
             self._outbox.release(prepared.delivery)
             self._heed(feeding, consequence(signed), signed.detail)

@@ -20,7 +20,7 @@ from gateway.observe import facts
 from gateway.relay.lane import Lane, Place
 from gateway.relay.limits import Breaker, Rate
 from gateway.smtp.outcome import Trouble
-from gateway.smtp.sasl import Login
+from gateway.smtp.session import Relay
 from gateway.store.rows import Flow
 
 LEND_AGAIN: Final = 5.0  # seconds after which somebody who can carry a standing lane's mail is looked for again
@@ -35,11 +35,12 @@ class Feeding:
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     opening: asyncio.Lock = field(default_factory=asyncio.Lock)
     feeder: "asyncio.Task[None] | None" = None
-    refused: Login | None = None
+    refused: list[Relay] = field(default_factory=list)
     why: Why = Why.USE  # what the secret is fetched for next
     tls_failures: int = 0
     leaving: "set[asyncio.Task[None] | None]" = field(default_factory=set)  # workers that spare the relay a session
     deputy: Place | None = None  # who carries its mail at the moment
+    borrowed: bool = False  # does it have flows of other lanes?
     closed: bool = False
 
     @property
@@ -110,7 +111,8 @@ class Routes:
         gone = [feeding for place, feeding in self.lanes.items() if profiles.get(place) != feeding.lane.profile]
         waiting, self._unrouted = self._unrouted, {}
         for feeding in self.lanes.values():
-            waiting.update(feeding.lane.forget_flows())
+            for flow, due_at in feeding.lane.forget_flows().items():  # one that was lent may stand in two lanes
+                waiting[flow] = min(due_at, waiting.get(flow, due_at))
         for feeding in gone:
             del self.lanes[feeding.lane.place]
         self._routes.clear()
@@ -138,6 +140,7 @@ class Routes:
         if (deputy := self._deputy(lane, now)) is not None and (due := lane.due_flows(clock)):
             for flow, due_at in due.items():
                 deputy.lane.note(flow, due_at)
+            deputy.borrowed = True
             deputy.wake.set()
             if feeding.deputy != deputy.lane.place:
                 feeding.deputy = deputy.lane.place
@@ -161,7 +164,10 @@ class Routes:
                 yield found
 
     def return_lent(self, feeding: Feeding) -> None:
-        """Give the flows of other lanes back to those."""
+        """Give the flows of other lanes back to those, if there are any: with many flows to look takes its time."""
+        if not feeding.borrowed:
+            return
+        feeding.borrowed = False
         for flow, due_at in feeding.lane.forget_flows().items():
             if self.of(flow) is feeding:
                 feeding.lane.note(flow, due_at)

@@ -5,11 +5,14 @@ them is long enough ago, or a person says so. The account counts, not the profil
 locks accounts.
 """
 
+import asyncio
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
+from weakref import WeakValueDictionary
 
 from gateway.credentials.credentials import Credentials, Found
 from gateway.credentials.local import ANYBODY, OPERATORS
@@ -68,12 +71,17 @@ class SignIns:
     connectors: Mapping[str, Connector] = field(default_factory=dict)
     clock: Callable[[], float] = time.monotonic
     _refused: defaultdict[tuple[str, str], deque[tuple[float, str]]] = field(default_factory=lambda: defaultdict(deque))
-    _accepted: set[tuple[str, str, str]] = field(default_factory=set)
+    _accepted: dict[tuple[str, str, str], Login] = field(default_factory=dict)
+    _turns: WeakValueDictionary[tuple[str, str], asyncio.Lock] = field(default_factory=WeakValueDictionary)
 
     # What to try.
 
     async def relays(self, profile: Profile, *, why: Why = Why.USE) -> list[Relay] | Fault:
-        """What to try for a profile, best first: the present secret, and for a while the one before."""
+        """What to try for a profile, best first: the present secret, and for a while the one before.
+
+        What the relay took last comes first: where it changes later than the source, the new secret would else be
+        refused once for every session.
+        """
         try:
             certificate = await self._certificate(profile, why)
             tls = TlsPolicy(
@@ -93,7 +101,8 @@ class SignIns:
         except CredentialError as error:
             return Fault(Phase.SECRET, _TROUBLES[error.kind], error.detail)
         failpoint("secret.fetched")
-        return [replace(relay, login=login) for login in logins]
+        tries = [replace(relay, login=login) for login in logins]
+        return sorted(tries, key=lambda one: not self._proven(profile.tenant, one))
 
     async def _logins(self, profile: Profile, why: Why) -> list[Login | None]:
         auth, method = profile.auth, Method(profile.auth.method)
@@ -153,7 +162,16 @@ class SignIns:
     async def open(
         self, profile: Profile, relays: list[Relay], watch: Watch = unwatched, timeouts: Timeouts | None = None
     ) -> Opened | Fault:
-        """Open a session; where a password is refused, with the one that its source has now, or had before."""
+        """Open a session; where a password is refused, with the one that its source has now, or had before.
+
+        What its source has now is put into `relays` too: of those that were refused all stand there in the end.
+        """
+        async with self._turn(profile.tenant, relays[0]):
+            return await self._open(profile, relays, watch, timeouts)
+
+    async def _open(
+        self, profile: Profile, relays: list[Relay], watch: Watch, timeouts: Timeouts | None
+    ) -> Opened | Fault:
         opener = self.opener if timeouts is None else replace(self.opener, timeouts=timeouts)
         tried: list[Relay] = []
         refusal = UNTRIED
@@ -172,8 +190,18 @@ class SignIns:
             self.answered(profile.tenant, relay, accepted=False)
             tried.append(relay)
             renewed = await self.relays(profile, why=Why.REFUSED)
-            relays = relays if isinstance(renewed, Fault) else [*renewed, *relays]
+            relays[:0] = [] if isinstance(renewed, Fault) else [one for one in renewed if one not in relays]
         return refusal
+
+    def _turn(self, owner: str, relay: Relay) -> AbstractAsyncContextManager[object]:
+        """Wait for the others at an account, unless this very login was accepted: else all try a wrong one at once."""
+        if relay.login is None or self._proven(owner, relay):
+            return nullcontext()
+        return self._turns.setdefault((relay.host, relay.login.username), asyncio.Lock())
+
+    def _proven(self, owner: str, relay: Relay) -> bool:
+        login = relay.login
+        return login is not None and self._accepted.get((owner, relay.host, login.username)) == login
 
     def may_try(self, owner: str, relay: Relay) -> bool:
         """Would one more refusal be bearable for the account?
@@ -196,7 +224,7 @@ class SignIns:
             return
         account = (relay.host, relay.login.username)
         if accepted:
-            self._accepted.add((owner, *account))
+            self._accepted[owner, *account] = relay.login
         else:
             self._refused[account].append((self.clock(), owner))
 

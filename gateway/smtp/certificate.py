@@ -9,7 +9,13 @@ from cryptography.x509.oid import NameOID
 from gateway.smtp.reply import clean
 
 MOST_NAMES: Final = 10
-UNREADABLE: Final = (ValueError, x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
+UNREADABLE: Final = (
+    ValueError,
+    TypeError,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
 """What the library raises where OpenSSL read on: that keeps no mail back."""
 
 

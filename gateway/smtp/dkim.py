@@ -26,7 +26,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Final
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InternalError, InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
@@ -151,7 +151,7 @@ def _parsed(key: Secret) -> PrivateKey:
         raise DkimError("the DKIM key has a passphrase") from None
     except UnsupportedAlgorithm:
         raise DkimError("the DKIM key is neither RSA nor Ed25519") from None
-    except ValueError:
+    except (ValueError, InternalError):  # the latter where OpenSSL says no and the library has no word for it
         raise DkimError("the DKIM key is not a private key in PEM") from None
     if isinstance(parsed, Ed25519PrivateKey):
         return parsed
@@ -162,6 +162,6 @@ def _parsed(key: Secret) -> PrivateKey:
     try:
         key_of_numbers = parsed.private_numbers().private_key(unsafe_skip_rsa_key_validation=True)  # their ranges only
         parsed.public_key().verify(_signature(key_of_numbers, b""), b"", PKCS1v15(), SHA256())
-    except (ValueError, InvalidSignature):
+    except (ValueError, InternalError, InvalidSignature):
         raise DkimError("the numbers of the DKIM key do not fit together") from None
     return parsed
