@@ -14,6 +14,7 @@ import resource
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -50,6 +51,7 @@ EXIT_OK: Final = 0
 EXIT_FAILED: Final = 1
 EXIT_CONFIG: Final = 78  # sysexits.h EX_CONFIG
 PR_SET_DUMPABLE: Final = 4
+WAITING_THREADS: Final = 64  # a silent name server keeps one for each relay's name that somebody looks up
 GC_THRESHOLD: Final = (20_000, 50, 100)  # hardly anything here is cyclic; a full collection stops the loop for 40 ms
 
 
@@ -71,6 +73,8 @@ class Running:
 async def daemon(settings: Settings, environ: Mapping[str, str]) -> AsyncIterator[Running]:
     """Run the whole daemon for as long as the block lasts."""
     async with AsyncExitStack() as stack:
+        waiting = ThreadPoolExecutor(WAITING_THREADS, thread_name_prefix="waiting")
+        asyncio.get_running_loop().set_default_executor(waiting)
         store = await stack.enter_async_context(_store(settings))
         store.writer.observe_commit = facts.commit
         directory = await _directory(settings, store, environ)

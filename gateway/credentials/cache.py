@@ -204,7 +204,7 @@ class Cache:
         """Give a secret; one that was refused is fetched anew now and then, for a person always. `CredentialError`."""
         now = self._clock()
         entry = self._entry(key, line)
-        if why is Why.PERSON or (why is Why.REFUSED and now - entry.forced_at >= FORCED_EVERY):
+        if why in (Why.TEST, Why.PERSON) or (why is Why.REFUSED and now - entry.forced_at >= FORCED_EVERY):
             entry.forced_at = now
         elif entry.value is not None and now < entry.fresh_until:
             if now >= entry.ahead_at and entry.flight is None:

@@ -27,11 +27,15 @@ class Kind(StrEnum):
 
 
 class Why(Enum):
-    """Why a secret is wanted: to be used, because the value known so far was refused, or because a person says so."""
+    """Why a secret is wanted: to be used, because the one known was refused, for a test, or because a person says so.
+
+    The latter three look past the cache; only a person's word makes good for sign-ins at the store that failed.
+    """
 
     USE = 1
     REFUSED = 2
-    PERSON = 3
+    TEST = 3
+    PERSON = 4
 
 
 class CredentialError(Exception):

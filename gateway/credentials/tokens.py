@@ -45,13 +45,17 @@ class Tokens:
         self._sources = {name: _source(name, one, deadlines) for name, one in self._providers.items()}
         self._lines: OrderedDict[Hashable, Line] = OrderedDict()
 
-    async def find(self, owner: str, grant: Grant, secret: Secret | None, *, why: Why = Why.USE) -> Secret:
-        """Give a token for the owner's profile; `secret` is what its credential holds. Raises `CredentialError`.
+    async def find(self, owner: str, host: str, grant: Grant, secret: Secret | None, *, why: Why = Why.USE) -> Secret:
+        """Give a token for the owner's profile for this relay; `secret` is what its credential holds.
+
+        Raises `CredentialError`.
 
         `why` may ask past what is cached: after a refusal every half a minute at most, for a person always.
         """
         if not self._permits(owner, grant):
             raise CredentialError(Kind.POLICY, "the operator lends this way to sign in to others only")
+        if not self._goes_to(host, grant):
+            raise CredentialError(Kind.POLICY, "the operator does not lend this way to sign in for this relay")
         grant = _reduced(grant)
         secret = None if grant.type == MACHINE else secret
         held = await self._cache.get(
@@ -75,6 +79,13 @@ class Tokens:
         if grant.provider in BUILT_IN_OAUTH and grant.type != MACHINE:
             return True
         return owner == OPERATORS or not {owner, ANYBODY}.isdisjoint(provider.allow)
+
+    def _goes_to(self, host: str, grant: Grant) -> bool:
+        """May a token go to this relay? One of the machine's own identity, which is nobody's to have, not to any."""
+        hosts = self._providers[grant.provider].hosts
+        if hosts or grant.type != MACHINE:
+            return not hosts or host in hosts
+        return host.endswith(microsoft.MAIL_HOSTS)
 
     def _line(self, owner: str, grant: Grant) -> Line:
         place = grant.provider, grant.directory, owner

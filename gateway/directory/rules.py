@@ -299,6 +299,8 @@ def _sign_in(profile: Profile, policy: Policy) -> Iterator[Fault]:
             yield Fault("/auth/username", "required", "This way to sign in needs a username.")
     if auth.method == "external" and profile.tls.client_certificate is None:
         yield Fault("/tls/client_certificate", "required", "EXTERNAL signs in by a client certificate.")
+    if auth.oauth is not None and auth.method not in ("auto", *OAUTH_METHODS):
+        yield Fault("/auth/oauth", "conflict", "A token signs in by xoauth2 or oauthbearer, and is no password.")
     if auth.method in OAUTH_METHODS and auth.oauth is None:
         yield Fault("/auth/oauth", "required", "This way to sign in needs oauth.")
     if auth.oauth is not None:

@@ -1,6 +1,6 @@
 """Facts for operators: one function each writes the log line and moves the metric; nobody else does either.
 
-Labels come from closed sets; a tenant, a host or a relay's text is never one.
+Labels come from closed sets; a tenant, a host or a relay's text is never one, but for the certificates that end first.
 """
 
 import json

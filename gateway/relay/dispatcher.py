@@ -26,6 +26,7 @@ from gateway.relay.lane import HELPING, Lane, Place
 from gateway.relay.render import Held, Prepared
 from gateway.relay.routes import Feeding, Routes
 from gateway.relay.sign_in import Opened, SignIns
+from gateway.relay.slots import Slots
 from gateway.smtp.outcome import Fault, Phase, Refused, Rejected, Relayed, Transaction, Trouble
 from gateway.smtp.pool import Pool, Session
 from gateway.smtp.session import Relay, Security
@@ -49,7 +50,7 @@ class Dispatcher:
         self._sign_ins = sign_ins
         self._outbox = outbox
         self._directory = directory
-        self._slots = asyncio.Semaphore(connections)
+        self._slots = Slots(connections)
         self._pool = Pool()
         self._routes = Routes(directory, self._opened_lane)
         self._workers: dict[asyncio.Task[None], Engine | None] = {}
@@ -247,7 +248,7 @@ class Dispatcher:
         async with AsyncExitStack() as slot:
             # A lane waits for a slot in one place, so that none is taken by workers who only wait for each other.
             async with feeding.opening:
-                await slot.enter_async_context(self._slots)
+                await slot.enter_async_context(self._slots.one(lane.profile.tenant))
                 session = await self._session(feeding)
             if session is None:
                 return

@@ -127,7 +127,8 @@ class Routes:
         own = self.of(flow)
         if own is feeding or own is None:
             return own is feeding
-        return any((one.tenant, one.name) == feeding.lane.place for one in self._failover(own.lane.profile))
+        deputies = self._failover(own.lane.profile, own_mail=flow.tenant == own.lane.profile.tenant)
+        return any((one.tenant, one.name) == feeding.lane.place for one in deputies)
 
     def instead_of(self, feeding: Feeding, flow: Flow) -> str:
         """For which lane this one carries a flow; "" if that is its own."""
@@ -137,30 +138,39 @@ class Routes:
     def lend(self, feeding: Feeding, now: float, clock: int) -> float:
         """Let another lane carry what is due by the `clock` (ms); answers in how many seconds to look again."""
         lane = feeding.lane
-        if (deputy := self._deputy(lane, now)) is not None and (due := lane.due_flows(clock)):
-            for flow, due_at in due.items():
-                deputy.lane.note(flow, due_at)
+        owners, others = (self._deputy(lane, now, own_mail=own_mail) for own_mail in (True, False))
+        due = lane.due_flows(clock) if owners or others else {}
+        for flow, due_at in due.items():
+            deputy = owners if flow.tenant == lane.profile.tenant else others
+            if deputy is None:
+                lane.note(flow, due_at)
+                continue
+            deputy.lane.note(flow, due_at)
             deputy.borrowed = True
             deputy.wake.set()
-            if feeding.deputy != deputy.lane.place:
+            if feeding.deputy is None:
                 feeding.deputy = deputy.lane.place
                 facts.failover_began(lane.place, deputy.lane.place)
         next_due = lane.next_due()
         wait = LEND_AGAIN if next_due is None else (next_due - clock) / 1000
         return wait if 0.0 < wait < LEND_AGAIN else LEND_AGAIN
 
-    def _deputy(self, lane: Lane, now: float) -> Feeding | None:
+    def _deputy(self, lane: Lane, now: float, *, own_mail: bool) -> Feeding | None:
         """The first of a profile's failover list that is in order itself."""
-        for profile in self._failover(lane.profile):
+        for profile in self._failover(lane.profile, own_mail=own_mail):
             feeding = self._lane(profile)
             if feeding.lane is not lane and feeding.lane.wait(now) == 0.0 and not feeding.lane.proving:
                 return feeding
         return None
 
-    def _failover(self, profile: Profile) -> Iterator[Profile]:
-        """The profiles of the list, by their names in the owner's."""
+    def _failover(self, profile: Profile, *, own_mail: bool) -> Iterator[Profile]:
+        """The profiles of the list, by their names in the owner's.
+
+        What was lent to the owner is for its own mail, not for that of those whom it lends the profile to.
+        """
         for name in profile.failover:
-            if (found := self._directory.snapshot.route(profile.tenant, name).profile) is not None:
+            found = self._directory.snapshot.route(profile.tenant, name).profile
+            if found is not None and (own_mail or found.tenant == profile.tenant):
                 yield found
 
     def return_lent(self, feeding: Feeding) -> None:

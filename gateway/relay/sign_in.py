@@ -41,6 +41,8 @@ TOO_OFTEN: Final = Fault(
     Trouble.AUTH_FAILED,
     "this account was refused too often; nobody tries for half an hour, unless a person lets the profile go on",
 )
+DUBIOUS: Final = frozenset({Trouble.AUTH_DROPPED, Trouble.AUTH_CONFIG, Trouble.AUTH_DEFERRED})
+"""How a relay may refuse a password too; of one that it took before it means something else."""
 UNTRIED: Final = Fault(Phase.AUTH, Trouble.AUTH_FAILED, "there is nothing to try")
 
 _TROUBLES: Final = {
@@ -123,14 +125,14 @@ class SignIns:
     async def _token(self, profile: Profile, oauth: OAuth, why: Why) -> Secret:
         grant = Grant(oauth.provider, oauth.grant, oauth.directory, oauth.client_id, oauth.mailbox)
         if profile.auth.credential is None:
-            return await self.tokens.find(profile.tenant, grant, None, why=why)
+            return await self.tokens.find(profile.tenant, profile.host, grant, None, why=why)
         found = await self._found(profile, ("auth", "credential"), profile.auth.credential, why)
         try:
-            return await self.tokens.find(profile.tenant, grant, found.secret, why=why)
+            return await self.tokens.find(profile.tenant, profile.host, grant, found.secret, why=why)
         except CredentialError as error:
             if error.kind is not Kind.DENIED or found.previous in (None, found.secret):
                 raise
-            return await self.tokens.find(profile.tenant, grant, found.previous, why=why)
+            return await self.tokens.find(profile.tenant, profile.host, grant, found.previous, why=why)
 
     async def _certificate(self, profile: Profile, why: Why) -> Secret | None:
         if profile.tls.client_certificate is None or profile.security is Security.NONE:
@@ -184,6 +186,8 @@ class SignIns:
                 if opened.certificate is not None and (ends := certificate.ends(opened.certificate)) is not None:
                     facts.certificate(relay.host, relay.port, ends.timestamp())
                 return Opened(opened, relay)
+            if opened.trouble in DUBIOUS and not self._proven(profile.tenant, relay):
+                self.answered(profile.tenant, relay, accepted=False)
             if opened.trouble is not Trouble.AUTH_FAILED:
                 return opened
             refusal = opened

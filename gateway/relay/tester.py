@@ -34,7 +34,7 @@ class Tester:
     async def test(self, profile: Profile, trial: Trial, tell: Callable[[Step], None]) -> Report:
         """Send the message and say how each phase went; `tell` hears of each as it happens."""
         watch = Stopwatch(tell)
-        relays = await self.sign_ins.relays(profile, why=Why.PERSON)
+        relays = await self.sign_ins.relays(profile, why=Why.TEST)
         if isinstance(relays, Fault):
             return watch.failed(relays.phase, hints.of_fault(relays, None, profile.preset))
         watch(Phase.SECRET, _source(profile))
@@ -70,7 +70,7 @@ class Tester:
         return envelope if isinstance(envelope, Rejected) else await self.sign_ins.signed(profile, envelope)
 
     async def _explained(self, fault: Fault, relay: Relay, profile: Profile) -> hints.Advice:
-        seen = await look(self.sign_ins.opener, relay, fault.trouble)
+        seen = await look(self.sign_ins.opener, relay, fault)
         return hints.of_fault(fault, relay, profile.preset, seen)
 
 

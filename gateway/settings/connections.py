@@ -302,6 +302,7 @@ class OAuthProvider(Section):
 
     `token_url` is None only for a provider that the daemon knows; its table then says which tenants may use the
     machine's own identity there, and where a sovereign cloud is: `authority` is Microsoft's, before the directory.
+    `hosts` limits the relays to which its tokens may go; empty means any, but for a machine's own identity Microsoft's.
     `scope` None means the usual one of a provider that is known, none of another. `client_authentication` says how the
     client's secret travels (RFC 6749 §2.3.1).
     """
@@ -312,6 +313,7 @@ class OAuthProvider(Section):
     client_authentication: Literal["client_secret_basic", "client_secret_post"] = "client_secret_basic"
     ca_certificates: ExistingFile | None = None
     allow: Many[TenantOrAny] = ()
+    hosts: Many[Host] = ()
 
     @classmethod
     def contradictions(cls, keys: Mapping[str, object]) -> Contradictions:

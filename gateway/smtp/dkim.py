@@ -15,7 +15,6 @@ Canonicalisation is dkimpy's. Its signer is not used: an RSA signature there is 
 interpreter for 8 ms, a body of 25 MiB holds it for 300 ms at a time, and Ed25519 needs one library more.
 """
 
-import asyncio
 import base64
 import hashlib
 import io
@@ -34,6 +33,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from gateway.credentials.secret import Secret
+from gateway.smtp.aside import aside
 
 _SIGNED: Final = (
     b"from", b"to", b"cc", b"reply-to", b"subject", b"date", b"message-id", b"in-reply-to", b"references",
@@ -66,7 +66,7 @@ async def signed(message: bytes, domain: str, selector: str, key: Secret) -> byt
     The message is as a composer leaves it: CRLF throughout and at the end, dots not stuffed. `key` is the private key
     in PEM, without a passphrase: Ed25519, or RSA of 1024 to 4096 bits. Raises `DkimError`.
     """
-    return await asyncio.to_thread(_signed, message, domain, selector, key, int(time.time()))
+    return await aside(_signed, message, domain, selector, key, int(time.time()))
 
 
 def _signed(message: bytes, domain: str, selector: str, key: Secret, at: int) -> bytes:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from gateway.smtp.hints import Advice, Look
-from gateway.smtp.outcome import Phase, Trouble
+from gateway.smtp.outcome import Fault, Phase, Trouble
 from gateway.smtp.session import Opener, Relay, Security
 from gateway.smtp.transaction import Engine, Timeouts
 
@@ -85,12 +85,12 @@ class Stopwatch:
         self.tell(step)
 
 
-async def look(opener: Opener, relay: Relay, trouble: Trouble) -> Look | None:
+async def look(opener: Opener, relay: Relay, fault: Fault) -> Look | None:
     """Connect once more, trusting anything and signing in nowhere, to see what stands at that port instead."""
-    if trouble not in LOOKS:
+    if fault.trouble not in LOOKS or fault.phase in (Phase.RESOLVE, Phase.CONNECT):
         return None
     careless = replace(relay, login=None, tls=replace(relay.tls, verify=False, client_certificate=None))
-    for security in _worth_trying(relay.security, trouble):
+    for security in _worth_trying(relay.security, fault.trouble):
         opened = await replace(opener, timeouts=GLANCE).open(replace(careless, security=security))
         if isinstance(opened, Engine):
             seen = Look(security, opened.capabilities.starttls, opened.certificate)

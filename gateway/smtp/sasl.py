@@ -6,7 +6,6 @@ account's lock-out; which one is decided by what the relay offers, what the prof
 connection is protected.
 """
 
-import asyncio
 import base64
 import binascii
 import hmac
@@ -19,6 +18,7 @@ import jwt
 import scramp
 
 from gateway.credentials.secret import Secret
+from gateway.smtp.aside import aside
 
 GO_ON: Final = 334
 ACCEPTED: Final = 235
@@ -132,7 +132,7 @@ async def sign_in(client: Client, method: Method, login: Login) -> Answer:
 
 async def _next(method: Method, exchange: Exchange, challenge: str | None) -> bytes | None:
     if method in COSTLY:
-        return await asyncio.to_thread(_respond, exchange, challenge)
+        return await aside(_respond, exchange, challenge)
     return _respond(exchange, challenge)
 
 
@@ -165,6 +165,8 @@ def _revealed(login: Login) -> str:
 
 def _plain(login: Login) -> Exchange:
     """RFC 4616."""
+    if "\0" in login.account or "\0" in _revealed(login):
+        raise SaslError("user name or password has a NUL, which PLAIN has no room for")
     yield f"\0{login.account}\0{_revealed(login)}".encode()
 
 

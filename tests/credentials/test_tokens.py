@@ -46,6 +46,7 @@ PEM = serialization.Encoding.PEM
 PKCS8 = serialization.PrivateFormat.PKCS8
 OPEN = serialization.NoEncryption()
 
+RELAY = "smtp.office365.com"
 MICROSOFT = Grant("microsoft365", "client_secret", DIRECTORY, CLIENT)
 MACHINE = Grant("microsoft365", "managed_identity", client_id=CLIENT)
 GOOGLE = Grant("google", "service_account", mailbox=MAILBOX)
@@ -101,7 +102,7 @@ class World:
         return file | changed
 
     async def find(self, tokens: Tokens, way: Grant = MICROSOFT, owner: str = "acme", why: Why = Why.USE) -> str:
-        return (await tokens.find(owner, way, self.secret(way), why=why)).reveal()
+        return (await tokens.find(owner, RELAY, way, self.secret(way), why=why)).reveal()
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +156,7 @@ async def refused(
     """Ask for what cannot be had; behind the error is nothing, and nothing of a server's words or a secret is in it."""
     shown = secret or world.secret(way)
     with pytest.raises(CredentialError) as caught:
-        await tokens.find(owner, way, shown)
+        await tokens.find(owner, RELAY, way, shown)
     error = caught.value
     told = "".join(traceback.format_exception(error)) + repr(error.__dict__)
     assert (error.__cause__, error.__context__, BODY_CANARY in told) == (None, None, False)
@@ -247,7 +248,7 @@ async def test_google_refresh_token(world: World, tokens: Tokens, public: bool) 
     """As plain text, or with the client's secret besides; the scope is what was granted."""
     world.server.public = public
     text = REFRESH_TOKEN if public else json.dumps({"refresh_token": REFRESH_TOKEN, "client_secret": CLIENT_SECRET})
-    await tokens.find("acme", Grant("google", "refresh_token", client_id=CLIENT), Secret(text))
+    await tokens.find("acme", RELAY, Grant("google", "refresh_token", client_id=CLIENT), Secret(text))
     assert "scope" not in world.server.asked[0].sent
 
 
@@ -388,7 +389,7 @@ async def test_what_does_not_fit(world: World, tokens: Tokens, way: Grant) -> No
 async def test_without_a_credential(world: World, tokens: Tokens, way: Grant) -> None:
     """The profile is told that one is missing."""
     with pytest.raises(CredentialError) as caught:
-        await tokens.find("acme", way, None)
+        await tokens.find("acme", RELAY, way, None)
     assert (caught.value.kind, world.server.asked) == (Kind.NOT_FOUND, [])
 
 
@@ -426,13 +427,13 @@ async def test_an_rsa_key_of_4096_bits(world: World, tokens: Tokens) -> None:
     key = rsa.generate_private_key(65537, 4096)
     world.server.account_key = key.public_key()
     file = world.key_file(private_key=key.private_bytes(PEM, PKCS8, OPEN).decode())
-    assert await tokens.find("acme", GOOGLE, Secret(json.dumps(file)))
+    assert await tokens.find("acme", RELAY, GOOGLE, Secret(json.dumps(file)))
 
 
 async def test_an_empty_client_secret(world: World, tokens: Tokens) -> None:
     """Nobody is asked."""
     with pytest.raises(CredentialError) as caught:
-        await tokens.find("acme", MICROSOFT, Secret(""))
+        await tokens.find("acme", RELAY, MICROSOFT, Secret(""))
     assert (caught.value.kind, world.server.asked) == (Kind.MALFORMED, [])
 
 
@@ -510,8 +511,35 @@ async def test_a_machine_s_token_is_kept_by_tenant(world: World) -> None:
     """What one provokes at the machine's endpoint is not another's."""
     tokens = world.make(microsoft365={"allow": ["*"]})
     any_secret = Secret("of no use")
-    found = {await tokens.find(owner, MACHINE, secret) for owner in ("acme", "beta") for secret in (None, any_secret)}
+    found = {
+        await tokens.find(owner, RELAY, MACHINE, secret) for owner in ("acme", "beta") for secret in (None, any_secret)
+    }
     assert len(found) == 2
+
+
+@pytest.mark.parametrize(
+    ("grant", "hosts", "relay", "goes"),
+    [
+        (MACHINE, [], RELAY, True),
+        (MACHINE, [], "smtp.attacker.example", False),
+        (MACHINE, [], "office365.com.attacker.example", False),
+        (MACHINE, ["smtp.corp.example"], "smtp.corp.example", True),
+        (MACHINE, ["smtp.corp.example"], RELAY, False),
+        (MICROSOFT, [], "smtp.corp.example", True),
+        (MICROSOFT, [RELAY], "smtp.corp.example", False),
+    ],
+)
+async def test_to_which_relays_a_token_goes(
+    world: World, grant: Grant, hosts: list[str], relay: str, goes: bool
+) -> None:
+    """Those in `hosts`; the machine's own identity is for Microsoft's, or a tenant could have it sent to itself."""
+    tokens = world.make(microsoft365={"allow": ["*"], "hosts": hosts})
+    if goes:
+        assert await tokens.find("acme", relay, grant, world.secret(grant))
+        return
+    with pytest.raises(CredentialError) as refusal:
+        await tokens.find("acme", relay, grant, world.secret(grant))
+    assert refusal.value.kind is Kind.POLICY
 
 
 @every_way

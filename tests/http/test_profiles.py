@@ -121,6 +121,11 @@ FAULTY: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
             "/auth/oauth/mailbox": "required", "/auth/credential": "required",
         },
     ),
+    "a token is no password": (
+        {"auth": {"method": "plain", "username": "u", "credential": CREDENTIAL,
+                  "oauth": {"provider": "google", "grant": "refresh_token", "client_id": "c"}}},
+        {"/auth/oauth": "conflict"},
+    ),
     "no such way to a token": (
         {"auth": {"method": "auto", "username": "u", "oauth": {"provider": "google", "grant": "client_secret"}}},
         {"/auth/oauth/grant": "bad_value"},

@@ -85,6 +85,23 @@ async def test_a_relay_that_never_greets_keeps_nobody_else_waiting(tmp_path: Pat
     assert len(mute.sessions) >= 1
 
 
+async def test_a_relay_that_never_answers_leaves_slots_to_others(tmp_path: Path) -> None:
+    """One tenant's profile may have a thousand connections, and its relay keeps all it gets: another's mail goes."""
+    never = asyncio.Event()
+    async with ScriptedRelay() as mute, ScriptedRelay() as relay:
+        mute.on("final", Hold(never))
+        greedy = profile(mute.port, limits={"connections": 1000})
+        async with world(tmp_path, greedy, profile(relay.port, "zoo"), connections=8) as at:
+            for _ in range(40):
+                await at.post("acme")
+            await mute.wait(lambda: sum("DATA" in session.verbs for session in mute.sessions) == 6)
+            await at.post("zoo")
+            await relay.wait_messages(1)
+            never.set()
+
+    assert len(relay.messages) == 1
+
+
 async def test_many_recipients_are_several_transactions(tmp_path: Path) -> None:
     """More recipients than the profile takes in one transaction: all get it, in as many as are needed."""
     addresses = tuple(f"r{n}@example.test" for n in range(7))

@@ -235,6 +235,29 @@ async def test_a_childs_mail_takes_the_owners_way_out(tmp_path: Path) -> None:
     assert recipient.by == "acme/backup"
 
 
+async def test_what_is_lent_is_not_lent_on(tmp_path: Path) -> None:
+    """A backup that the owner itself inherits carries the owner's mail, and not that of the owner's children."""
+    async with ScriptedRelay() as relay:
+        items = (
+            away(failover=["spare"]),
+            profile(relay.port, "zoo", name="spare", is_default=False),
+            Tenant(id="acme", parent="zoo"),
+            Link(tenant="zoo", profile="spare", child="acme"),
+            Tenant(id="kid", parent="acme"),
+            Link(tenant="acme", profile="main", child="kid", is_default=True),
+        )
+        async with world(tmp_path, *items) as at:
+            waiting = await at.post("kid")
+            await at.until(PLACE, "parked:secret_missing")
+            mail = await at.post("acme")
+            await relay.wait_messages(1)
+            await finished(at, mail)
+            [recipient] = await at.recipients(waiting)
+
+    assert len(relay.messages) == 1
+    assert recipient.state is State.QUEUED
+
+
 async def test_a_change_of_the_list_is_heeded_at_once(tmp_path: Path) -> None:
     """Mail that waits without a way out leaves when the profile gets one."""
     async with ScriptedRelay() as relay, world(tmp_path, away(), backup(relay.port)) as at:

@@ -248,7 +248,7 @@ def _providers(folder: Path, first: OAuthServer, second: OAuthServer) -> dict[st
     at_first = {"ca_certificates": folder / "first.pem", "allow": ["*"]}
     other = {"client_authentication": "client_secret_post", "allow": ["*"]}
     tables = {
-        "microsoft365": {**at_first, "authority": first.url},
+        "microsoft365": {**at_first, "authority": first.url, "hosts": ["127.0.0.1"]},
         "google": {**at_first, "token_url": f"{first.url}/google/token"},
         "first": {**at_first, **other, "token_url": f"{first.url}/other/token"},
         "second": {**other, "ca_certificates": folder / "second.pem", "token_url": f"{second.url}/other/token"},

@@ -202,6 +202,17 @@ async def test_a_domain_goes_before_a_bare_name(username: str, account: str) -> 
             assert server.accepted == [account]
 
 
+async def test_what_has_no_place_in_plain_is_not_sent() -> None:
+    """A NUL would end the user name early (RFC 4616 §2)."""
+    for who in (Login(Method.PLAIN, "app\0x", Secret("s3cret")), Login(Method.PLAIN, "app", Secret("s3\0cret"))):
+        async with SaslServer("PLAIN", users=USERS) as server:
+            told = await sign_in(server, who)
+
+            assert told is not None
+            assert told.trouble is Trouble.AUTH_CONFIG
+            assert not any(line.startswith("AUTH") for line in server.lines)
+
+
 # Relays that go astray.
 
 

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 AUTHORITY: Final = "https://login.microsoftonline.com"
 SCOPE: Final = "https://outlook.office365.com/.default"
+MAIL_HOSTS: Final = (".office365.com", ".outlook.com", ".office365.us", ".outlook.cn")
+"""How the names of Microsoft's own relays end."""
 
 _APPLICATION: Final = frozenset({"client_secret", "certificate"})
 _NO_CERTIFICATE: Final = "the secret is not PEM with a certificate and its RSA key, without a passphrase"

@@ -1,0 +1,69 @@
+"""Slots: so many at once, in turn, and the last quarter for those who hold few."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+
+import pytest
+
+from gateway.relay.slots import Slots
+
+
+async def taken(slots: Slots, owner: str, number: int, stack: AsyncExitStack) -> int:
+    """Take as many as are to be had without waiting; how many that were."""
+    for count in range(number):
+        try:
+            async with asyncio.timeout(0.01):
+                await stack.enter_async_context(slots.one(owner))
+        except TimeoutError:
+            return count
+    return number
+
+
+@pytest.mark.parametrize(("total", "most"), [(64, 48), (8, 6), (4, 3), (3, 2), (2, 1), (1, 1)])
+async def test_nobody_has_them_all(total: int, most: int) -> None:
+    """One owner gets three quarters, the next one finds some free; of a single one there is no quarter to keep."""
+    async with AsyncExitStack() as stack:
+        slots = Slots(total)
+        assert await taken(slots, "hog", total, stack) == most
+        assert await taken(slots, "other", 1, stack) == min(1, total - most)
+
+
+async def test_all_are_used_by_several() -> None:
+    """What several owners want together is bounded by the total alone."""
+    async with AsyncExitStack() as stack:
+        slots = Slots(8)
+        numbers = [await taken(slots, owner, 2, stack) for owner in ("a", "b", "c", "d")]
+        assert numbers == [2, 2, 2, 2]
+        assert await taken(slots, "e", 1, stack) == 0
+
+
+async def test_who_waits_is_served_when_one_is_free() -> None:
+    """In the order of asking; whoever gave up waiting gets none, and loses none for others."""
+    slots, served = Slots(1), []
+
+    async def use(name: str) -> None:
+        async with slots.one(name):
+            served.append(name)
+
+    async with slots.one("first"):
+        tasks = [asyncio.ensure_future(use(name)) for name in ("b", "gone", "c")]
+        await asyncio.sleep(0)
+        tasks[1].cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+    assert served == ["b", "c"]
+
+
+async def test_a_hog_that_waits_stands_in_nobodys_way() -> None:
+    """Those who hold few are served past it."""
+    async with AsyncExitStack() as stack:
+        slots = Slots(4)
+        assert await taken(slots, "hog", 3, stack) == 3
+        waiting = asyncio.ensure_future(stack.enter_async_context(slots.one("hog")))
+        await asyncio.sleep(0)
+        assert await taken(slots, "other", 1, stack) == 1
+        assert not waiting.done()
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
