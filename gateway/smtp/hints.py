@@ -225,7 +225,7 @@ _REFUSALS: Final[tuple[tuple[str, tuple[Phase, ...], Callable[[Reply], bool], st
         "The relay puts strangers off for some minutes. Sending tries again by itself; test again in five minutes.",
     ),
     (
-        "relay_denied", (Phase.RECIPIENT, Phase.CONTENT), _says(r"relay", r"not permitted to send", r"authenticat"),
+        "relay_denied", (Phase.RECIPIENT, Phase.CONTENT), _says(r"\brelay", r"not permitted to send", r"\bauthenticat"),
         "The relay forwards nothing for us to that domain: sign in there, or have it permit this machine's address.",
     ),
     (
