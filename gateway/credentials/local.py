@@ -50,6 +50,8 @@ class LocalSecrets:
             raise CredentialError(Kind.NOT_FOUND, "there is no such file in the directory of local secrets") from None
         except OSError as error:
             raise CredentialError(Kind.DENIED, f"the file cannot be read: {error.strerror}") from None
+        except RuntimeError:  # what links that lead in a circle are, before Python 3.13
+            raise CredentialError(Kind.DENIED, "the file cannot be read: its links lead in a circle") from None
 
     def read_variable(self, key: str) -> Fetched:
         """Read a variable, which stays what it was when the daemon started."""

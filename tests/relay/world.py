@@ -46,6 +46,7 @@ class World:
     directory: Directory
     outbox: Outbox
     dispatcher: Dispatcher
+    sign_ins: SignIns
 
     async def put(self, *items: Item) -> None:
         """Write directory objects and let everybody know."""
@@ -88,6 +89,19 @@ class World:
         """Wait until a lane is in this state."""
         async with asyncio.timeout(10):
             while self.dispatcher.states().get(place) != state:
+                await asyncio.sleep(0.01)
+
+    async def until_it_stands(self, place: tuple[str, str]) -> str:
+        """Wait until a lane is not active any more; its state then."""
+        async with asyncio.timeout(10):
+            while (state := self.dispatcher.states().get(place, "active")) == "active":
+                await asyncio.sleep(0.01)
+        return state
+
+    async def carried(self) -> None:
+        """Wait until no message is on its way."""
+        async with asyncio.timeout(10):
+            while self.outbox.in_hand:
                 await asyncio.sleep(0.01)
 
 
@@ -147,7 +161,7 @@ async def world(
         opener = Opener(Dialer(EGRESS), "gateway.example.test")
         sign_ins = SignIns(credentials, tokens, opener, connectors or {})
         dispatcher = Dispatcher(outbox, directory, sign_ins, connections)
-        made = World(store, directory, outbox, dispatcher)
+        made = World(store, directory, outbox, dispatcher, sign_ins)
         await made.put(Tenant(id="acme"), Tenant(id="zoo"), *items)
         running = asyncio.ensure_future(dispatcher.run())
         try:

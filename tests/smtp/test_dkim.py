@@ -341,15 +341,23 @@ def immense() -> str:
     assert isinstance(key, rsa.RSAPrivateKey)
     good = key.private_numbers()
     numbers = (0, good.public_numbers.n, 65537, 2**9000, good.p, good.q, good.dmp1, good.dmq1, good.iqmp)
-    integers = [_der(0x02, number.to_bytes(number.bit_length() // 8 + 1)) for number in numbers]
-    lines = base64.encodebytes(_der(0x30, b"".join(integers))).decode()
+    integers = [der(0x02, number.to_bytes(number.bit_length() // 8 + 1)) for number in numbers]
+    lines = base64.encodebytes(der(0x30, b"".join(integers))).decode()
     return f"-----BEGIN RSA PRIVATE KEY-----\n{lines}-----END RSA PRIVATE KEY-----\n"
 
 
-def _der(tag: int, octets: bytes) -> bytes:
+def der(tag: int, octets: bytes) -> bytes:
+    """A value in DER (X.690)."""
     size = len(octets)
     length = size.to_bytes((size.bit_length() + 7) // 8)
     return bytes([tag, size] if size < 0x80 else [tag, 0x80 | len(length), *length]) + octets
+
+
+def wordless() -> str:
+    """A key that OpenSSL refuses without saying why: of X448, and as long as one of X25519 (RFC 8410)."""
+    algorithm = der(0x30, der(0x06, b"\x2b\x65\x6f"))
+    octets = der(0x30, der(0x02, b"\0") + algorithm + der(0x04, der(0x04, bytes(range(32)))))
+    return f"-----BEGIN PRIVATE KEY-----\n{base64.encodebytes(octets).decode()}-----END PRIVATE KEY-----\n"
 
 
 BAD_KEYS: dict[str, tuple[Callable[[], str], str]] = {
@@ -365,6 +373,7 @@ BAD_KEYS: dict[str, tuple[Callable[[], str], str]] = {
         lambda: pem(key_of("rsa2048"), encryption=BestAvailableEncryption(b"x")),
         "has a passphrase",
     ),
+    "refused without a word": (wordless, "not a private key in PEM"),
     "elliptic": (lambda: pem(ec.generate_private_key(ec.SECP256R1())), "neither RSA nor Ed25519"),
     "too short": (lambda: made(2**384 - 1, 2**384 - 1), "has 768 bits"),
     "too long": (lambda: made(2**2052 - 1, 2**2052 - 1), "has 4104 bits"),

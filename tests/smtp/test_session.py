@@ -12,7 +12,7 @@ import pytest
 import trustme
 
 from gateway.smtp.outcome import Fault, Phase, Relayed, Trouble
-from gateway.smtp.session import Method, Security, TlsPolicy, fault_of
+from gateway.smtp.session import Method, Security, TlsPolicy, fault_of, tls_context
 from gateway.smtp.transaction import Engine
 from tests.peers.smtp_server import (
     Action,
@@ -220,6 +220,15 @@ async def test_certificates_that_cannot_be_read_are_a_fault() -> None:
             assert told.trouble is Trouble.TLS_UNVERIFIED
 
         assert relay.sessions == []
+
+
+@pytest.mark.parametrize("policy", [TlsPolicy(), TlsPolicy(verify=False), TlsPolicy(min_version="1.3")])
+def test_no_relay_chooses_the_prime(policy: TlsPolicy) -> None:
+    """Keys are agreed on by elliptic curves: with DHE the relay would say how long the handshake takes us."""
+    ciphers = tls_context(policy).get_ciphers()
+
+    assert {cipher["protocol"] for cipher in ciphers} == {"TLSv1.2", "TLSv1.3"}
+    assert {cipher["kea"] for cipher in ciphers} == {"kx-ecdhe", "kx-any"}  # any: TLS 1.3 says it elsewhere
 
 
 # Signing in.
