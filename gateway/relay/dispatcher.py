@@ -358,7 +358,9 @@ class Dispatcher:
     def _may_follow(self, feeding: Feeding, engine: Engine) -> bool:
         lane = feeding.lane
         more = engine.messages + 1 < lane.profile.limits.messages_per_connection
-        return more and not (self._draining or lane.proving or lane.profile.dkim or self._crowded(feeding))
+        if not more or self._draining or lane.proving or lane.profile.dkim is not None:
+            return False
+        return lane.halved_until == 0.0 or not self._crowded(feeding)
 
     def _did_enough(self, feeding: Feeding, engine: Engine) -> bool:
         """Has the session carried as many messages as it may, or is it one too many for the relay?"""
@@ -371,6 +373,8 @@ class Dispatcher:
 
     def _crowded(self, feeding: Feeding) -> bool:
         """Does the lane have more sessions at work than it may, since its relay has too many?"""
+        if feeding.lane.halved_until == 0.0 and not feeding.lane.proving:
+            return False
         return feeding.lane.working - len(feeding.leaving) > feeding.lane.connections(self._now())
 
     async def _signed(self, feeding: Feeding, prepared: Prepared) -> Prepared | None:
