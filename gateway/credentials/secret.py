@@ -1,6 +1,6 @@
 """A secret is a type that cannot be printed, formatted, compared to text, pickled or serialised.
 
-`reveal()` is the one way to its text; only `smtp/` and the providers call it, and a test counts them.
+`reveal()` is the one way to its text; a test names the files that may call it: those that hand it over.
 """
 
 import hashlib
