@@ -30,7 +30,8 @@ from gateway.smtp import certificate, dkim
 from gateway.smtp.dial import Proxy, ProxyKind
 from gateway.smtp.outcome import Fault, Phase, Trouble, Watch, unwatched
 from gateway.smtp.sasl import Login, Method
-from gateway.smtp.session import Opener, Relay, Security, TlsPolicy
+from gateway.smtp.session import Opener, Relay, Security
+from gateway.smtp.tls import TlsPolicy
 from gateway.smtp.transaction import Engine, Envelope, Timeouts
 
 MOST_REFUSALS: Final = 3

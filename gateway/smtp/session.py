@@ -8,39 +8,25 @@ clear. A password goes over an unverified or missing TLS only where the profile 
 """
 
 import asyncio
-import os
 import re
 import ssl
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import lru_cache
 from typing import Any, Final, cast
 
 import aiosmtplib
-from cryptography import x509
-from cryptography.exceptions import InternalError, UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    load_pem_private_key,
-)
 
-from gateway.credentials.secret import Secret
 from gateway.observe.failpoint import failpoint
 from gateway.smtp import certificate
 from gateway.smtp.dial import Dialer, Proxy
 from gateway.smtp.outcome import Fault, Phase, Trouble, Watch, unwatched
 from gateway.smtp.reply import Reply, reply
 from gateway.smtp.sasl import ACCEPTED, Login, Method, SaslError, choose, sign_in
+from gateway.smtp.tls import ClientCertificateError, TlsPolicy, tls_context
 from gateway.smtp.transaction import Capabilities, Engine, Timeouts
 
 _CROWDED: Final = re.compile(r"too many .{0,40}(?:connections|sessions)|connections? .{0,20}limit", re.IGNORECASE)
 SIZE: Final = re.compile(r"[0-9]{1,20}")  # RFC 1870 §4
-CIPHERS: Final = "@SECLEVEL=2:ECDH+AESGCM:ECDH+CHACHA20:ECDH+AES:!aNULL:!eNULL:!aDSS:!SHA1:!AESCCM"
-"""Python's own without DHE, whose primes are the relay's to choose: one of 10,000 bits holds the loop for 0.7 s."""
-CONTEXTS: Final = 256  # TLS settings that are kept ready: reading the system's certificates takes 10 ms
 
 
 class Security(StrEnum):
@@ -49,17 +35,6 @@ class Security(StrEnum):
     STARTTLS = "starttls"
     IMPLICIT_TLS = "implicit_tls"
     NONE = "none"
-
-
-@dataclass(frozen=True, slots=True)
-class TlsPolicy:
-    """What is asked of the relay's certificate and protocol, and what is shown to it (PEM, certificate and key)."""
-
-    verify: bool = True
-    allow_auth_unverified: bool = False
-    ca_certificates: str | None = None
-    min_version: str = "1.2"
-    client_certificate: Secret | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,56 +227,6 @@ def _context(policy: TlsPolicy) -> ssl.SSLContext | Fault:
         return Fault(Phase.TLS, Trouble.CERTIFICATE_UNREADABLE, str(error))
     except (ssl.SSLError, TypeError, ValueError):
         return Fault(Phase.TLS, Trouble.TLS_UNVERIFIED, "the profile's CA certificates cannot be read")
-
-
-class ClientCertificateError(Exception):
-    """A client certificate cannot be shown; the text is ours."""
-
-
-@lru_cache(CONTEXTS)
-def tls_context(policy: TlsPolicy) -> ssl.SSLContext:
-    """Make the TLS settings of a profile; without `verify` neither chain nor name is checked."""
-    context = ssl.create_default_context(cadata=policy.ca_certificates)
-    context.set_ciphers(CIPHERS)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3 if policy.min_version == "1.3" else ssl.TLSVersion.TLSv1_2
-    if not policy.verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    if policy.client_certificate is not None:
-        _show(context, policy.client_certificate)
-    return context
-
-
-def _show(context: ssl.SSLContext, pem: Secret) -> None:
-    """Load certificate and key by a file in memory, since the library takes nothing but paths."""
-    with os.fdopen(os.memfd_create("client-certificate"), "wb") as file:
-        file.write(_judged(pem))
-        file.flush()
-        try:
-            context.load_cert_chain(f"/proc/self/fd/{file.fileno()}", password="")
-        except ssl.SSLError:
-            raise ClientCertificateError(NO_PAIR) from None
-
-
-NO_PAIR: Final = "the client certificate is no PEM of a certificate and its bare key"
-MOST_BITS: Final = 4096  # of an RSA key: signing happens on the loop, and with 32768 it takes ten seconds
-
-
-def _judged(pem: Secret) -> bytes:
-    """Write key and certificates anew, so that OpenSSL reads what was looked at here, and nothing besides.
-
-    It would try an empty passphrase on an encrypted key, which may take as long as the key's maker liked.
-    """
-    text = pem.reveal().encode()
-    try:
-        key = load_pem_private_key(text, password=None, unsafe_skip_rsa_key_validation=True)
-        chain = x509.load_pem_x509_certificates(text)
-        if isinstance(key, RSAPrivateKey) and key.key_size > MOST_BITS:
-            raise ClientCertificateError(f"the client certificate's RSA key has more than {MOST_BITS} bits")
-        parts = [key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())]
-        return b"".join([*parts, *(one.public_bytes(Encoding.PEM) for one in chain)])
-    except (TypeError, ValueError, UnsupportedAlgorithm, InternalError, x509.InvalidVersion):
-        raise ClientCertificateError(NO_PAIR) from None
 
 
 def _capabilities(client: aiosmtplib.SMTP) -> Capabilities:

@@ -10,7 +10,8 @@ from gateway.credentials.secret import Secret
 from gateway.smtp.dial import Dialer
 from gateway.smtp.egress import EgressPolicy
 from gateway.smtp.outcome import Fault, RecipientOutcome, Refused, Rejected, Relayed, Transaction, Unknown, Untaken
-from gateway.smtp.session import Login, Method, Opener, Relay, Security, TlsPolicy
+from gateway.smtp.session import Login, Method, Opener, Relay, Security
+from gateway.smtp.tls import TlsPolicy
 from gateway.smtp.transaction import Engine, Envelope, Timeouts
 from tests.peers.smtp_server import ScriptedRelay
 

@@ -22,7 +22,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from gateway.smtp.outcome import Fault, Phase, Relayed, Trouble
-from gateway.smtp.session import Method, Security, TlsPolicy
+from gateway.smtp.session import Method, Security
+from gateway.smtp.tls import TlsPolicy
 from gateway.smtp.transaction import Capabilities, Engine
 from tests.peers.listening_sink import Hear, Heard, HearHello, Leave, ListeningSink, Move, Pass, Say, Shake
 from tests.peers.smtp_server import Features, IssuedTls, ScriptedRelay, issue_tls

@@ -18,7 +18,8 @@ import pytest_asyncio
 from gateway.credentials.secret import Secret
 from gateway.smtp.outcome import Fault, Phase, Refused, Rejected, Relayed, Trouble
 from gateway.smtp.sasl import Login, Method
-from gateway.smtp.session import Relay, Security, TlsPolicy
+from gateway.smtp.session import Relay, Security
+from gateway.smtp.tls import TlsPolicy
 from gateway.smtp.transaction import Engine, Envelope
 from tests.peers.dovecot import DovecotAuth, dovecot_available
 from tests.peers.exim import EximRelay, exim_available

@@ -35,7 +35,8 @@ from cryptography.x509.oid import NameOID
 from gateway.credentials.secret import Secret
 from gateway.smtp import certificate
 from gateway.smtp.outcome import Phase, Trouble
-from gateway.smtp.session import Security, TlsPolicy
+from gateway.smtp.session import Security
+from gateway.smtp.tls import TlsPolicy
 from gateway.smtp.transaction import Engine
 from tests.peers.smtp_server import IssuedTls, ScriptedRelay, issue_tls
 from tests.smtp.talking import fault, opener, relay_at

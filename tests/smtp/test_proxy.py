@@ -8,7 +8,8 @@ from gateway.credentials.secret import Secret
 from gateway.smtp.dial import Dialer, Proxy, ProxyKind
 from gateway.smtp.egress import EgressPolicy
 from gateway.smtp.outcome import Fault, Phase, Trouble
-from gateway.smtp.session import Opener, Relay, Security, TlsPolicy
+from gateway.smtp.session import Opener, Relay, Security
+from gateway.smtp.tls import TlsPolicy
 from gateway.smtp.transaction import Engine
 from tests.peers.scripted_proxy import ScriptedProxy
 from tests.peers.smtp_server import ScriptedRelay, issue_tls

@@ -11,7 +11,8 @@ import trustme
 from gateway.credentials.secret import Secret
 from gateway.smtp.outcome import Fault, Phase, Trouble
 from gateway.smtp.sasl import Login, Method, choose, permissions
-from gateway.smtp.session import Relay, Security, TlsPolicy
+from gateway.smtp.session import Relay, Security
+from gateway.smtp.tls import TlsPolicy
 from gateway.smtp.transaction import Engine
 from tests.peers.sasl_server import SaslServer
 from tests.smtp.talking import opener

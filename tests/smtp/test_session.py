@@ -12,7 +12,8 @@ import pytest
 import trustme
 
 from gateway.smtp.outcome import Fault, Phase, Relayed, Trouble
-from gateway.smtp.session import Method, Security, TlsPolicy, fault_of, tls_context
+from gateway.smtp.session import Method, Security, fault_of
+from gateway.smtp.tls import TlsPolicy, tls_context
 from gateway.smtp.transaction import Engine
 from tests.peers.smtp_server import (
     Action,
