@@ -6,6 +6,7 @@ strace stands between the daemon and the kernel, so it is the real SQLite that m
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -97,6 +98,7 @@ async def test_every_202_follows_a_sync_that_covers_it(
     install: Install, relay: ScriptedRelay, strace: tuple[str, ...], tmp_path: Path
 ) -> None:
     """Two hundred requests: between a request's octets and its 202 the log of the database was synced, every time."""
+    require("root, to whom the daemon's descriptors are shown", os.geteuid() == 0)
     daemon = install(plain(relay.port))
     log = tmp_path / "strace.log"
     calls = f"trace={SYNCS},read,recvfrom,write,writev,sendto,sendmsg"
