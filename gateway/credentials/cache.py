@@ -204,7 +204,7 @@ class Cache:
         """Give a secret; one that was refused is fetched anew now and then, for a person always. `CredentialError`."""
         now = self._clock()
         entry = self._entry(key, line)
-        if why in (Why.TEST, Why.PERSON) or (why is Why.REFUSED and now - entry.forced_at >= FORCED_EVERY):
+        if why is not Why.USE and (why is not Why.REFUSED or now - entry.forced_at >= FORCED_EVERY):
             entry.forced_at = now
         elif entry.value is not None and now < entry.fresh_until:
             if now >= entry.ahead_at and entry.flight is None:
@@ -212,7 +212,7 @@ class Cache:
                 self._fly(entry, terms, fetch)
             else:
                 line.uses["hit"] += 1
-            return Held(entry.value, stale=False, previous=entry.previous if now < entry.previous_until else None)
+            return Held(entry.value, False, entry.previous if now < entry.previous_until else None)
         elif entry.error is not None and now < entry.error_until and entry.flight is None:
             return self._stale(entry, terms, entry.error, otherwise="negative")
         before, trouble = entry.value, None
