@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple, assert_never
 
 from gateway.credentials.cache import Line, Terms
-from gateway.credentials.local import ANYBODY, OPERATORS, begins
+from gateway.credentials.local import ANYBODY, OPERATORS, begins, lent_to
 from gateway.credentials.login import Logins
 from gateway.credentials.provider import CredentialError, Kind, Provider
 from gateway.credentials.reference import Credential
@@ -77,11 +77,7 @@ class Connection:
 
     def entries_for(self, owner: str) -> list[str]:
         """The operator's ready-made entries that this tenant may pick from."""
-        return sorted(
-            name
-            for name, entry in self.settings.entries.items()
-            if owner == OPERATORS or not {owner, ANYBODY}.isdisjoint(entry.tenants)
-        )
+        return sorted(name for name, entry in self.settings.entries.items() if lent_to(owner, entry.tenants))
 
     def health(self) -> str:
         """How it is: `unused`, `ok`, or what keeps everybody away at the moment."""

@@ -67,6 +67,11 @@ def _is_name(part: str) -> bool:
     return part not in ("", ".", "..") and "\0" not in part and not part.startswith("/")
 
 
+def lent_to(owner: str, allowed: Iterable[str]) -> bool:
+    """May this tenant's profiles use what the operator lends to these tenants (`*`: any)? `system` may use everything."""
+    return owner == OPERATORS or any(one in (owner, ANYBODY) for one in allowed)
+
+
 def begins(key: str, prefixes: Iterable[str]) -> bool:
     """Whole segments: `smtp/a` is no beginning of `smtp/ab`."""
     for prefix in prefixes:  # noqa: SIM110 - a generator costs a fifth of what a use of a cached secret does

@@ -8,12 +8,13 @@ served on while it lives if its endpoint is away, but never longer. Each tenant 
 each of Microsoft's directories, so that what one provokes there keeps nobody else away.
 """
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from typing import Final
 
 from gateway.credentials.cache import Cache, Line, Terms
-from gateway.credentials.local import ANYBODY, OPERATORS
+from gateway.credentials.local import lent_to
 from gateway.credentials.oauth import google, microsoft
 from gateway.credentials.oauth.endpoint import USUAL, Endpoint
 from gateway.credentials.oauth.source import MACHINE, Grant, Source
@@ -69,8 +70,7 @@ class Tokens:
 
     async def close(self) -> None:
         """Let go of all connections."""
-        for source in self._sources.values():
-            await source.close()
+        await asyncio.gather(*(source.close() for source in self._sources.values()), return_exceptions=True)
 
     def _permits(self, owner: str, grant: Grant) -> bool:
         provider = self._providers.get(grant.provider)
@@ -78,7 +78,7 @@ class Tokens:
             return False
         if grant.provider in BUILT_IN_OAUTH and grant.type != MACHINE:
             return True
-        return owner == OPERATORS or not {owner, ANYBODY}.isdisjoint(provider.allow)
+        return lent_to(owner, provider.allow)
 
     def _goes_to(self, host: str, grant: Grant) -> bool:
         """May a token go to this relay? One of the machine's own identity, which is nobody's to have, not to any."""

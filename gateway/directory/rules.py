@@ -16,7 +16,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 
 from gateway.credentials.connections import Connections
-from gateway.credentials.local import LocalSecrets
+from gateway.credentials.local import LocalSecrets, lent_to
 from gateway.credentials.oauth.source import MACHINE, is_directory
 from gateway.credentials.reference import Credential
 from gateway.directory.entries import Item
@@ -50,7 +50,6 @@ KNOWN_OAUTH: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
 OTHER_OAUTH: Final[Mapping[str, tuple[str, ...]]] = {"client_secret": ("client_id",), "refresh_token": ("client_id",)}
 USUAL_PORTS: Final = {Security.IMPLICIT_TLS: (465,), Security.STARTTLS: (587, 25, 2525), Security.NONE: (25, 2525)}
 WELL_KNOWN: Final = frozenset({25, 465, 587})
-ANYBODY: Final = "*"
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +239,7 @@ def profile_faults(profile: Profile, policy: Policy) -> Iterator[Fault]:
     yield from _references(profile, policy)
     if (pointer := _refused(profile, policy.egress)) is not None:
         yield Fault(pointer, "egress_refused", "The operator's policy does not permit this address and port.")
-    if profile.connector is not None and not _may(profile.tenant, policy.connectors.get(profile.connector, ())):
+    if profile.connector is not None and not lent_to(profile.tenant, policy.connectors.get(profile.connector, ())):
         yield Fault("/connector", "unknown_connector", "The tenant may use no such connector.")
     if profile.tls.ca_certificates is not None and not _certificates(profile.tls.ca_certificates):
         yield Fault("/tls/ca_certificates", "bad_certificate", "These are no certificates in PEM form.")
@@ -309,7 +308,7 @@ def _sign_in(profile: Profile, policy: Policy) -> Iterator[Fault]:
 
 def _oauth(profile: Profile, oauth: OAuth, policy: Policy) -> Iterator[Fault]:
     """What a way to a token needs, and who may go it."""
-    lent = _may(profile.tenant, policy.oauth.get(oauth.provider) or ())
+    lent = lent_to(profile.tenant, policy.oauth.get(oauth.provider) or ())
     if oauth.provider not in KNOWN_OAUTH and not lent:
         yield Fault("/auth/oauth/provider", "unknown_provider", "The tenant may use no such provider.")
         return
@@ -328,10 +327,6 @@ def _oauth(profile: Profile, oauth: OAuth, policy: Policy) -> Iterator[Fault]:
         yield Fault("/auth/oauth/directory", "bad_value", "A directory is a GUID or a domain name.")
     if oauth.mailbox is None and profile.auth.username is None:
         yield Fault("/auth/oauth/mailbox", "required", "Who signs in? A mailbox, or a username, is required.")
-
-
-def _may(tenant: str, allowed: Iterable[str]) -> bool:
-    return tenant == ROOT or any(one in (tenant, ANYBODY) for one in allowed)
 
 
 @lru_cache(256)

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
+from gateway.credentials.local import lent_to
 from gateway.directory import changes
 from gateway.directory.changes import Change, Slot
 from gateway.directory.presets import PRESETS, filled
@@ -322,5 +323,5 @@ async def connectors(call: Call) -> Answer:
     call.no_query()
     tenant = call.params["tenant"]
     allowed = call.services.directory.policy.connectors
-    names = sorted(name for name, tenants in allowed.items() if tenant == "system" or {tenant, "*"} & set(tenants))
+    names = sorted(name for name, tenants in allowed.items() if lent_to(tenant, tenants))
     return json_answer({"items": [{"name": name} for name in names], "next_cursor": None})

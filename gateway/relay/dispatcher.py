@@ -17,7 +17,7 @@ from typing import Final, assert_never
 
 from gateway.credentials.provider import Why
 from gateway.directory.directory import Directory
-from gateway.directory.shapes import Profile, Template
+from gateway.directory.shapes import Template
 from gateway.observe import facts
 from gateway.outbox.delivery import Delivery
 from gateway.outbox.outbox import Outbox
@@ -27,9 +27,9 @@ from gateway.relay.render import Held, Prepared
 from gateway.relay.routes import Feeding, Routes
 from gateway.relay.sign_in import Opened, SignIns
 from gateway.relay.slots import Slots
-from gateway.smtp.outcome import Fault, Phase, Refused, Rejected, Relayed, Transaction, Trouble
+from gateway.smtp.outcome import Fault, Refused, Rejected, Relayed, Transaction, Trouble
 from gateway.smtp.pool import Pool, Session
-from gateway.smtp.session import Relay, Security
+from gateway.smtp.session import Security
 from gateway.smtp.transaction import Engine, Envelope
 from gateway.store.protocol import StoreFull
 from gateway.store.rows import Flow
@@ -125,7 +125,7 @@ class Dispatcher:
         for feeding in list(self._routes.lanes.values()):
             if not feeding.waits_for_secret:
                 continue
-            relays = await self._relays(feeding.lane.profile, Why.USE)
+            relays = await self._sign_ins.relays(feeding.lane.profile)
             if isinstance(relays, Fault):
                 continue
             standstill, refused = feeding.lane.standstill, [relay.login for relay in feeding.refused]
@@ -271,14 +271,14 @@ class Dispatcher:
         if self._draining or lane.wait(self._now()) != 0.0:
             return None
         why, feeding.why = feeding.why, Why.USE
-        relays = await self._relays(lane.profile, why)
+        relays = await self._sign_ins.relays(lane.profile, why=why)
         opened: Opened | Fault
         if isinstance(relays, Fault):
             opened = relays
         else:
             if (session := self._pool.take((lane.place, relays[0]))) is not None:
                 return session
-            opened = await self._opened(lane.profile, relays)
+            opened = await self._sign_ins.open(lane.profile, relays)
         if isinstance(opened, Fault):
             if opened.trouble is Trouble.AUTH_FAILED and not isinstance(relays, Fault):
                 feeding.refused = relays
@@ -288,22 +288,6 @@ class Dispatcher:
         feeding.tls_failures = 0
         facts.session_opened(lane.place, verified=opened.relay.security is Security.NONE or opened.relay.tls.verify)
         return Session(opened.engine, (lane.place, opened.relay), self._now())
-
-    async def _relays(self, profile: Profile, why: Why) -> list[Relay] | Fault:
-        """What to try for a profile; what nobody foresaw in one secret must not stop everybody's mail either."""
-        try:
-            return await self._sign_ins.relays(profile, why=why)
-        except Exception as error:  # noqa: BLE001
-            facts.opening_failed((profile.tenant, profile.name), error)
-            return Fault(Phase.SECRET, Trouble.SECRET_UNAVAILABLE, "fetching the secret failed in a way unforeseen")
-
-    async def _opened(self, profile: Profile, relays: list[Relay]) -> Opened | Fault:
-        """Open a session; what nobody foresaw in one relay's octets must not stop everybody's mail."""
-        try:
-            return await self._sign_ins.open(profile, relays)
-        except Exception as error:  # noqa: BLE001
-            facts.opening_failed((profile.tenant, profile.name), error)
-            return Fault(Phase.GREETING, Trouble.PROTOCOL, "the relay said something that we did not foresee")
 
     def _consequence(self, feeding: Feeding, fault: Fault) -> Consequence:
         """What a fault means for this lane, with what it has met before and how many sessions it has."""
@@ -381,12 +365,7 @@ class Dispatcher:
         """Sign a message as its profile wants it; None if that cannot be done now, and the mail is given back."""
         if feeding.lane.profile.dkim is None:
             return prepared
-        signed: Envelope | Fault
-        try:
-            signed = await self._sign_ins.signed(feeding.lane.profile, prepared.envelope)
-        except Exception as error:  # noqa: BLE001 - as in `_opened`
-            facts.opening_failed(feeding.lane.place, error)
-            signed = Fault(Phase.SECRET, Trouble.DKIM_KEY, "signing failed in a way that we did not foresee")
+        signed = await self._sign_ins.signed(feeding.lane.profile, prepared.envelope)
         if isinstance(signed, Fault):
             self._outbox.release(prepared.delivery)
             self._heed(feeding, consequence(signed), signed.detail)

@@ -8,21 +8,21 @@ locks accounts.
 import asyncio
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
 from gateway.credentials.credentials import Credentials, Found
-from gateway.credentials.local import ANYBODY, OPERATORS
+from gateway.credentials.local import OPERATORS, lent_to
 from gateway.credentials.provider import CredentialError, Kind, Why
 from gateway.credentials.reference import Credential
 from gateway.credentials.secret import Secret
 from gateway.credentials.tokens import Grant, Tokens
 from gateway.directory.changes import Slot
 from gateway.directory.directory import seal_place
-from gateway.directory.shapes import OAuth, Profile
+from gateway.directory.shapes import Dkim, OAuth, Profile
 from gateway.observe import facts
 from gateway.observe.failpoint import failpoint
 from gateway.settings import Connector
@@ -34,6 +34,8 @@ from gateway.smtp.session import Opener, Relay, Security
 from gateway.smtp.tls import TlsPolicy
 from gateway.smtp.transaction import Engine, Envelope, Timeouts
 
+T = TypeVar("T")
+
 MOST_REFUSALS: Final = 3
 WITHIN: Final = 1_800.0  # seconds
 NOT_LENT: Final = Fault(Phase.CONNECT, Trouble.EGRESS_REFUSED, "the operator lends the tenant no such connector")
@@ -44,6 +46,11 @@ TOO_OFTEN: Final = Fault(
 )
 DUBIOUS: Final = frozenset({Trouble.AUTH_DROPPED, Trouble.AUTH_CONFIG, Trouble.AUTH_DEFERRED})
 """How a relay may refuse a password too; of one that it took before it means something else."""
+UNFORESEEN_SECRET: Final = Fault(
+    Phase.SECRET, Trouble.SECRET_UNAVAILABLE, "fetching the secret failed in a way unforeseen"
+)
+UNFORESEEN_REPLY: Final = Fault(Phase.GREETING, Trouble.PROTOCOL, "the relay said something that we did not foresee")
+UNFORESEEN_KEY: Final = Fault(Phase.SECRET, Trouble.DKIM_KEY, "signing failed in a way that we did not foresee")
 UNTRIED: Final = Fault(Phase.AUTH, Trouble.AUTH_FAILED, "there is nothing to try")
 
 _TROUBLES: Final = {
@@ -55,6 +62,15 @@ _TROUBLES: Final = {
     Kind.THROTTLED: Trouble.SECRET_UNAVAILABLE,
     Kind.ROTATING: Trouble.SECRET_UNAVAILABLE,
 }
+
+
+async def _caught(profile: Profile, work: Awaitable[T], otherwise: Fault) -> T | Fault:
+    """Do what secrets and relays of tenants take part in: what nobody foresaw in one must not stop everybody's mail."""
+    try:
+        return await work
+    except Exception as error:  # noqa: BLE001
+        facts.opening_failed((profile.tenant, profile.name), error)
+        return otherwise
 
 
 class Opened(NamedTuple):
@@ -85,14 +101,17 @@ class SignIns:
         What the relay took last comes first: where it changes later than the source, the new secret would else be
         refused once for every session.
         """
+        return await _caught(profile, self._relays(profile, why), UNFORESEEN_SECRET)
+
+    async def _relays(self, profile: Profile, why: Why) -> list[Relay] | Fault:
         try:
-            certificate = await self._certificate(profile, why)
+            shown = await self._certificate(profile, why)
             tls = TlsPolicy(
                 profile.tls.verify,
                 profile.tls.allow_auth_unverified,
                 profile.tls.ca_certificates,
                 profile.tls.min_version,
-                certificate,
+                shown,
             )
             proxy = None if profile.connector is None else await self._proxy(profile.tenant, profile.connector)
             if isinstance(proxy, Fault):
@@ -146,7 +165,7 @@ class SignIns:
     async def _proxy(self, owner: str, name: str) -> Proxy | Fault:
         """The operator's proxy of this name, with its password, if the owner of the profile may use it."""
         connector = self.connectors.get(name)
-        if connector is None or not (owner == OPERATORS or {owner, ANYBODY} & set(connector.allow)):
+        if connector is None or not lent_to(owner, connector.allow):
             return NOT_LENT
         address = connector.address
         username, password = connector.username, None
@@ -170,7 +189,7 @@ class SignIns:
         What its source has now is put into `relays` too: of those that were refused all stand there in the end.
         """
         async with self._turn(profile.tenant, relays[0]):
-            return await self._open(profile, relays, watch, timeouts)
+            return await _caught(profile, self._open(profile, relays, watch, timeouts), UNFORESEEN_REPLY)
 
     async def _open(
         self, profile: Profile, relays: list[Relay], watch: Watch, timeouts: Timeouts | None
@@ -245,9 +264,12 @@ class SignIns:
         """Sign a message as the profile's domain (RFC 6376), if it has one."""
         if profile.dkim is None:
             return envelope
+        return await _caught(profile, self._signed(profile, profile.dkim, envelope), UNFORESEEN_KEY)
+
+    async def _signed(self, profile: Profile, wanted: Dkim, envelope: Envelope) -> Envelope | Fault:
         try:
-            key = await self._found(profile, ("dkim", "key"), profile.dkim.key, Why.USE)
-            message = await dkim.signed(envelope.message, profile.dkim.domain, profile.dkim.selector, key.secret)
+            key = await self._found(profile, ("dkim", "key"), wanted.key, Why.USE)
+            message = await dkim.signed(envelope.message, wanted.domain, wanted.selector, key.secret)
         except CredentialError as error:
             return Fault(Phase.SECRET, _TROUBLES[error.kind], error.detail)
         except dkim.DkimError as error:
