@@ -37,17 +37,11 @@ from gateway.message.notification import compact
 from gateway.problems import Code, Fault, Problem, refusal
 from gateway.smtp.hints import Advice
 from gateway.smtp.outcome import Phase
-from gateway.smtp.probe import Report, Step, Trial
+from gateway.smtp.probe import Report, Step, Trial, next_phase
 from gateway.smtp.session import Security
 from gateway.store.rows import Happening
 
 LONGEST_SECONDS: Final = 120.0
-
-_AFTER_CONNECT: Final = {
-    Security.STARTTLS: (Phase.GREETING, Phase.TLS),
-    Security.IMPLICIT_TLS: (Phase.TLS, Phase.GREETING),
-    Security.NONE: (Phase.GREETING,),
-}
 
 
 class UnsavedTrialRequest(TrialRequest):
@@ -245,17 +239,12 @@ class _Test:
             if not limit.expired():
                 raise
         passed = sum(step.milliseconds for step in self.steps)
-        phase, advice = self._next_phase(), _timed_out(self._next_phase())
+        phase = next_phase(self.steps, Security(self.profile.security))
+        advice = _timed_out(phase)
         heard(
             Step(phase, ok=False, milliseconds=round((time.monotonic() - began) * 1000) - passed, detail=advice.detail)
         )
         return Report(tuple(self.steps), phase, advice)
-
-    def _next_phase(self) -> Phase:
-        """Which phase was not over when time was."""
-        opening = (Phase.SECRET, Phase.RESOLVE, Phase.CONNECT, *_AFTER_CONNECT[Security(self.profile.security)])
-        phases = (*opening, Phase.AUTH, Phase.SENDER, Phase.RECIPIENT, Phase.CONTENT)
-        return phases[min(phases.index(self.steps[-1].phase) + 1, len(phases) - 1)] if self.steps else phases[0]
 
     def _log(self, code: str | None) -> "asyncio.Future[None]":
         """Write to the tenant's log who tested what, and how it ended; to whom the message went is nobody's there."""

@@ -17,7 +17,7 @@ from gateway.relay.render import enclosed, with_footnote
 from gateway.relay.sign_in import Opened, SignIns
 from gateway.smtp import hints
 from gateway.smtp.outcome import Fault, Phase, Refused, Rejected
-from gateway.smtp.probe import Report, Step, Stopwatch, Trial, look
+from gateway.smtp.probe import Report, Step, Stopwatch, Trial, look, next_phase
 from gateway.smtp.session import Relay
 from gateway.smtp.transaction import Envelope, Timeouts
 
@@ -85,7 +85,8 @@ async def _sent(opened: Opened, envelope: Envelope, watch: Stopwatch) -> Report:
     advice = hints.of_outcome(outcome)
     if advice is None:
         return watch.passed()
-    return watch.failed(outcome.phase if isinstance(outcome, Refused) else watch.next_phase(), advice)
+    phase = outcome.phase if isinstance(outcome, Refused) else next_phase(watch.steps, opened.relay.security)
+    return watch.failed(phase, advice)
 
 
 def _source(profile: Profile) -> str:

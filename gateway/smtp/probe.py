@@ -1,8 +1,9 @@
 """The connection test: the steps of a delivery, timed and told one at a time, and why the first failed that did."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 from gateway.smtp.hints import Advice, Look
 from gateway.smtp.outcome import Fault, Phase, Trouble
@@ -46,6 +47,20 @@ class Report:
         return self.advice is None
 
 
+_AFTER_CONNECT: Final = {
+    Security.STARTTLS: (Phase.GREETING, Phase.TLS),
+    Security.IMPLICIT_TLS: (Phase.TLS, Phase.GREETING),
+    Security.NONE: (Phase.GREETING,),
+}
+
+
+def next_phase(steps: Sequence[Step], security: Security) -> Phase:
+    """Which phase comes after the last of these."""
+    opening = (Phase.SECRET, Phase.RESOLVE, Phase.CONNECT, *_AFTER_CONNECT[security])
+    phases = (*opening, Phase.AUTH, Phase.SENDER, Phase.RECIPIENT, Phase.CONTENT)
+    return phases[min(phases.index(steps[-1].phase) + 1, len(phases) - 1)] if steps else phases[0]
+
+
 @dataclass(slots=True)
 class Stopwatch:
     """Writes phases down as they pass; `tell` hears of each at once. It is the `Watch` of a delivery.
@@ -70,12 +85,6 @@ class Stopwatch:
     def passed(self) -> Report:
         """All went well."""
         return Report(tuple(self.steps))
-
-    def next_phase(self) -> Phase:
-        """Which phase of a transaction comes after the last that passed."""
-        phases = list(Phase)
-        at = phases.index(self.steps[-1].phase) + 1 if self.steps else 0
-        return phases[min(at, len(phases) - 1)]
 
     def _note(self, phase: Phase, *, ok: bool, detail: str) -> None:
         now = time.monotonic()
