@@ -24,7 +24,7 @@ from typing import Self
 from aiohttp import web
 
 from tests.credentials.contract import BODY_CANARY, RETRY_AFTER, How
-from tests.peers.smtp_server import IssuedTls, issue_tls
+from tests.peers.web_peer import WebPeer
 
 TENANT = "11111111-2222-3333-4444-555555555555"
 CLIENT = "66666666-7777-8888-9999-000000000000"
@@ -53,11 +53,11 @@ class SignIn:
     sent: dict[str, str]
 
 
-class AzureServer:
+class AzureServer(WebPeer):
     """`async with AzureServer() as azure`."""
 
     def __init__(self) -> None:
-        self.tls: IssuedTls = issue_tls()
+        super().__init__()
         self.secrets: dict[str, list[Version]] = {}
         self.requests: list[web.Request] = []  # to the vault, in order
         self.sign_ins: list[SignIn] = []
@@ -71,8 +71,6 @@ class AzureServer:
         self.hang_up = self.hang_up_at_sign_in = False  # instead of an answer
         self._how: How | None = None
         self._tokens: set[str] = set()
-        self._stopping = asyncio.Event()
-        self._runners: list[web.AppRunner] = []
 
     async def __aenter__(self) -> Self:
         service = web.Application()
@@ -87,19 +85,6 @@ class AzureServer:
         other.router.add_route("*", "/{anything:.*}", self._other)
         self._other_port = await self._listen(other, tls=True)
         return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._stopping.set()
-        for runner in self._runners:
-            await runner.cleanup()
-
-    async def _listen(self, app: web.Application, *, tls: bool) -> int:
-        runner = web.AppRunner(app, shutdown_timeout=1)
-        self._runners.append(runner)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=self.tls.context if tls else None)
-        await site.start()
-        return int(runner.addresses[0][1])
 
     # The contract's fake.
 

@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from tests.credentials.contract import BODY_CANARY, RETRY_AFTER, How
-from tests.peers.smtp_server import IssuedTls, issue_tls
+from tests.peers.web_peer import WebPeer
 
 DIRECTORY = "11111111-2222-3333-4444-555555555555"
 CLIENT = "66666666-7777-8888-9999-000000000000"
@@ -52,11 +52,11 @@ class Asked:
     claims: dict[str, Any] = field(default_factory=dict)  # of an assertion that was verified
 
 
-class OAuthServer:
+class OAuthServer(WebPeer):
     """`async with OAuthServer() as server`; the attributes say how it is from now on."""
 
     def __init__(self) -> None:
-        self.tls: IssuedTls = issue_tls()
+        super().__init__()
         self.asked: list[Asked] = []
         self.elsewhere = 0  # requests that reached the host of the redirect
         self.how: How | None = None
@@ -71,8 +71,6 @@ class OAuthServer:
         self.public = True  # the client of the refresh token: it has no secret
         self.certificate: x509.Certificate | None = None  # that is registered with the application
         self.account_key: RSAPublicKey | None = None
-        self._stopping = asyncio.Event()
-        self._runners: list[web.AppRunner] = []
 
     async def __aenter__(self) -> Self:
         service = web.Application()
@@ -89,19 +87,9 @@ class OAuthServer:
         self._away_port = await self._listen(away, tls=True)
         return self
 
-    async def __aexit__(self, *_: object) -> None:
-        self._stopping.set()
+    async def __aexit__(self, *error: object) -> None:
         self.gate.set()
-        for runner in self._runners:
-            await runner.cleanup()
-
-    async def _listen(self, app: web.Application, *, tls: bool) -> int:
-        runner = web.AppRunner(app, shutdown_timeout=1)
-        self._runners.append(runner)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=self.tls.context if tls else None)
-        await site.start()
-        return int(runner.addresses[0][1])
+        await super().__aexit__(*error)
 
     # Microsoft.
 

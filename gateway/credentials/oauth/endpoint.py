@@ -15,8 +15,8 @@ from urllib.parse import urlencode
 import aiohttp
 from yarl import URL
 
-from gateway.credentials.provider import MAX_OCTETS, CredentialError, Deadlines, Kind
-from gateway.credentials.providers.rest import Answer
+from gateway.credentials.provider import CredentialError, Deadlines, Kind
+from gateway.credentials.providers.rest import Answer, BoundedResponse
 
 USUAL: Final = Deadlines()
 
@@ -83,24 +83,10 @@ class Endpoint:
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(ssl=trust),
             cookie_jar=aiohttp.DummyCookieJar(),
-            response_class=_Bounded,
+            response_class=BoundedResponse,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self.deadlines.connect),
             trust_env=False,
         )
-
-
-class _Bounded(aiohttp.ClientResponse):
-    """An answer of which no more is read than a secret may have, decompressed."""
-
-    async def read(self) -> bytes:
-        """Read to the end. Raises `CredentialError` if that is too far."""
-        octets = bytearray()
-        async for chunk in self.content.iter_any():
-            octets += chunk
-            if len(octets) > MAX_OCTETS:
-                self.close()
-                raise CredentialError(Kind.MALFORMED, f"the token endpoint's answer has more than {MAX_OCTETS} octets")
-        return bytes(octets)
 
 
 def unreached(error: BaseException | None) -> CredentialError:

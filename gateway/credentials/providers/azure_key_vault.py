@@ -34,7 +34,8 @@ import aiohttp
 
 from gateway.credentials.identity import read_identity
 from gateway.credentials.login import Logins
-from gateway.credentials.provider import MAX_OCTETS, PASSWORD, CredentialError, Deadlines, Fetched, Kind
+from gateway.credentials.provider import PASSWORD, CredentialError, Deadlines, Fetched, Kind
+from gateway.credentials.providers.rest import BoundedResponse
 from gateway.credentials.secret import Secret
 from gateway.settings.connections import AzureKeyVaultConnection
 
@@ -120,7 +121,7 @@ class AzureKeyVaultProvider:
                 self._session = aiohttp.ClientSession(
                     connector=aiohttp.TCPConnector(ssl=trust),
                     cookie_jar=aiohttp.DummyCookieJar(),
-                    response_class=_Bounded,
+                    response_class=BoundedResponse,
                     trust_env=False,
                 )
                 self._client = self._connected(self._session)
@@ -224,20 +225,6 @@ class _Wire:
 
     async def __aexit__(self, *_: object) -> None:
         pass  # the session is the provider's
-
-
-class _Bounded(aiohttp.ClientResponse):
-    """An answer of which no more is read than a secret may have, decompressed."""
-
-    async def read(self) -> bytes:
-        """Read to the end. Raises `CredentialError` if that is too far."""
-        octets = bytearray()
-        async for chunk in self.content.iter_any():
-            octets += chunk
-            if len(octets) > MAX_OCTETS:
-                self.close()
-                raise CredentialError(Kind.MALFORMED, "the answer is longer than any secret's")
-        return bytes(octets)
 
 
 def _prepare(bundle: Path | None) -> ssl.SSLContext:

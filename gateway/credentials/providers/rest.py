@@ -198,3 +198,17 @@ def fingerprint(*texts: str) -> str:
     """
     told = "\0".join(f"{len(text)}:{text}" for text in texts)
     return hmac.new(_FINGERPRINT_KEY, told.encode(), hashlib.sha256).hexdigest()[:8]
+
+
+class BoundedResponse(aiohttp.ClientResponse):
+    """A client library's answer of which no more is read than a secret may have, decompressed."""
+
+    async def read(self) -> bytes:
+        """Read to the end. Raises `CredentialError` if that is too far."""
+        octets = bytearray()
+        async for chunk in self.content.iter_any():
+            octets += chunk
+            if len(octets) > MAX_OCTETS:
+                self.close()
+                raise CredentialError(Kind.MALFORMED, "the answer is longer than any secret's")
+        return bytes(octets)
