@@ -1,7 +1,7 @@
 """The command line: starts the daemon, checks its settings, and talks to a running one over HTTP.
 
-Never opens the database. Locally it uses the daemon's Unix socket, remotely `--url` and an API key. `-c FILE` may
-stand before or after the subcommand; `--json` prints exactly the API's answer.
+Never opens the database, `store` aside. Locally it uses the daemon's Unix socket, remotely `--url` and an API key.
+`-c FILE` may stand before or after the subcommand; `--json` prints exactly the API's answer.
 
 Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 78 faulty settings.
 """
@@ -20,6 +20,7 @@ from gateway.cli.apply import apply
 from gateway.cli.calls import Daemon
 from gateway.cli.doctor import doctor
 from gateway.cli.remote import given_query, of_tenant, paged, path, remote, settings_path
+from gateway.cli.store import store
 from gateway.cli.test import test
 from gateway.settings import SettingsError, default_path
 
@@ -219,5 +220,6 @@ for _command in (
     apply,
     test,
     doctor,
+    store,
 ):
     cli.add_command(_command)

@@ -76,6 +76,12 @@ COMMIT_JOBS = Histogram(
     _PREFIX + "store_commit_jobs", "Writes that shared one commit.", registry=REGISTRY,
     buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512),
 )  # fmt: skip
+STATEMENTS = Counter(
+    _PREFIX + "store_statements", "Statements sent to the database server, each a round trip.", registry=REGISTRY
+)
+STORE_AWAY = Gauge(_PREFIX + "store_away", "1 while the database server cannot be reached.", registry=REGISTRY)
+DAEMONS = Gauge(_PREFIX + "daemons", "Daemons that live on the same database, this one included.", registry=REGISTRY)
+LANES = Gauge(_PREFIX + "lanes", "Profiles whose mail this daemon carries.", registry=REGISTRY)
 SPACE_LOW = Gauge(
     _PREFIX + "store_space_low", "1 while new notifications are refused for want of disk.", registry=REGISTRY
 )
@@ -114,9 +120,9 @@ def _journal_line(logger: Any, method: str, event: MutableMapping[str, Any]) -> 
     return f"<{priority}>{_KEY_VALUE(logger, method, event)}"
 
 
-def started(version: str, sqlite: str) -> None:
+def started(version: str, store: str) -> None:
     """The daemon is ready."""
-    _log.info("started", version=version, sqlite=sqlite)
+    _log.info("started", version=version, store=store)
 
 
 def listening(what: str, where: str) -> None:
@@ -340,6 +346,38 @@ def commit(seconds: float, jobs: int) -> None:
     """A commit reached stable storage."""
     COMMIT_SECONDS.observe(seconds)
     COMMIT_JOBS.observe(jobs)
+
+
+def statements(count: int) -> None:
+    """The database server was asked so often."""
+    STATEMENTS.inc(count)
+
+
+def store_away(*, away: bool) -> None:
+    """The database server cannot be reached, and what waits for it goes on when it is back; or it answers again."""
+    STORE_AWAY.set(away)
+    _log.log(logging.ERROR if away else logging.WARNING, "store_away" if away else "store_back")
+
+
+def daemons(alive: int) -> None:
+    """So many daemons live on the database."""
+    DAEMONS.set(alive)
+    _log.info("daemons", alive=alive)
+
+
+def beat_missed(error: BaseException) -> None:
+    """This daemon could not tell the others that it lives."""
+    _log.warning("beat_missed", error=f"{type(error).__name__}: {error}")
+
+
+def lanes(held: int) -> None:
+    """This daemon carries the mail of so many profiles."""
+    LANES.set(held)
+
+
+def lanes_lost(count: int) -> None:
+    """The store could not be reached for so long that others carry our profiles' mail: we hung up on their relays."""
+    _log.error("lanes_lost", count=count)
 
 
 def provisioned_key_revoked(file: str) -> None:

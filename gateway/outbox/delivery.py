@@ -11,7 +11,7 @@ from gateway.message.notification import Content, Notification, OnAmbiguous, com
 from gateway.outbox.states import Recipient, decode
 from gateway.store.rows import LeasedRow
 
-FENCE_MILLISECONDS = 60_000  # of lease that must be left when a body is begun
+FENCE_MILLISECONDS = 20_000  # of lease that must be left when a body is begun
 
 
 @dataclass(frozen=True, slots=True)

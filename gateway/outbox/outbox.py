@@ -9,7 +9,6 @@ The clock gives milliseconds since the epoch; clock and dice are passed in.
 
 import asyncio
 import random
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -25,7 +24,7 @@ from gateway.outbox.states import RETRYABLE, Recipient, State, Status, decode, e
 from gateway.outbox.verdict import Circumstances, Judgement, Schedule, burns_no_attempt, judge
 from gateway.smtp.outcome import RecipientOutcome, Relayed, Transaction, Unknown
 from gateway.smtp.reply import Reply
-from gateway.store.protocol import Store, StoreFull
+from gateway.store.protocol import Store, StoreUnavailable
 from gateway.store.rows import (
     Acceptance,
     Change,
@@ -42,17 +41,13 @@ from gateway.store.rows import (
     StoredRow,
 )
 
-LEASE: Final = 120_000  # ms; renewed every RENEW while a delivery is in our hands
-RENEW: Final = 30_000
+LEASE: Final = 40_000  # ms; renewed every RENEW while a delivery is in our hands
+RENEW: Final = 10_000
+RECOUNT: Final = 5.0  # seconds after which what several daemons accept is counted anew
 SWEEP_ROWS: Final = 500
 SIMULATED: Final = Reply(250, "2.0.0", "simulated")
 
 Clock = Callable[[], int]
-
-
-def wall_clock() -> int:
-    """Milliseconds since the epoch."""
-    return time.time_ns() // 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +84,14 @@ class Outbox:
         schedule: Schedule,
         *,
         retention: Retention | None = None,
-        clock: Clock = wall_clock,
+        clock: Clock | None = None,
         dice: Callable[[], float] = random.random,
     ) -> None:
         """Work on an open store."""
-        self.clock = clock
+        self.clock = clock or store.clock
         self.queued: Counter[str] = Counter()
-        self.on_ready: Callable[[Flow, int], None] = lambda _flow, _due_at: None
+        self.on_ready: Callable[[Flow, int], None] = lambda _flow, _due_at: None  # news
+        self.on_found: Callable[[Flow, int], object] = lambda _flow, _due_at: None  # everybody finds it who looks
         self.on_accepted: Callable[[int], None] = lambda _count: None
         self.on_event: Callable[[str, int], None] = lambda _event, _count: None
         self._store = store
@@ -112,10 +108,21 @@ class Outbox:
 
     async def start(self) -> None:
         """Count what is there, settle what a dead daemon left unknown, and tell what is ready."""
-        self.queued = Counter(await self._store.unfinished())
+        await self.recount()
         await self.sweep()
-        for backlog in await self._store.backlog():
-            self.on_ready(backlog.flow, backlog.next_due_at)
+        await self.look()
+
+    async def look(self) -> None:
+        """Take back leases that ran out, and tell of every flow that has mail, whoever accepted it."""
+        await self._release()
+        for flow, next_due_at in await self._store.backlog():
+            self.on_found(flow, next_due_at)
+
+    async def recount(self) -> None:
+        """Count what is not final, whoever accepted it."""
+        counted = await self._store.unfinished()
+        self.queued.clear()
+        self.queued.update(counted)
 
     # Accept.
 
@@ -300,8 +307,10 @@ class Outbox:
 
     # What people do.
 
-    async def cancel(self, notification_id: str) -> str | None:
+    async def cancel(self, notification_id: str, key_id: str | None = None) -> str | None:
         """Cancel what is not final; None, or why it could not be done.
+
+        `key_id` is the API key that asks for it: if another daemon revoked it meanwhile, this raises `KeyWithdrawn`.
 
         Mail that is already on the wire cannot be called back: what of it is not accepted is then not tried again.
         """
@@ -310,7 +319,7 @@ class Outbox:
                 self._revoke(notification_id)
             if row.stage is Stage.FINAL or (row.stage is Stage.LEASED and row.cancelled):
                 return None if row.cancelled else Cancellation.FINISHED
-            if await self._store.change(self._cancellation(row)):
+            if await self._store.change(replace(self._cancellation(row), key_id=key_id)):
                 if row.stage is Stage.LEASED:
                     self._revoke(notification_id)  # the claim may have reached us only now
                 else:
@@ -333,10 +342,10 @@ class Outbox:
         change = _change(row, recipients, now, judgements)
         return replace(change, erase=self._erasable(recipients))
 
-    async def retry(self, notification_id: str, ttl: int) -> str | None:
+    async def retry(self, notification_id: str, ttl: int, key_id: str | None = None) -> str | None:
         """Make deferred, failed, expired and uncertain recipients due now; None, or why it could not be done.
 
-        A notification whose time was over gets `ttl` more milliseconds.
+        A notification whose time was over gets `ttl` more milliseconds. `key_id` is as in `cancel`.
         """
         while (row := await self._store.get(notification_id)) is not None:
             recipients = decode(row.recipients)
@@ -352,7 +361,8 @@ class Outbox:
             for index, judgement in judgements:
                 recipients[index] = judgement.recipient
             change = _change(row, recipients, now, judgements)
-            change = replace(change, expires_at=row.expires_at if row.expires_at > now else now + ttl)
+            expires_at = row.expires_at if row.expires_at > now else now + ttl
+            change = replace(change, expires_at=expires_at, key_id=key_id)
             if await self._store.change(change):
                 self.queued[row.flow.tenant] += row.stage is Stage.FINAL
                 self.on_ready(row.flow, change.due_at)
@@ -370,16 +380,19 @@ class Outbox:
     async def sweep(self) -> None:
         """Expire what is out of time, take back leases that ran out, forget what is old."""
         now = self.clock()
-        released, unknown = await self._store.release_expired(now)
-        for flow, due_at in released:
-            self.on_ready(flow, due_at)
-        for left in unknown:
-            await self._settle_unknown(left)
+        await self._release()
         while rows := await self._store.expired(now, SWEEP_ROWS):
             await asyncio.gather(*(self._expire(row) for row in rows))  # they share commits
         before = now - self._retention.finished_days * 86_400_000
         while await self._store.prune(now, before, SWEEP_ROWS) == SWEEP_ROWS:
             pass
+
+    async def _release(self) -> None:
+        released, unknown = await self._store.release_expired(self.clock())
+        for flow, due_at in released:
+            self.on_ready(flow, due_at)
+        for left in unknown:
+            await self._settle_unknown(left)
 
     async def _settle_unknown(self, row: LeasedRow) -> None:
         """Judge a delivery whose daemon died after it had announced the final dot."""
@@ -403,12 +416,28 @@ class Outbox:
             self.on_event(event, sum(not recipient.final for recipient in decode(row.recipients)))
 
     async def keep(self) -> None:
-        """Renew leases and sweep, for ever."""
+        """Renew leases and sweep, for ever.
+
+        After a time in which the store could not be reached nobody's lease is ended before its holder, who could not
+        reach it either, has had the time to renew it.
+        """
+        reached = True
         while True:
             await asyncio.sleep(RENEW / 1000)
-            with suppress(StoreFull):  # leases and sweeps wait until there is room
+            try:
                 await self.renew()
-                await self.sweep()
+                if reached:
+                    await self.sweep()
+                reached = True
+            except StoreUnavailable:
+                reached = False
+
+    async def keep_count(self) -> None:
+        """Count anew what several daemons accept and finish, for ever."""
+        while True:
+            await asyncio.sleep(RECOUNT)
+            with suppress(StoreUnavailable):
+                await self.recount()
 
 
 def _new_row(submission: Submission, retention: Retention) -> NewRow:

@@ -190,9 +190,10 @@ class Park:
 
 @dataclass(frozen=True, slots=True)
 class Rest:
-    """The account is asked to pause: wait, longer each time."""
+    """The account is asked to pause, or we ourselves do: wait, longer each time."""
 
     seconds: tuple[float, ...]
+    reason: str = Trouble.AUTH_DEFERRED
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +205,7 @@ class Halve:
 
 Consequence = Trip | Park | Rest | Halve
 
+A_MOMENT: Final = (5.0,)
 TEN_MINUTES: Final = (600.0,)
 SLOW_PROBES: Final = (900.0, 3_600.0, 21_600.0)  # 15 min, 1 h, then every 6 h
 
@@ -223,6 +225,8 @@ def consequence(fault: Fault) -> Consequence:
             return Trip(after=1)
         case Trouble.AUTH_DEFERRED:
             return Rest((900.0, 1_800.0, 3_600.0))
+        case Trouble.AUTH_HELD_BACK:
+            return Rest(A_MOMENT, fault.trouble)
         case Trouble.GREETING_REFUSED | Trouble.TLS_UNVERIFIED:
             return Park(fault.trouble, TEN_MINUTES)
         case (

@@ -133,9 +133,13 @@ class Ui(Section):
 
 
 class Store(Section):
-    """The database. Below `disk_floor_bytes` of free disk no notification is accepted; 0 switches that off."""
+    """The database. Below `disk_floor_bytes` of free disk no notification is accepted; 0 switches that off.
+
+    `password` is where PostgreSQL's password lies, if not in the URL.
+    """
 
     url: StoreLocation = SqliteUrl(Path("var/gateway.db"))
+    password: SecretSource | None = None
     disk_floor_bytes: Annotated[int, Field(ge=0)] = 268_435_456
 
 

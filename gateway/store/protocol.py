@@ -1,13 +1,16 @@
 """What the outbox and the directory ask of a store, whichever engine it is.
 
 A method that writes returns only after its commit is on stable storage. Calls made while a commit runs share the next
-one. `StoreFull` leaves everything as it was and may be tried again; after `StoreBroken` the process must end, because
-a disk that refused one sync may have dropped pages that a later sync would claim to have kept.
+one. `StoreUnavailable` may be tried again: the disk is full, or the server away; what was asked may have been done
+after all, and asking again does it once. After `StoreBroken` the process must end, because a disk that refused one
+sync may have dropped pages that a later sync would claim to have kept.
+
+A store that several daemons share has a `roster` besides: who of them lives, and which of them carries whose mail.
 """
 
 import asyncio
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 from gateway.store.rows import (
     Acceptance,
@@ -15,6 +18,7 @@ from gateway.store.rows import (
     Change,
     Claim,
     Claimed,
+    Ending,
     Entry,
     Flow,
     FlowBacklog,
@@ -23,7 +27,12 @@ from gateway.store.rows import (
     LeasedRow,
     Listing,
     NewRow,
+    News,
+    Permission,
+    Place,
+    Pulse,
     Settlement,
+    SignIn,
     StoredRow,
 )
 
@@ -32,7 +41,11 @@ class StoreError(Exception):
     """The store did not do what was asked; nothing of it was written."""
 
 
-class StoreFull(StoreError):
+class StoreUnavailable(StoreError):
+    """It cannot be done at the moment; later it can."""
+
+
+class StoreFull(StoreUnavailable):
     """There is no room on the disk, or too little to go on safely."""
 
 
@@ -44,16 +57,80 @@ class StoreBusy(StoreError):
     """Another process holds the database."""
 
 
+class KeyWithdrawn(StoreError):
+    """The API key with which it was asked for is revoked, which this daemon may not know yet."""
+
+
 class RevisionConflict(StoreError):
     """The directory was changed by somebody else since it was read."""
+
+
+class Committing(asyncio.Future[Any]):
+    """A write that happens whether or not anybody waits: whoever is cancelled meanwhile ends after the commit."""
+
+    def cancel(self, msg: object = None) -> bool:
+        """Stay: there is no way back from here."""
+        del msg
+        return False
+
+
+class Roster(Protocol):
+    """The daemons that share a store, and the lanes that each of them carries.
+
+    A daemon lives for as long as it beats; its lanes are its own until then, and nobody else's. All of this is by the
+    store's clock.
+    """
+
+    async def beat(self, *, retiring: bool = False) -> Pulse:
+        """Say that this daemon lives, and learn what the others do; one that is retiring gets no lanes any more."""
+
+    async def take(self, lanes: Sequence[Place]) -> dict[Place, int | None]:
+        """Take those of the lanes that no living daemon has; answers which are ours now.
+
+        With each comes the time until which its rate is spent; None if nobody knows.
+        """
+
+    async def held(self) -> list[Place]:
+        """Read which lanes are ours: an answer may have been lost."""
+
+    async def leave(self, lanes: Sequence[tuple[Place, int | None]]) -> None:
+        """Give lanes of ours up, with the time until which the rate of each is spent; None: nobody knows."""
+
+    async def tell(self, states: Sequence[tuple[Place, str]]) -> None:
+        """Tell how lanes of ours stand."""
+
+    async def resume(self, lane: Place) -> None:
+        """Let whoever has the lane know that a person lets it go on."""
+
+    async def notify(self, news: str) -> None:
+        """Send a few words to all daemons; they may be lost."""
+
+    def listen(self, heard: Callable[[str | None], None]) -> None:
+        """Hear what is sent, ourselves included; None: something may have been missed."""
 
 
 class Store(Protocol):
     """Durable rows. Times are milliseconds since the epoch."""
 
+    failed: asyncio.Event
+    """Set once the store cannot be trusted any more, and the process must end."""
+
+    on_commit: Callable[[float, int], None]
+    """Told of each commit: its seconds, and how many writes shared it."""
+
     @property
     def engine(self) -> str:
         """What keeps them, with its version."""
+
+    @property
+    def roster(self) -> Roster | None:
+        """Who else works here; None if nobody else can."""
+
+    def clock(self) -> int:
+        """Tell the time by which rows fall due and leases end."""
+
+    def reasons(self) -> list[str]:
+        """Say why it cannot be written at the moment; empty if it can."""
 
     def accept(self, rows: Sequence[NewRow], now: int) -> "asyncio.Future[list[Acceptance]]":
         """Insert the rows under their idempotency keys, all in one commit; it happens whether or not anybody waits."""
@@ -83,7 +160,7 @@ class Store(Protocol):
         """End leases that ran out; answers the flows that are ready again, and the rows whose outcome is unknown."""
 
     async def change(self, change: Change) -> bool:
-        """Write the row if it is still as `change.before` says; False if it moved."""
+        """Write the row if it is still as `change.before` says; False if it moved. Raises `KeyWithdrawn`."""
 
     async def get(self, notification_id: str, *, content: bool = False) -> StoredRow | None:
         """Read one notification."""
@@ -101,7 +178,7 @@ class Store(Protocol):
         """Count what each flow has that is not final."""
 
     async def forget(self, tenant: str, limit: int) -> int:
-        """Delete up to `limit` rows of a tenant, and all of its idempotency keys; answers how many rows."""
+        """Delete up to `limit` rows of a tenant, its idempotency keys, and where it signed in; answers how many rows."""
 
     async def unfinished(self) -> dict[str, int]:
         """Count the rows that are not final, by tenant."""
@@ -114,6 +191,9 @@ class Store(Protocol):
 
     async def directory(self) -> tuple[int, list[Entry]]:
         """Read the directory's revision and all of its entries."""
+
+    async def directory_since(self, revision: int) -> News:
+        """Read what became of the directory since that revision."""
 
     async def change_directory(
         self,
@@ -143,6 +223,18 @@ class Store(Protocol):
 
     async def audit_broken(self, tenant: str) -> int | None:
         """Check a tenant's whole audit log; answers the first number that is missing or wrong, None if all is well."""
+
+    async def try_login(
+        self, sign_in: SignIn, ticket: int, now: int, *, forget_at: int, most: int | None
+    ) -> Permission:
+        """Count a login as refused until `forget_at`, unless `most` of that account are already (None: whatever is).
+
+        For a tenant that has signed in there before only its own count. The `ticket` is the caller's, to say by it what
+        came of the login; asking again with the same one counts it once.
+        """
+
+    async def end_login(self, sign_in: SignIn, ticket: int, ending: Ending, *, forget_at: int) -> None:
+        """Take a login's count back, or let it stand until `forget_at` if the relay refused it, counted before or not."""
 
     async def check(self) -> None:
         """Prove that the store can write, by writing."""

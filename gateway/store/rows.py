@@ -14,7 +14,7 @@ write its result. RESTING waits for a person (an outcome nobody knows, held). FI
 """
 
 from dataclasses import dataclass, field
-from enum import IntEnum
+from enum import Enum, IntEnum
 from typing import NamedTuple
 
 
@@ -79,7 +79,14 @@ class Mismatched:
     """The idempotency key was used for another request."""
 
 
-Acceptance = Inserted | Replayed | Mismatched
+@dataclass(frozen=True, slots=True)
+class Withdrawn:
+    """The API key is revoked or the tenant deleted, which this daemon may not know yet; `what` is "key" or "tenant"."""
+
+    what: str
+
+
+Acceptance = Inserted | Replayed | Mismatched | Withdrawn
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +168,10 @@ class StoredRow:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A row as it shall be, provided that its stage and recipients are still as they were read."""
+    """A row as it shall be, provided that its stage and recipients are still as they were read.
+
+    And that the API key `key_id`, if a caller asked for it with one, is not revoked.
+    """
 
     before: StoredRow
     stage: Stage
@@ -173,6 +183,7 @@ class Change:
     events: str
     cancelled: bool = False
     erase: bool = False
+    key_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,12 +199,10 @@ class Listing:
     until: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class FlowBacklog:
-    """What one flow has waiting: how many rows are ready, and when the first falls due."""
+class FlowBacklog(NamedTuple):
+    """A flow that has ready rows, and when the first falls due."""
 
     flow: Flow
-    ready: int
     next_due_at: int
 
 
@@ -214,6 +223,59 @@ class Entry(NamedTuple):
     name: str
     body: str
     origin: str
+
+
+class News(NamedTuple):
+    """What became of the directory up to `revision`: `whole` if `put` is all there is, and not only what is new."""
+
+    revision: int
+    put: list[Entry]
+    drop: list[Entry]
+    whole: bool = False
+
+
+Place = tuple[str, str]
+"""Whose profile a lane belongs to, and the profile's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """What a daemon learns when it beats: `alive` are the ids of all that live, in order, `me` its own among them.
+
+    `reborn`: it had been given up for dead and is a new one now; whatever it held is others'. `others` tells how
+    lanes stand that are not in order, `resumes` how often a person let each of them go on.
+    """
+
+    me: int
+    alive: tuple[int, ...]
+    revision: int
+    reborn: bool
+    others: dict[Place, str]
+    resumes: dict[Place, int]
+
+
+class SignIn(NamedTuple):
+    """A `tenant` signs in at a relay; what that locks is the account (`host`, `user_hash`), whoever tries it."""
+
+    host: str
+    user_hash: str
+    tenant: str
+
+
+class Permission(Enum):
+    """May a login be tried? LATER: others are at it, and what they are told decides."""
+
+    GIVEN = "given"
+    LATER = "later"
+    REFUSED = "refused"
+
+
+class Ending(Enum):
+    """What came of a login. UNTRIED: the relay never saw it, or what it said tells nothing about it."""
+
+    ACCEPTED = "accepted"
+    REFUSED = "refused"
+    UNTRIED = "untried"
 
 
 class Happening(NamedTuple):

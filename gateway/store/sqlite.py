@@ -22,14 +22,16 @@ import apsw
 import apsw.bestpractice
 
 from gateway.store import audit, group
+from gateway.store.clock import wall_clock
 from gateway.store.group import Value
-from gateway.store.protocol import RevisionConflict, StoreBroken, StoreBusy, StoreError
+from gateway.store.protocol import RevisionConflict, Roster, StoreBroken, StoreBusy, StoreError
 from gateway.store.rows import (
     Acceptance,
     AuditRow,
     Change,
     Claim,
     Claimed,
+    Ending,
     Entry,
     Flow,
     FlowBacklog,
@@ -38,7 +40,10 @@ from gateway.store.rows import (
     LeasedRow,
     Listing,
     NewRow,
+    News,
+    Permission,
     Settlement,
+    SignIn,
     Stage,
     StoredRow,
 )
@@ -47,11 +52,13 @@ from gateway.store.writer import Accept, Run, Writer
 T = TypeVar("T")
 
 SQLITE_VERSION: Final = apsw.sqlite_lib_version()
-SCHEMA: Final = 2
+SCHEMA: Final = 3
 CHUNK: Final = 32  # rows a statement: enough to amortise it, few enough texts to keep prepared
 AUDIT_PAGE: Final = 256  # rows of the audit log that are checked at once: other readers get their turn in between
 FEW: Final = 20  # tenants whose mail is looked up tenant by tenant and then sorted
 MIGRATIONS: Final = Path(__file__).with_name("migrations")
+MOVING: Final = "moving"  # in `meta`: a move to another store was begun, and no daemon worked here since
+MOVED_TO: Final = "moved_to"  # in `meta`: the id of the database that has everything now, and how people call it
 
 _STORED: Final = (
     "n.seq, n.id, n.tenant, n.profile, n.category, n.key_id, n.priority, n.stage, n.status, n.due_at, n.expires_at,"
@@ -74,14 +81,20 @@ class SqliteStore:
 
     engine = f"SQLite {SQLITE_VERSION}"
 
-    def __init__(self, path: Path, *, disk_floor_bytes: int = 0, vfs: str | None = None) -> None:
+    def __init__(
+        self, path: Path, *, disk_floor_bytes: int = 0, vfs: str | None = None, for_move: bool = False
+    ) -> None:
         """Name the file; nothing is opened yet. Below `disk_floor_bytes` free, `accept` is `StoreFull`.
 
-        `vfs` names another file system layer than the operating system's, which SQLite must know already.
+        `vfs` names another file system layer than the operating system's, which SQLite must know already. Only
+        `for_move` a file is opened that was moved to another store.
         """
         self.path = path
+        self._for_move = for_move
         self._vfs = vfs
         self.writer = Writer(path.parent, disk_floor_bytes)
+        self.failed = self.writer.failed
+        self.roster: Roster | None = None  # the file's lock keeps everybody else out
 
     async def __aenter__(self) -> Self:
         """Lock, open, check and migrate the file, and start the threads."""
@@ -100,6 +113,24 @@ class SqliteStore:
         await self._loop.run_in_executor(self._reader, self.writer.stop)
         await self._loop.run_in_executor(self._reader, self._close)
         self._reader.shutdown()
+
+    @property
+    def on_commit(self) -> Callable[[float, int], None]:
+        """Told of each commit: its seconds, and how many writes shared it."""
+        return self.writer.on_commit
+
+    @on_commit.setter
+    def on_commit(self, told: Callable[[float, int], None]) -> None:
+        self.writer.on_commit = told
+
+    def clock(self) -> int:
+        """Tell the machine's time."""
+        return wall_clock()
+
+    def reasons(self) -> list[str]:
+        """Say why it cannot be written at the moment; empty if it can."""
+        reasons = ["store_broken"] if self.failed.is_set() else []
+        return [*reasons, "storage_full"] if self.writer.space_low else reasons
 
     # Opening and closing, on the reader's thread.
 
@@ -130,6 +161,8 @@ class SqliteStore:
             if crashed and (faults := self._db.execute("PRAGMA quick_check(5)").fetchall()) != [("ok",)]:
                 raise self._damaged(" ".join(str(faults[0][0]).split()))
             self._migrate()
+            if not self._for_move:
+                self._refuse_moved()
             self._recover()
             self._read_db = apsw.Connection(str(self.path), vfs=self._vfs, statementcachesize=100)
             self._read_db.execute("PRAGMA query_only=ON; PRAGMA cache_size=-4096")
@@ -160,12 +193,22 @@ class SqliteStore:
                 self._db.execute((MIGRATIONS / f"sqlite-{number:04}.sql").read_text())
                 self._db.execute(f"PRAGMA user_version={number}")
 
+    def _refuse_moved(self) -> None:
+        """Refuse to work on what another store has by now. A move that is not finished has to begin anew after us."""
+        for (moved_to,) in self._db.execute("SELECT value FROM meta WHERE name=?", (MOVED_TO,)):
+            raise StoreBroken(
+                f"{self.path} was moved to {str(moved_to).partition(' ')[2]}: from here its mail would be sent twice;"
+                f" only once that database is dropped: sqlite3 {self.path} \"DELETE FROM meta WHERE name='{MOVED_TO}'\""
+            )
+        self._db.execute("DELETE FROM meta WHERE name=?", (MOVING,))
+
     def _recover(self) -> None:
         """Give back what a dead daemon held: the file's lock proves that it is dead. Unknown outcomes stay leased."""
         self._db.execute(
             "UPDATE notification SET stage=0, lease_token=NULL, lease_until=NULL WHERE stage=1 AND dotted=0"
         )
         self._db.execute("UPDATE notification SET lease_until=0 WHERE stage=1")
+        self._db.execute("UPDATE refused_login SET trying=0 WHERE trying=1")
 
     def _scalar(self, sql: str) -> Value:
         return self._db.execute(sql).fetchall()[0][0]
@@ -362,10 +405,7 @@ class SqliteStore:
                 flow,
             ).fetchall():
                 flow = Flow(str(row[0][0]), str(row[0][1]))
-                (ready,) = db.execute(
-                    "SELECT count(*) FROM notification WHERE stage=0 AND tenant=? AND profile=?", flow
-                ).fetchall()[0]
-                found.append(FlowBacklog(flow, int(str(ready)), self._next_due(db, flow) or 0))
+                found.append(FlowBacklog(flow, self._next_due(db, flow) or 0))
             return found
 
         return await self._read(work)
@@ -381,7 +421,7 @@ class SqliteStore:
         )
 
     async def forget(self, tenant: str, limit: int) -> int:
-        """Delete up to `limit` rows of a tenant, and all of its idempotency keys; answers how many rows."""
+        """Delete up to `limit` rows of a tenant, its idempotency keys, and where it signed in; answers how many rows."""
 
         def work(db: apsw.Connection) -> int:
             sql = "SELECT seq FROM notification WHERE tenant=? LIMIT ?"
@@ -390,6 +430,7 @@ class SqliteStore:
                 for chunk in _chunks(gone):
                     db.execute(f"DELETE FROM {table} WHERE seq IN ({','.join('?' * len(chunk))})", chunk)
             db.execute("DELETE FROM idempotency WHERE tenant=?", (tenant,))
+            db.execute("DELETE FROM signed_in WHERE tenant=?", (tenant,))
             return len(gone)
 
         return await self._write(work)
@@ -420,6 +461,7 @@ class SqliteStore:
             return old
 
         def work(db: apsw.Connection) -> int:
+            db.execute("DELETE FROM refused_login WHERE forget_at<=?", (now,))
             old = old_rows(db)
             for table in ("content", "notification"):
                 for chunk in _chunks(old):
@@ -444,6 +486,11 @@ class SqliteStore:
             return _revision(db), entries
 
         return await self._write(work)
+
+    async def directory_since(self, revision: int) -> News:
+        """Read what became of the directory since that revision; all of it, for nobody else can have changed it."""
+        now, entries = await self.directory()
+        return News(now, [], []) if now == revision != 0 else News(now, entries, [], whole=True)
 
     async def change_directory(
         self,
@@ -497,6 +544,41 @@ class SqliteStore:
             fault, last = await self._read(partial(_check_page, tenant=tenant, last=last))
             if fault is not None or last is None:
                 return fault
+
+    # Logins.
+
+    async def try_login(
+        self, sign_in: SignIn, ticket: int, now: int, *, forget_at: int, most: int | None
+    ) -> Permission:
+        """Count a login as refused until `forget_at`, unless `most` of that account are already (None: whatever is)."""
+
+        def work(db: apsw.Connection) -> Permission:
+            db.execute("DELETE FROM refused_login WHERE forget_at<=?", (now,))
+            ((counted, refused),) = db.execute(
+                "SELECT count(*), count(*) FILTER (WHERE trying=0) FROM refused_login"
+                " WHERE host=?1 AND user_hash=?2 AND ticket<>?4"
+                " AND (tenant=?3 OR (?1, ?2, ?3) NOT IN (SELECT host, user_hash, tenant FROM signed_in))",
+                (*sign_in, ticket),
+            ).fetchall()
+            if most is not None and int(str(counted)) >= most:
+                return Permission.REFUSED if int(str(refused)) >= most else Permission.LATER
+            db.execute("INSERT OR REPLACE INTO refused_login VALUES (?,?,?,?,?,1)", (ticket, *sign_in, forget_at))
+            return Permission.GIVEN
+
+        return await self._write(work)
+
+    async def end_login(self, sign_in: SignIn, ticket: int, ending: Ending, *, forget_at: int) -> None:
+        """Take a login's count back, or let it stand until `forget_at` if the relay refused it, counted before or not."""
+
+        def work(db: apsw.Connection) -> None:
+            if ending is Ending.REFUSED:
+                db.execute("INSERT OR REPLACE INTO refused_login VALUES (?,?,?,?,?,0)", (ticket, *sign_in, forget_at))
+                return
+            db.execute("DELETE FROM refused_login WHERE ticket=?", (ticket,))
+            if ending is Ending.ACCEPTED:
+                db.execute("INSERT OR IGNORE INTO signed_in VALUES (?,?,?)", sign_in)
+
+        await self._write(work)
 
     async def check(self) -> None:
         """Prove that the store can write, by writing."""

@@ -25,7 +25,7 @@ import apsw
 
 from gateway.observe.failpoint import failpoint
 from gateway.store import group
-from gateway.store.protocol import StoreBroken, StoreError, StoreFull
+from gateway.store.protocol import Committing, StoreBroken, StoreError, StoreFull
 from gateway.store.rows import Acceptance, Claim, Inserted, Mismatched, NewRow, Replayed, Settlement
 
 VALUE_ERRORS: Final = (ValueError, TypeError, OverflowError)  # what binding a value raises
@@ -61,15 +61,6 @@ _Key = tuple[str, str]  # tenant, idempotency key
 _Queued = tuple[Job, "asyncio.Future[Any]"]
 
 
-class _Committing(asyncio.Future[Any]):
-    """A write that happens whether or not anybody waits: whoever is cancelled meanwhile ends after the commit."""
-
-    def cancel(self, msg: object = None) -> bool:
-        """Stay: there is no way back from here."""
-        del msg
-        return False
-
-
 class Writer:
     """Writes to one database file; `start` it once that is open."""
 
@@ -80,7 +71,7 @@ class Writer:
         self.space_low = False
         self.commits = 0
         self.committed_jobs = 0
-        self.observe_commit: Callable[[float, int], None] = lambda _seconds, _jobs: None
+        self.on_commit: Callable[[float, int], None] = lambda _seconds, _jobs: None
         self._folder = folder
         self._disk_floor = disk_floor_bytes
         self._space_checked = -SPACE_CHECK_SECONDS
@@ -106,7 +97,7 @@ class Writer:
 
     def submit(self, job: Job) -> "asyncio.Future[Any]":
         """Have a job done in the next commit."""
-        future = _Committing(loop=self._loop)
+        future = Committing(loop=self._loop)
         if self.broken or self._closing:
             future.set_exception(self.broken or StoreError("the store is closed"))
         else:
@@ -188,7 +179,7 @@ class Writer:
                 future.set_result(outcome)
         if self.broken:
             self.failed.set()
-        self.observe_commit(seconds, jobs)
+        self.on_commit(seconds, jobs)
 
     def _classify(self, error: Exception) -> StoreError:
         """Undo the transaction and say what its failure means for those who wait."""

@@ -1,10 +1,8 @@
 """Notifications, outcomes and a clock as the outbox's tests use them."""
 
-import shutil
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from hashlib import sha256
-from pathlib import Path
 
 from gateway.message.notification import Content, Notification, OnAmbiguous, Priority, Role, Severity, new_id
 from gateway.outbox.delivery import Delivery
@@ -14,7 +12,7 @@ from gateway.outbox.verdict import Schedule
 from gateway.smtp.outcome import Phase, RecipientOutcome, Refused, Relayed, Transaction, Unknown, Untaken
 from gateway.smtp.reply import Reply
 from gateway.store.rows import Flow, Idempotency, Inserted, StoredRow
-from gateway.store.sqlite import SqliteStore
+from tests.outbox.grounds import Ground, OpenStore
 
 NOW = 1_767_225_600_000
 SECOND, MINUTE, HOUR, DAY = 1_000, 60_000, 3_600_000, 86_400_000
@@ -85,14 +83,16 @@ def submission(of: Notification, key: str | None = None, body: str = "a") -> Sub
 class Bench:
     """An outbox on a real store, with a clock to move and a record of what it told."""
 
-    def __init__(self, store: SqliteStore, clock: Clock, retention: Retention | None = None) -> None:
+    def __init__(self, ground: Ground, store: OpenStore, clock: Clock, retention: Retention | None = None) -> None:
         """Work on an open store; `start` is the caller's."""
+        self.ground = ground
         self.store = store
         self.clock = clock
         self.outbox = Outbox(store, SCHEDULE, retention=retention, clock=clock, dice=lambda: 0.5)
         self.ready: list[tuple[Flow, int]] = []
         self.events: list[tuple[str, int]] = []
         self.outbox.on_ready = lambda flow, due_at: self.ready.append((flow, due_at))
+        self.outbox.on_found = self.outbox.on_ready
         self.outbox.on_event = lambda event, count: self.events.append((event, count))
 
     async def post(self, *addresses: str, **others: object) -> str:
@@ -137,22 +137,18 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench(path: Path, clock: Clock, retention: Retention | None = None) -> AsyncIterator[Bench]:
+async def bench(ground: Ground, clock: Clock, retention: Retention | None = None) -> AsyncIterator[Bench]:
     """Open a store and start an outbox on it."""
-    async with SqliteStore(path) as store:
-        made = Bench(store, clock, retention)
+    async with ground.store() as store:
+        made = Bench(ground, store, clock, retention)
         await made.outbox.start()
         yield made
 
 
 @asynccontextmanager
-async def after_crash(b: Bench, tmp_path: Path) -> AsyncIterator[Bench]:
-    """Start the next daemon on what a power cut at this moment leaves of the files."""
-    image = tmp_path / "image"
-    image.mkdir()
-    for suffix in ("", "-wal"):
-        shutil.copyfile(f"{b.store.path}{suffix}", image / f"gateway.db{suffix}")
-    async with bench(image / "gateway.db", b.clock) as after:
+async def after_crash(b: Bench) -> AsyncIterator[Bench]:
+    """Start the next daemon on what a power cut at this moment leaves."""
+    async with bench(b.ground.after_power_cut(b.store), b.clock) as after:
         yield after
 
 

@@ -1,12 +1,11 @@
 """How long the outbox keeps what a message says."""
 
-from pathlib import Path
-
 import pytest
 
 from gateway.outbox.outbox import Retention
 from gateway.smtp.outcome import RecipientOutcome
 from tests.outbox.building import LATER, NO, OK, SILENCE, Bench, Clock, bench
+from tests.outbox.grounds import Ground
 
 
 @pytest.mark.parametrize(
@@ -21,19 +20,19 @@ from tests.outbox.building import LATER, NO, OK, SILENCE, Bench, Clock, bench
     ],
 )
 async def test_content_goes_when_every_copy_was_relayed(
-    path: Path, clock: Clock, outcomes: tuple[RecipientOutcome, ...], until_final: bool, kept: bool
+    ground: Ground, clock: Clock, outcomes: tuple[RecipientOutcome, ...], until_final: bool, kept: bool
 ) -> None:
     """Content is erased exactly when nothing can need it any more and retention wants it so."""
-    async with bench(path, clock, Retention(content_until_final=until_final)) as b:
+    async with bench(ground, clock, Retention(content_until_final=until_final)) as b:
         posted = await b.post("a@x.test", "b@x.test")
         await b.deliver(*outcomes)
         assert ((await b.row(posted)).content is not None) == kept
 
 
 @pytest.mark.parametrize("until_final", [True, False])
-async def test_content_of_simulated_mail_follows_retention(path: Path, clock: Clock, until_final: bool) -> None:
+async def test_content_of_simulated_mail_follows_retention(ground: Ground, clock: Clock, until_final: bool) -> None:
     """Simulated mail is relayed when it comes, so its content is kept only if retention keeps finished content."""
-    async with bench(path, clock, Retention(content_until_final=until_final)) as b:
+    async with bench(ground, clock, Retention(content_until_final=until_final)) as b:
         assert ((await b.row(await b.post(simulated=True))).content is None) == until_final
 
 

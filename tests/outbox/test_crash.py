@@ -1,7 +1,5 @@
 """Outcomes that nobody knows, and what a crash leaves to the next daemon."""
 
-from pathlib import Path
-
 import pytest
 
 from gateway.message.notification import OnAmbiguous
@@ -70,11 +68,11 @@ async def test_dot_is_refused_after_a_cancellation(b: Bench) -> None:
 # Crashes.
 
 
-async def test_crash_gives_held_mail_back_at_once(b: Bench, tmp_path: Path) -> None:
+async def test_crash_gives_held_mail_back_at_once(b: Bench) -> None:
     """Mail in the hands of a dead daemon is ready for the next one without waiting for its lease."""
     posted = await b.post()
     await b.take()
-    async with after_crash(b, tmp_path) as after:
+    async with after_crash(b) as after:
         assert (FLOW, NOW) in after.ready
         assert (await after.take()).row.id == posted
         assert await after.states(posted) == ["queued"]
@@ -88,12 +86,12 @@ async def test_crash_gives_held_mail_back_at_once(b: Bench, tmp_path: Path) -> N
     ],
 )
 async def test_crash_after_the_dot_is_an_unknown_outcome(
-    b: Bench, tmp_path: Path, mode: OnAmbiguous, stage: Stage, state: str, event: str
+    b: Bench, mode: OnAmbiguous, stage: Stage, state: str, event: str
 ) -> None:
     """A daemon that died after announcing its dot may have sent the mail: it is not sent again by itself."""
     posted = await b.post(on_ambiguous=mode)
     assert await b.outbox.dot(await b.take(), [0])
-    async with after_crash(b, tmp_path) as after:
+    async with after_crash(b) as after:
         row = await after.row(posted)
         assert (row.stage, await after.states(posted)) == (stage, [state])
         assert f'"{event}"' in row.events
@@ -101,29 +99,29 @@ async def test_crash_after_the_dot_is_an_unknown_outcome(
         assert await after.counted()
 
 
-async def test_a_dot_concerns_its_own_transaction_only(b: Bench, tmp_path: Path) -> None:
+async def test_a_dot_concerns_its_own_transaction_only(b: Bench) -> None:
     """Recipients for whom there was to be another transaction are not lost with the first: they are still to come."""
     posted = await b.post("ann@example.test", "bob@example.test", on_ambiguous=OnAmbiguous.FAIL)
     assert await b.outbox.dot(await b.take(), [0])
-    async with after_crash(b, tmp_path) as after:
+    async with after_crash(b) as after:
         assert await after.states(posted) == ["failed", "queued"]
         assert (await after.take()).due(after.clock(), 9) == [1]
 
 
-async def test_crash_before_the_dot_sends_the_strict_again(b: Bench, tmp_path: Path) -> None:
+async def test_crash_before_the_dot_sends_the_strict_again(b: Bench) -> None:
     """Strict mail whose dot was not announced certainly did not leave: it is ready at once."""
     posted = await b.post(on_ambiguous=OnAmbiguous.FAIL)
     await b.take()
-    async with after_crash(b, tmp_path) as after:
+    async with after_crash(b) as after:
         assert (await after.take()).row.id == posted
 
 
-async def test_clock_set_back_after_the_dot_sends_nothing_twice(b: Bench, tmp_path: Path) -> None:
+async def test_clock_set_back_after_the_dot_sends_nothing_twice(b: Bench) -> None:
     """Mail whose dot was announced is of unknown outcome also when the clock went back before the restart."""
     posted = await b.post(on_ambiguous=OnAmbiguous.FAIL)
     assert await b.outbox.dot(await b.take(), [0])
     b.clock.now -= HOUR
-    async with after_crash(b, tmp_path) as after:
+    async with after_crash(b) as after:
         assert await after.states(posted) == ["failed"]
 
 
@@ -136,10 +134,10 @@ async def test_lost_lease_after_the_dot_is_an_unknown_outcome(b: Bench) -> None:
     assert await b.states(posted) == ["uncertain"]
 
 
-async def test_restart_counts_and_announces_what_waits(b: Bench, tmp_path: Path) -> None:
+async def test_restart_counts_and_announces_what_waits(b: Bench) -> None:
     """The next daemon knows how much is unfinished, and when each flow is due."""
     await b.post()
     await b.post(send_at=NOW + HOUR, profile=None)
-    async with after_crash(b, tmp_path) as after:
+    async with after_crash(b) as after:
         assert after.outbox.queued == {"acme": 2}
         assert sorted(after.ready) == [(FLOW._replace(profile=""), NOW + HOUR), (FLOW, NOW)]

@@ -1,14 +1,29 @@
 """Random lives of an outbox on its store: what was promised holds after every step, whatever the steps are.
 
 Steps are those of callers, workers, relays, people, clocks and power cuts; `world.World` carries them out and checks.
-`GATEWAY_PROOF=1` runs twenty times as many lives, each time others.
+`GATEWAY_PROOF=1` runs twenty times as many lives, each time others. On PostgreSQL a life takes longer, so there are fewer.
 """
 
+from __future__ import annotations
+
+import asyncio
 import os
+from functools import partial
+from itertools import count
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from gateway.message.notification import OnAmbiguous, Priority
 from gateway.outbox.outbox import Submission
@@ -29,10 +44,17 @@ from tests.outbox.building import (
     notification,
     submission,
 )
+from tests.outbox.grounds import File, Ground, Schema
 from tests.outbox.world import FLOWS, TAKEN_IN_SILENCE, World
+from tests.peers.postgresql import VERSIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.peers.postgresql import Servers
 
 PROOF = bool(os.environ.get("GATEWAY_PROOF"))
-LIVES = 120
+LIVES = {"sqlite": 120, "postgresql": 15}
 STEPS = 50
 
 GREYLISTED = Refused(Phase.RECIPIENT, Reply(450, "4.7.1", "greylisted"))
@@ -63,10 +85,15 @@ picks = st.integers(0, 1_000)
 class OutboxMachine(RuleBasedStateMachine):
     """The steps."""
 
+    def __init__(self, ground: Callable[[], Ground]) -> None:
+        """Live on an empty ground."""
+        super().__init__()
+        self.ground = ground
+
     @initialize()
     def begin(self) -> None:
         """Start the first daemon."""
-        self.world = World()
+        self.world = World(self.ground())
 
     def teardown(self) -> None:
         """End the last one."""
@@ -269,12 +296,44 @@ class OutboxMachine(RuleBasedStateMachine):
         self.world.run(self.world.check())
 
 
-TestOutboxMachine = OutboxMachine.TestCase
-TestOutboxMachine.settings = settings(
-    max_examples=LIVES * (20 if PROOF else 1),
-    stateful_step_count=STEPS,
-    derandomize=not PROOF,
-    database=None,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-)
+def live(engine: str, ground: Callable[[], Ground]) -> None:
+    """Run as many lives as there are on an engine."""
+    run_state_machine_as_test(
+        partial(OutboxMachine, ground),
+        settings=settings(
+            max_examples=LIVES[engine] * (20 if PROOF else 1),
+            stateful_step_count=STEPS,
+            derandomize=not PROOF,
+            database=None,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+
+def test_random_lives_on_sqlite() -> None:
+    """What was promised holds after every step on SQLite."""
+    memory = Path("/dev/shm")  # a power cut is a copy of the files, so they need not survive a real one
+    with TemporaryDirectory(prefix="outbox-", dir=memory if os.access(memory, os.W_OK) else None) as folder:
+        lives = count()
+        live("sqlite", lambda: File(Path(folder) / f"{next(lives)}.db"))
+
+
+def test_random_lives_on_postgresql(postgresql_servers: Servers) -> None:
+    """What was promised holds after every step on PostgreSQL; of its versions the newest has to do."""
+    server = postgresql_servers[VERSIONS[-1]]
+    schema = Schema(server.url, asyncio.run(server.make_schema()))
+
+    async def open_once() -> None:
+        async with schema.store():
+            pass
+
+    def emptied() -> Schema:
+        asyncio.run(schema.empty())
+        return schema
+
+    asyncio.run(open_once())
+    try:
+        live("postgresql", emptied)
+    finally:
+        asyncio.run(server.execute(f"DROP SCHEMA {schema.name} CASCADE"))

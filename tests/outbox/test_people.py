@@ -1,7 +1,6 @@
 """What people do to a notification, at every stage of its life."""
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
@@ -104,14 +103,14 @@ async def test_cancelled_mail_that_expires_in_our_hands_is_cancelled(b: Bench) -
 
 
 @pytest.fixture
-async def orphan(b: Bench, tmp_path: Path) -> AsyncIterator[tuple[Bench, str]]:
+async def orphan(b: Bench) -> AsyncIterator[tuple[Bench, str]]:
     """Cancel deferred mail in our hands, and die before it is given back."""
     posted = await b.post()
     await b.deliver(LATER)
     b.clock.now += MINUTE
     await b.take()
     assert await b.outbox.cancel(posted) is None
-    async with after_crash(b, tmp_path) as after:
+    async with after_crash(b) as after:
         yield after, posted
 
 
@@ -227,7 +226,7 @@ async def test_retry_without_content_is_refused(b: Bench) -> None:
     """What retention erased cannot be sent again."""
     posted = await b.post()
     await b.deliver(NO)
-    b.store._db.execute("DELETE FROM content")  # as a shorter retention would
+    await b.ground.erase()  # as a shorter retention would
     assert await b.outbox.retry(posted, TTL) == Cancellation.GONE
     assert await b.counted()
 

@@ -1,4 +1,4 @@
-"""One store file, one daemon after another on it, a relay that keeps a ledger, and what must be true of them.
+"""One store, one daemon after another on it, a relay that keeps a ledger, and what must be true of them.
 
 Owns the model that the state machine compares with: who was told what, which copies the relay took, which leases
 there are. `check` holds after every step.
@@ -6,24 +6,20 @@ there are. `check` holds after every step.
 
 import asyncio
 import json
-import os
-import shutil
 from collections import Counter
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle
-from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any, Final, TypeVar
 
 from gateway.message.notification import Notification, OnAmbiguous
 from gateway.outbox.delivery import Delivery
-from gateway.outbox.outbox import LEASE, Outbox, Submission
+from gateway.outbox.outbox import LEASE, Cancellation, Outbox, Submission
 from gateway.outbox.states import State, decode, encode, status_of
 from gateway.smtp.outcome import RecipientOutcome, Relayed, Transaction, Unknown
 from gateway.store.rows import Acceptance, Flow, Inserted, Listing, Mismatched, Replayed, Stage, StoredRow
-from gateway.store.sqlite import SqliteStore
 from tests.outbox.building import DAY, HOUR, NOW, OK, SCHEDULE, SILENCE, Clock
+from tests.outbox.grounds import Ground
 
 T = TypeVar("T")
 TENANTS: Final = ("a", "b")
@@ -54,13 +50,11 @@ class Posted:
 class World:
     """Everything that a step may touch."""
 
-    def __init__(self) -> None:
-        """Start the first daemon on an empty file."""
+    def __init__(self, ground: Ground) -> None:
+        """Start the first daemon on an empty ground."""
         self.runner = asyncio.Runner()
-        memory = Path("/dev/shm")  # a power cut is a copy of the files, so they need not survive a real one
-        self.folder = Path(mkdtemp(prefix="outbox-", dir=memory if os.access(memory, os.W_OK) else None))
+        self.ground = ground
         self.clock = Clock(NOW)
-        self.lives = 0
         self.posted: dict[str, Posted] = {}
         self.keys: dict[tuple[str, str], tuple[bytes, str, int]] = {}
         self.hands: list[Delivery] = []
@@ -69,16 +63,16 @@ class World:
         self.leases: dict[int, int] = {}
         self.wake: dict[Flow, int] = {}
         self._dice = cycle((0.5, 0.0, 0.999))
-        self.run(self._open(self.folder / "0.db"))
+        self.run(self._open())
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a step to its end."""
         return self.runner.run(coroutine)
 
-    async def _open(self, path: Path) -> None:
-        self.store = await SqliteStore(path).__aenter__()
+    async def _open(self) -> None:
+        self.store = await self.ground.store().__aenter__()
         self.outbox = Outbox(self.store, SCHEDULE, clock=self.clock, dice=lambda: next(self._dice))
-        self.outbox.on_ready = self._ready
+        self.outbox.on_ready = self.outbox.on_found = self._ready
         self.wake.clear()
         await self.outbox.start()
 
@@ -96,21 +90,17 @@ class World:
         finally:
             self.run(self.store.__aexit__())
             self.runner.close()
-            shutil.rmtree(self.folder)
 
     # Steps.
 
     async def crash(self) -> None:
-        """Cut the power, and start the next daemon on what is left of the files."""
-        self.lives += 1
-        image = self.folder / f"{self.lives}.db"
-        for suffix in ("", "-wal"):
-            shutil.copyfile(f"{self.store.path}{suffix}", f"{image}{suffix}")
+        """Cut the power, and start the next daemon on what is left."""
+        self.ground = self.ground.after_power_cut(self.store)
         await self.store.__aexit__()
         self.ghosts += self.hands
         self.hands = []
         self.sent.clear()
-        await self._open(image)
+        await self._open()
         rows = await self.rows()
         assert Stage.LEASED not in {row.stage for row in rows.values()}, "a dead daemon's mail waits for its lease"
 
@@ -263,7 +253,10 @@ class World:
 
     async def cancel(self, notification_id: str) -> None:
         """Cancel, and remember the promise."""
-        posted = self.posted[notification_id]
+        posted = self.posted.get(notification_id)
+        if posted is None:  # somebody still held it when it was forgotten
+            assert await self.outbox.cancel(notification_id) == Cancellation.GONE
+            return
         before = await self.store.get(notification_id)
         refused = await self.outbox.cancel(notification_id)
         assert (refused is None) == (before is not None and (before.stage is not Stage.FINAL or before.cancelled))
@@ -271,7 +264,10 @@ class World:
 
     async def retry(self, notification_id: str) -> None:
         """Retry, which excuses one more copy to everyone concerned."""
-        posted = self.posted[notification_id]
+        posted = self.posted.get(notification_id)
+        if posted is None:  # somebody still held it when it was forgotten
+            assert await self.outbox.retry(notification_id, HOUR) == Cancellation.GONE
+            return
         before = await self.store.get(notification_id)
         if await self.outbox.retry(notification_id, HOUR) is None:
             assert before is not None

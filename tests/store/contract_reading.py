@@ -124,8 +124,8 @@ class ReadingContract:
         await take(store, Flow("b", ""))
         found = await store.backlog()
         assert sorted(found, key=lambda one: one.flow) == [
-            FlowBacklog(OTHER, 1, NOW + 7),
-            FlowBacklog(FLOW, 2, NOW + 3),
+            FlowBacklog(OTHER, NOW + 7),
+            FlowBacklog(FLOW, NOW + 3),
         ]
 
     async def test_unfinished_counts_all_but_final(self, store: Store) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from gateway.store.protocol import StoreError
 from gateway.store.rows import Entry, Stage
-from gateway.store.sqlite import MIGRATIONS, SqliteStore
+from gateway.store.sqlite import MIGRATIONS, SCHEMA, SqliteStore
 from tests.store.building import NOW, happening, put, read, row
 
 ENTRY = Entry("tenant", "acme", "", "1", "api")
@@ -162,7 +162,7 @@ async def test_file_without_a_log_is_migrated(path: Path) -> None:
         db.execute("PRAGMA user_version=1")
     for life in range(2):
         async with SqliteStore(path) as store:
-            assert store._db.pragma("user_version") == 2
+            assert store._db.pragma("user_version") == SCHEMA
             assert await store.directory() == (4 + life, [ENTRY])
             old = await read(store, "a1")
             assert (old.stage, old.due_at, old.content) == (Stage.READY, NOW, "body")

@@ -1,0 +1,335 @@
+"""The store on PostgreSQL: the contract of every store, opening, and values that no column holds."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+import pytest
+import trustme
+
+from gateway.store.postgresql import PostgresqlStore, server
+from gateway.store.postgresql.migrations import SCHEMA
+from gateway.store.postgresql.server import Server, ValueRefused, read_password
+from gateway.store.protocol import StoreBroken, StoreError, StoreUnavailable
+from gateway.store.rows import Inserted
+from tests.peers.losing_proxy import LosingProxy
+from tests.peers.postfix import free_port
+from tests.peers.postgresql import ELSEWHERE, VERSIONS, Postgresql, of_our_own
+from tests.store.building import NOW, claim, put, result, row
+from tests.store.contract import AcceptContract, ChangeContract, ClaimContract, DurabilityContract, LeaseContract
+from tests.store.contract_audit import AuditContract
+from tests.store.contract_logins import LoginContract
+from tests.store.contract_reading import DirectoryContract, PruneContract, ReadingContract
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+    from gateway.store.protocol import Store
+    from tests.store.building import Reopen
+
+needs_trust = pytest.mark.skipif(
+    ELSEWHERE is not None, reason="needs a server that lets new roles in without a password"
+)
+
+
+@pytest.fixture
+async def opened(postgresql: Postgresql, schema: str) -> AsyncIterator[list[PostgresqlStore]]:
+    """Open a store; the last of the list is the one that is open."""
+    stores = [PostgresqlStore(Server(postgresql.url, schema=schema))]
+    await stores[0].__aenter__()
+    yield stores
+    await stores[-1].__aexit__()
+
+
+@pytest.fixture
+def store(opened: list[PostgresqlStore]) -> PostgresqlStore:
+    """Give the open store."""
+    return opened[0]
+
+
+@pytest.fixture
+def reopen(opened: list[PostgresqlStore], postgresql: Postgresql, schema: str) -> Reopen:
+    """Close the store and open its schema again."""
+
+    @asynccontextmanager
+    async def again() -> AsyncIterator[Store]:
+        await opened[-1].__aexit__()
+        opened.append(PostgresqlStore(Server(postgresql.url, schema=schema)))
+        yield await opened[-1].__aenter__()
+
+    return again
+
+
+class TestContract(
+    AcceptContract,
+    ClaimContract,
+    LeaseContract,
+    ChangeContract,
+    DurabilityContract,
+    ReadingContract,
+    PruneContract,
+    DirectoryContract,
+    AuditContract,
+    LoginContract,
+):
+    """Every case of the contract, on PostgreSQL."""
+
+
+# Opening.
+
+
+@pytest.fixture(scope="module", params=VERSIONS)
+def own(request: pytest.FixtureRequest) -> Iterator[Postgresql]:
+    """Run a server to be configured; the role `secretive` has the password `right`."""
+    with of_our_own(request.param) as made:
+        hba = made.folder / "data" / "pg_hba.conf"
+        hba.write_text(f"host all secretive 127.0.0.1/32 scram-sha-256\n{hba.read_text()}")
+        asyncio.run(made.execute("CREATE ROLE secretive LOGIN SUPERUSER PASSWORD 'right'", "SELECT pg_reload_conf()"))
+        yield made
+
+
+def secretive(own: Postgresql, password: str) -> str:
+    """Name the server as the role that needs a password."""
+    return f"postgresql://secretive{password}@127.0.0.1:{own.port}/postgres"
+
+
+async def refused(url: str, *, schema: str = "public") -> StoreError:
+    """Try to open a store that is refused; nothing of it stays."""
+    with pytest.raises(StoreError) as caught:
+        await PostgresqlStore(Server(url, schema=schema)).__aenter__()
+    return caught.value
+
+
+@asynccontextmanager
+async def role(server: Postgresql, **settings: str) -> AsyncIterator[str]:
+    """Make a role with settings of its own; gives the URL that it comes by."""
+    name = server.schema()
+    await server.execute(
+        f"CREATE ROLE {name} LOGIN SUPERUSER",
+        *(f"ALTER ROLE {name} SET {setting} = {value}" for setting, value in settings.items()),
+    )
+    parts = urlsplit(server.url)
+    yield urlunsplit(parts._replace(netloc=f"{name}@{parts.netloc.rpartition('@')[2]}"))
+    await server.execute(f"REASSIGN OWNED BY {name} TO CURRENT_USER", f"DROP ROLE {name}")
+
+
+@needs_trust
+async def test_commits_are_synchronous_whatever_the_default_is(postgresql: Postgresql, schema: str) -> None:
+    """Our sessions wait for the disk also where the server's default is not to."""
+    async with role(postgresql, synchronous_commit="off") as url:
+        assert await setting_of(url, "synchronous_commit") == "off"
+        async with PostgresqlStore(Server(url, schema=schema)) as store:
+            assert await store.server.fetchval("SELECT current_setting('synchronous_commit')") == "on"
+
+
+async def setting_of(url: str, name: str) -> str:
+    """Read a setting of an ordinary session."""
+    connection = await asyncpg.connect(url)
+    value = await connection.fetchval("SELECT current_setting($1)", name)
+    await connection.close()
+    return str(value)
+
+
+@needs_trust
+async def test_session_that_may_not_write_is_refused(postgresql: Postgresql, schema: str) -> None:
+    """A server that takes no writes from us may take them later."""
+    async with role(postgresql, default_transaction_read_only="on") as url:
+        assert isinstance(error := await refused(url, schema=schema), StoreUnavailable)
+        assert "standby" in str(error)
+
+
+async def test_old_server_is_refused(postgresql: Postgresql, schema: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server older than we need is named with its version."""
+    monkeypatch.setattr(server, "OLDEST", 99)
+    assert isinstance(error := await refused(postgresql.url, schema=schema), StoreBroken)
+    assert "99 or newer is needed" in str(error)
+
+
+async def test_server_without_fsync_is_refused(own: Postgresql) -> None:
+    """A server that does not sync would lose what it calls committed."""
+    try:
+        await reload(own, "ALTER SYSTEM SET fsync = off", "fsync", "off")
+        assert isinstance(error := await refused(own.url), StoreBroken)
+        assert "fsync=off" in str(error)
+    finally:
+        await reload(own, "ALTER SYSTEM RESET fsync", "fsync", "on")
+
+
+async def reload(server: Postgresql, statement: str, name: str, value: str) -> None:
+    """Change the server's configuration, and wait until new sessions have it."""
+    await server.execute(statement, "SELECT pg_reload_conf()")
+    async with asyncio.timeout(20):
+        while await setting_of(server.url, name) != value:
+            await asyncio.sleep(0.01)
+
+
+async def test_standby_is_refused_until_it_is_promoted(
+    own: Postgresql, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """A standby takes no writes; once it is the primary it is as good as any."""
+    schema = await own.make_schema()
+    standby = Postgresql(own.version, own.folder / "standby")
+    standby.make_folder()
+    own.run(
+        "pg_basebackup",
+        "-h",
+        "127.0.0.1",
+        "-p",
+        str(own.port),
+        "-U",
+        "gateway",
+        "-D",
+        str(standby.folder / "data"),
+        "-R",
+        "-c",
+        "fast",
+    )
+    standby.start()
+    await standby.wait()
+    try:
+        assert isinstance(await refused(standby.url, schema=schema), StoreUnavailable)
+        await standby.execute("SELECT pg_promote()")
+        async with PostgresqlStore(Server(standby.url, schema=schema)) as store:
+            await put(store, row())
+    finally:
+        standby.stop()
+
+
+async def test_newer_schema_is_refused_by_its_least(postgresql: Postgresql, schema: str) -> None:
+    """A schema that was changed by newer code is good for us as long as it says so."""
+    async with PostgresqlStore(Server(postgresql.url, schema=schema)) as store:
+        await put(store, new := row())
+    await postgresql.execute(f"INSERT INTO {schema}.schema_version VALUES ({SCHEMA + 1}, {SCHEMA})")
+    async with PostgresqlStore(Server(postgresql.url, schema=schema)) as store:
+        assert await store.get(new.id) is not None
+    await postgresql.execute(f"INSERT INTO {schema}.schema_version VALUES ({SCHEMA + 2}, {SCHEMA + 1})")
+    assert isinstance(error := await refused(postgresql.url, schema=schema), StoreBroken)
+    assert "newer version" in str(error)
+
+
+async def test_daemons_that_start_together_migrate_once(postgresql: Postgresql, schema: str) -> None:
+    """Of those who meet an empty schema at once one makes it, and all come up."""
+    async with AsyncExitStack() as stack:
+        opening = (PostgresqlStore(Server(postgresql.url, schema=schema)) for _ in range(5))
+        stores = await asyncio.gather(*(stack.enter_async_context(store) for store in opening))
+        assert await stores[0].server.fetchval("SELECT count(*) FROM schema_version") == SCHEMA
+        assert len({store.roster.me for store in stores}) == 5
+        for store in stores:
+            await put(store, row())
+
+
+async def test_missing_database_is_named(postgresql: Postgresql) -> None:
+    """A database that is not there is no passing trouble."""
+    url = urlunsplit(urlsplit(postgresql.url)._replace(path="/not_there"))
+    assert isinstance(error := await refused(url), StoreBroken)
+    assert "not_there" in str(error)
+
+
+async def test_missing_schema_is_named(postgresql: Postgresql) -> None:
+    """A schema that is not there is no passing trouble."""
+    assert isinstance(await refused(postgresql.url, schema="not_there"), StoreBroken)
+
+
+async def test_unreachable_server_is_away() -> None:
+    """Where nobody listens somebody may listen later."""
+    assert isinstance(
+        error := await refused(f"postgresql://gateway@127.0.0.1:{free_port()}/postgres"), StoreUnavailable
+    )
+    assert "away" in str(error)
+
+
+async def test_silent_server_is_away(postgresql: Postgresql, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that accepts connections and says nothing does not hold the start up."""
+    monkeypatch.setattr(server, "CONNECT_SECONDS", 0.3)
+    async with LosingProxy(postgresql.url) as proxy:
+        proxy.hold()
+        assert isinstance(await refused(proxy.url), StoreUnavailable)
+
+
+@pytest.mark.parametrize(
+    "url", ["nonsense", "postgresql://u@127.0.0.1:x/postgres", "postgresql://u@h/p?sslmode=perhaps"]
+)
+async def test_url_that_is_none_is_refused(url: str) -> None:
+    """What cannot be read is said to be so, without showing it: it may have a password in it."""
+    assert isinstance(error := await refused(url), StoreBroken)
+    assert url not in str(error)
+
+
+async def test_tls_is_verified(postgresql: Postgresql, schema: str, tmp_path: Path) -> None:
+    """The server is who its certificate says, or it is told nothing."""
+    authority = trustme.CA()
+    for name, one in (("ours", authority), ("other", trustme.CA())):
+        one.cert_pem.write_to_path(tmp_path / name)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    async with LosingProxy(postgresql.url, tls) as proxy:
+        verified = f"{proxy.url}?sslmode=verify-full&sslrootcert={tmp_path}"
+        async with PostgresqlStore(Server(f"{verified}/ours", schema=schema)) as store:
+            await put(store, row())
+        assert isinstance(error := await refused(f"{verified}/other", schema=schema), StoreUnavailable)
+        assert "CERTIFICATE_VERIFY_FAILED" in str(error)
+
+
+async def test_server_without_tls_is_refused_where_it_is_asked_for(postgresql: Postgresql) -> None:
+    """What shall be encrypted is not sent in the clear."""
+    if ELSEWHERE:
+        pytest.skip("needs a server without TLS")
+    assert isinstance(await refused(f"{postgresql.url}?sslmode=require"), StoreUnavailable)
+
+
+async def test_wrong_password_is_refused(own: Postgresql) -> None:
+    """A password that is wrong may be one that is being rotated; the error does not show it."""
+    assert isinstance(error := await refused(secretive(own, ":wr0ng-pa55")), StoreUnavailable)
+    assert "password" in str(error)
+    assert "wr0ng-pa55" not in str(error)
+
+
+async def test_rotated_password_is_asked_for_anew(own: Postgresql, tmp_path: Path) -> None:
+    """New connections come with the password that the file has by then."""
+    schema = await own.make_schema()
+    file = tmp_path / "password"
+    file.write_text("right\n")
+    async with PostgresqlStore(Server(secretive(own, ""), password=read_password(file), schema=schema)) as store:
+        await own.execute("ALTER ROLE secretive PASSWORD 'newer'")
+        file.write_text("newer\n")
+        await own.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'secretive'")
+        await put(store, row())
+        await own.execute("ALTER ROLE secretive PASSWORD 'right'")
+
+
+# Values.
+
+
+@pytest.mark.parametrize("bad", ["nul\0", "lone \ud800"], ids=["nul", "surrogate"])
+async def test_value_that_no_column_holds_fails_alone(store: PostgresqlStore, bad: str) -> None:
+    """In a batch whoever brought such a value is refused, and everybody else's rows go in."""
+    good = [row() for _ in range(30)]
+    jobs = [[new] for new in good]
+    jobs.insert(17, [row(), row(category=bad)])
+    blocker = store.accept([row()], NOW)  # so that the others share a statement
+    results = await asyncio.gather(*(store.accept(job, NOW) for job in jobs), return_exceptions=True)
+    assert await blocker == [Inserted()]
+    (refusal,) = (one for one in results if isinstance(one, BaseException))
+    assert (type(refusal), results.index(refusal)) == (ValueRefused, 17)
+    assert await store.unfinished() == {"acme": 31}
+    assert not store.failed.is_set()
+
+
+async def test_result_that_no_column_holds_fails_alone(store: PostgresqlStore) -> None:
+    """A result with such a value is refused, and the others are written."""
+    await put(store, *(row() for _ in range(3)))
+    first, bad, last = (await store.claim(claim())).rows
+    results = await asyncio.gather(
+        store.settle(result(first)),
+        store.settle(result(bad, events="\0")),
+        store.settle(result(last)),
+        return_exceptions=True,
+    )
+    assert [type(one) for one in results] == [bool, ValueRefused, bool]
+    assert await store.settle(result(bad))
