@@ -19,12 +19,13 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from gateway import __version__
 from gateway.catcher import Catcher
 from gateway.credentials import connections
 from gateway.credentials.credentials import Credentials
+from gateway.credentials.identity import read_identity
 from gateway.credentials.local import LocalSecrets
 from gateway.credentials.master_key import load_seal
 from gateway.credentials.sealed import SealError
@@ -38,20 +39,27 @@ from gateway.observe import facts, service_manager
 from gateway.outbox.outbox import Outbox, Retention
 from gateway.outbox.verdict import Schedule
 from gateway.relay.dispatcher import Dispatcher
+from gateway.relay.guard import Guard
+from gateway.relay.holding import Holding, SharedHolding
 from gateway.relay.sign_in import SignIns
 from gateway.relay.tester import Tester
-from gateway.settings import Fault, Settings, SettingsError, SqliteUrl, load
+from gateway.settings import Fault, PostgresqlUrl, Settings, SettingsError, SqliteUrl, load
 from gateway.smtp.dial import Dialer
 from gateway.smtp.egress import EgressPolicy
 from gateway.smtp.session import Opener
-from gateway.store.protocol import StoreBroken, StoreBusy
-from gateway.store.sqlite import SQLITE_VERSION, SqliteStore
+from gateway.store.identity import held_name
+from gateway.store.protocol import Store, StoreBroken, StoreBusy, StoreUnavailable
+from gateway.store.sqlite import SqliteStore
+
+if TYPE_CHECKING:
+    from gateway.store.postgresql.server import Server
 
 EXIT_OK: Final = 0
 EXIT_FAILED: Final = 1
 EXIT_CONFIG: Final = 78  # sysexits.h EX_CONFIG
 PR_SET_DUMPABLE: Final = 4
 WAITING_THREADS: Final = 64  # a silent name server keeps one for each relay's name that somebody looks up
+LAST_WORDS: Final = 5.0  # seconds for loops to end in
 GC_THRESHOLD: Final = (20_000, 50, 100)  # hardly anything here is cyclic; a full collection stops the loop for 40 ms
 
 
@@ -66,7 +74,7 @@ class Running:
     directory: Directory
     outbox: Outbox
     dispatcher: Dispatcher
-    store: SqliteStore
+    store: Store
 
 
 @asynccontextmanager
@@ -75,8 +83,8 @@ async def daemon(settings: Settings, environ: Mapping[str, str]) -> AsyncIterato
     async with AsyncExitStack() as stack:
         waiting = ThreadPoolExecutor(WAITING_THREADS, thread_name_prefix="waiting")
         asyncio.get_running_loop().set_default_executor(waiting)
-        store = await stack.enter_async_context(_store(settings))
-        store.writer.observe_commit = facts.commit
+        store = await _store(settings, environ, stack)
+        store.on_commit = facts.commit
         directory = await _directory(settings, store, environ)
         outbox = Outbox(store, _schedule(settings), retention=_retention(settings))
         outbox.on_accepted = facts.accepted
@@ -89,21 +97,24 @@ async def daemon(settings: Settings, environ: Mapping[str, str]) -> AsyncIterato
         stack.push_async_callback(lent.connections.close)
         tokens = Tokens(settings.oauth, credentials.cache, time.monotonic)
         stack.push_async_callback(tokens.close)
-        sign_ins = SignIns(credentials, tokens, opener(settings), settings.connectors)
-        dispatcher = Dispatcher(outbox, directory, sign_ins, settings.relay.connections)
+        sign_ins = SignIns(credentials, tokens, opener(settings), Guard(store), settings.connectors)
+        holding = _holding(store, directory)
+        dispatcher = Dispatcher(outbox, directory, sign_ins, settings.relay.connections, holding)
         catcher = await _catcher(settings, stack)
         await outbox.start()
         await store.check()
         tasks = await stack.enter_async_context(_Loops())
         tasks.start(dispatcher.run())
         tasks.start(outbox.keep())
+        if store.roster is not None:
+            tasks.start(outbox.keep_count())
         tasks.start(_gauges(outbox, store))
         stack.push_async_callback(dispatcher.drain, settings.relay.drain_seconds)
         services = Services(
             settings=settings, directory=directory, outbox=outbox, store=store, credentials=credentials,
-            held=dispatcher.holds,
-            states=dispatcher.states, resume=dispatcher.resume, test=Tester(sign_ins).test,
-            reasons=lambda: _unready(store), catcher=catcher, on_answer=facts.answered,
+            held=dispatcher.holds, lags=holding.lags, catch_up=holding.catch_up,
+            states=dispatcher.all_states, resume=dispatcher.resume, test=Tester(sign_ins).test,
+            reasons=store.reasons, catcher=catcher, on_answer=facts.answered,
             on_failure=facts.request_failed, on_refused=facts.key_refused,
         )  # fmt: skip
         http = await stack.enter_async_context(HttpServer(services))
@@ -124,8 +135,10 @@ class _Loops:
 
     async def __aexit__(self, *_: object) -> None:
         for task in self._tasks:
+            task.remove_done_callback(self._ended)
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._tasks:  # what waits for a store that is away ends once that is closed
+            await asyncio.wait(self._tasks, timeout=LAST_WORDS)
 
     def start(self, loop: Coroutine[object, object, None]) -> None:
         task = asyncio.get_running_loop().create_task(loop)
@@ -138,14 +151,36 @@ class _Loops:
             self._owner.cancel(f"a loop died: {type(error).__name__}")
 
 
-def _store(settings: Settings) -> SqliteStore:
-    url = settings.store.url
-    if not isinstance(url, SqliteUrl):
-        raise SettingsError((Fault("", "[store] url", "PostgreSQL is not supported yet", "use sqlite:///…"),))
-    return SqliteStore(url.path, disk_floor_bytes=settings.store.disk_floor_bytes)
+async def _store(settings: Settings, environ: Mapping[str, str], stack: AsyncExitStack) -> Store:
+    if isinstance(settings.store.url, SqliteUrl):
+        path = settings.store.url.path
+        return await stack.enter_async_context(SqliteStore(path, disk_floor_bytes=settings.store.disk_floor_bytes))
+    server = postgresql_server(settings, environ)
+    from gateway.store.postgresql import PostgresqlStore  # with the driver, which not everybody needs
+
+    name = stack.enter_context(held_name(Path(f"{settings.admin.socket}.id")))
+    return await stack.enter_async_context(PostgresqlStore(server, name))
 
 
-async def _directory(settings: Settings, store: SqliteStore, environ: Mapping[str, str]) -> Directory:
+def postgresql_server(settings: Settings, environ: Mapping[str, str]) -> "Server":
+    """Name the server of the settings; nothing is opened. Raises `SettingsError`."""
+    url, password = settings.store.url, settings.store.password
+    if not isinstance(url, PostgresqlUrl):
+        raise SettingsError((Fault("", "[store] url", "is not PostgreSQL's", "write postgresql://host/name"),))
+    try:
+        from gateway.store.postgresql.server import Server
+    except ImportError:
+        remedy = "install notification-gateway[postgresql]"
+        raise SettingsError((Fault("", "[store] url", "needs the PostgreSQL driver", remedy),)) from None
+    given = None if password is None else lambda: read_identity(password, environ).reveal()
+    return Server(url.url.get_secret_value(), password=given)
+
+
+def _holding(store: Store, directory: Directory) -> Holding:
+    return Holding() if store.roster is None else SharedHolding(store.roster, directory.learn, store.clock)
+
+
+async def _directory(settings: Settings, store: Store, environ: Mapping[str, str]) -> Directory:
     revision, _ = await store.directory()
     try:
         seal = load_seal(settings.master_key.sources, environ, may_make=revision == 0)
@@ -211,18 +246,14 @@ async def _metrics(settings: Settings, services: Services, stack: AsyncExitStack
     return metrics
 
 
-def _unready(store: SqliteStore) -> list[str]:
-    reasons = []
-    if store.writer.failed.is_set():
-        reasons.append("store_broken")
-    if store.writer.space_low:
-        reasons.append("storage_full")
-    return reasons
-
-
-async def _gauges(outbox: Outbox, store: SqliteStore) -> None:
+async def _gauges(outbox: Outbox, store: Store) -> None:
+    away = False
     while True:
-        facts.gauges(sum(outbox.queued.values()), outbox.in_hand, space_low=store.writer.space_low)
+        reasons = store.reasons()
+        facts.gauges(sum(outbox.queued.values()), outbox.in_hand, space_low="storage_full" in reasons)
+        if away != ("store_away" in reasons):
+            away = not away
+            facts.store_away(away=away)
         await asyncio.sleep(1)
 
 
@@ -239,17 +270,17 @@ async def serve(
         async with daemon(settings, environ) as running:
             stop = _signals(running, config, environ)
             _tell_listeners(running)
-            facts.started(__version__, SQLITE_VERSION)
+            facts.started(__version__, running.store.engine)
             service_manager.notify(READY="1")
             when_ready(running)
             gc.freeze()  # what is there now stays: no collection need look at it again
-            broken = await _until(stop, running.store.writer.failed)
+            broken = await _until(stop, running.store.failed)
             service_manager.notify(STOPPING="1")
             facts.stopping(running.outbox.in_hand)
             if broken:
                 facts.store_broken("a write failed; the file is checked at the next start")
                 return EXIT_FAILED
-    except StoreBusy as error:
+    except (StoreBusy, StoreUnavailable) as error:
         facts.start_failed(str(error))
         return EXIT_FAILED
     except StoreBroken as error:

@@ -5,6 +5,7 @@ import os
 import time
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import click
 
@@ -18,10 +19,12 @@ from gateway.directory.entries import entry, snapshot_of
 from gateway.directory.provision import read_files
 from gateway.directory.shapes import Profile
 from gateway.directory.snapshot import PROVISION
+from gateway.relay.guard import Guard
 from gateway.relay.sign_in import SignIns
 from gateway.settings import Fault, Settings, SettingsError, load
 from gateway.smtp import hints
 from gateway.smtp.outcome import Fault as SessionFault
+from gateway.store.sqlite import SqliteStore
 
 
 async def check(config: Path | None, *, probe: bool, as_json: bool) -> int:
@@ -64,9 +67,11 @@ async def _probe(settings: Settings, profiles: list[Profile]) -> bool:
     lent, seal = policy(settings, os.environ), Seal([os.urandom(32)])  # for what the files themselves say
     credentials = Credentials(seal, lambda _tenant, _name: None, lent.local, lent.connections)
     tokens = Tokens(settings.oauth, credentials.cache, time.monotonic)
-    sign_ins = SignIns(credentials, tokens, opener(settings), settings.connectors)
     try:
-        told = [await _probed(sign_ins, sealed(profile, seal)) for profile in profiles]
+        with TemporaryDirectory() as folder:
+            async with SqliteStore(Path(folder) / "logins.db") as store:  # the daemon's own is not ours to open
+                sign_ins = SignIns(credentials, tokens, opener(settings), Guard(store), settings.connectors)
+                told = [await _probed(sign_ins, sealed(profile, seal)) for profile in profiles]
     finally:
         await tokens.close()
         await lent.connections.close()

@@ -53,9 +53,19 @@ class Directory:
         self._changing = asyncio.Lock()
 
     async def load(self) -> None:
-        """Read everything."""
-        revision, entries = await self._store.directory()
-        self._swap(snapshot_of(revision, entries))
+        """Read everything, or what became of it since."""
+        news = await self._store.directory_since(self.snapshot.revision)
+        if news.whole:
+            self._swap(snapshot_of(news.revision, news.put))
+        elif news.revision != self.snapshot.revision:
+            self._swap(changed(self.snapshot, news.revision, news.put, news.drop))
+
+    async def learn(self, revision: int) -> None:
+        """Read what other daemons changed, if the directory is at this revision by now."""
+        if revision > self.snapshot.revision:
+            async with self._changing:
+                if revision > self.snapshot.revision:  # a change of our own may just have been committed
+                    await self.load()
 
     def _swap(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot

@@ -69,6 +69,10 @@ async def untested(_profile: Profile, _trial: Trial, _tell: Callable[[Step], Non
     return Report(())
 
 
+async def _nothing(*_: object) -> None:
+    """Do nothing, where nothing stands still and nobody else works."""
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
     """All that the HTTP layer works with.
@@ -87,7 +91,9 @@ class Services:
     held: Callable[[Flow], bool] = lambda _flow: False
     reasons: Callable[[], list[str]] = list
     states: Callable[[], dict[tuple[str, str], str]] = dict
-    resume: Callable[[tuple[str, str]], None] = lambda _place: None
+    resume: Callable[[tuple[str, str]], Awaitable[None]] = _nothing
+    lags: Callable[[], bool] = lambda: False
+    catch_up: Callable[[], Awaitable[None]] = _nothing
     test: Test = untested
     catcher: Catcher | None = None
     on_answer: Callable[[str, int, float], None] = lambda _route, _status, _seconds: None

@@ -65,7 +65,7 @@ async def refresh(call: Call) -> Answer:
     call.no_query()
     profile = own(call.snapshot, call)
     verdict = await _verdict(call, profile, why=Why.PERSON)
-    call.services.resume((profile.tenant, profile.name))
+    await call.services.resume((profile.tenant, profile.name))
     return verdict
 
 

@@ -14,7 +14,7 @@ from typing import Final
 from aiohttp import web
 
 from gateway.http.audit import tell_denials
-from gateway.http.authentication import Authenticator
+from gateway.http.authentication import CHALLENGE, Authenticator
 from gateway.http.body import read_body
 from gateway.http.call import Answer, Call, Caller, Services
 from gateway.http.routing import Resource, Route, Router
@@ -22,12 +22,13 @@ from gateway.http.stream import SERVER, Streamed
 from gateway.message.entropy import random_hex
 from gateway.observe.failpoint import failpoint
 from gateway.problems import MEDIA_TYPE, Code, Problem
-from gateway.store.protocol import StoreError, StoreFull
+from gateway.store.protocol import KeyWithdrawn, StoreError, StoreFull, StoreUnavailable
 
 REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 NOBODY: Final = Caller("", frozenset(), "")
 PROTECTED: Final = "/v1/"
 STORAGE_RETRY: Final = {"Retry-After": "30"}
+AWAY_RETRY: Final = {"Retry-After": "5"}
 
 
 class Dispatcher:
@@ -46,6 +47,8 @@ class Dispatcher:
         request_id = given if given is not None and REQUEST_ID.fullmatch(given) else random_hex(32)
         name = ""
         try:
+            if self._services.lags() and request.rel_url.raw_path.startswith(PROTECTED):
+                await self._services.catch_up()  # a key may have been revoked at another daemon
             route, call = self._begin(request, request_id)
             name = route.name
             answer = await self._answer(route, call)
@@ -81,6 +84,8 @@ class Dispatcher:
         if route.body is not None:
             call.body = await read_body(call.request, self._services.settings.http)
             failpoint("http.body_read")
+            if self._services.lags():
+                await self._services.catch_up()
             self._look_again(route, call)
         try:
             return await route.handler(call)
@@ -102,6 +107,10 @@ class Dispatcher:
         """Say what a failure means for the caller; what it was is for the operator."""
         if isinstance(error, StoreFull):
             return Problem(Code.STORAGE_FULL, headers=STORAGE_RETRY)
+        if isinstance(error, KeyWithdrawn):
+            return Problem(Code.UNAUTHORIZED, headers=CHALLENGE)
+        if isinstance(error, StoreUnavailable):
+            return Problem(Code.UNAVAILABLE, headers=AWAY_RETRY)
         self._services.on_failure(request_id, error)
         if isinstance(error, StoreError):
             return Problem(Code.UNAVAILABLE)

@@ -26,9 +26,10 @@ from gateway.http.values import write_cursor
 from gateway.http.views import NotificationList, rendered, status_now, summary, view
 from gateway.outbox.outbox import Cancellation
 from gateway.problems import Code, Fault, Problem
-from gateway.store.rows import Acceptance, Inserted, Listing, Mismatched, Replayed, Stage, StoredRow
+from gateway.store.rows import Acceptance, Inserted, Listing, Mismatched, Replayed, Stage, StoredRow, Withdrawn
 
 MAX_KEY: Final = 255
+WITHDRAWN: Final = {"key": Code.UNAUTHORIZED, "tenant": Code.NOT_FOUND}
 SCAN_ROWS: Final = 200  # rows read at once for a list by status …
 SCAN_PAGES: Final = 10  # … and how often, before a page is answered as full as it got
 
@@ -48,13 +49,15 @@ async def post(call: Call) -> Answer:
     return _again(call, result, chosen.resolution)
 
 
-def _again(call: Call, result: Replayed | Mismatched, resolution: Resolution | None) -> Answer:
+def _again(call: Call, result: Replayed | Mismatched | Withdrawn, resolution: Resolution | None) -> Answer:
     match result:
         case Replayed(answer):
             document = replayed(answer, resolution, call.caller.tenant)
             return json_answer(document, 202, Location=str(document["href"]), Idempotency_Replayed="true")
         case Mismatched():
             raise Problem(Code.IDEMPOTENCY_MISMATCH)
+        case Withdrawn(what):
+            raise Problem(WITHDRAWN[what])
         case _:
             assert_never(result)
 
@@ -154,6 +157,8 @@ def _result(index: int, one: Candidate, result: Acceptance, request_id: str) -> 
             return {"index": index, "status": 202, "id": replayed(answer, one.resolution, "")["id"]}
         case Mismatched():
             return _refused(index, Problem(Code.IDEMPOTENCY_MISMATCH), request_id)
+        case Withdrawn(what):
+            return _refused(index, Problem(WITHDRAWN[what]), request_id)
         case _:
             assert_never(result)
 
@@ -244,7 +249,7 @@ async def cancel(call: Call) -> Answer:
     """Cancel what is not final. Mail on the wire cannot be called back; what is left of it is not tried again."""
     call.no_query()
     row = _changeable(call)
-    match await call.services.outbox.cancel(row.id):
+    match await call.services.outbox.cancel(row.id, call.caller.key_id):
         case None:
             return Answer(200, rendered(view(call, await _reread(call))))
         case Cancellation.FINISHED:
@@ -257,7 +262,8 @@ async def retry(call: Call) -> Answer:
     """Make deferred, failed, expired and uncertain recipients due now."""
     call.no_query()
     row = _changeable(call)
-    reason = await call.services.outbox.retry(row.id, call.services.settings.relay.default_ttl_seconds * 1000)
+    ttl = call.services.settings.relay.default_ttl_seconds * 1000
+    reason = await call.services.outbox.retry(row.id, ttl, call.caller.key_id)
     row = await _reread(call)
     if reason == Cancellation.MOVED:
         raise Problem(Code.IN_FLIGHT)

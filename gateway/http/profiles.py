@@ -307,7 +307,7 @@ async def resume(call: Call) -> Answer:
     directory = call.services.directory
     profile = own(call.snapshot, call)
     await directory.change(actor(call), lambda snapshot: changes.resume(snapshot, own(snapshot, call)))
-    call.services.resume((profile.tenant, profile.name))
+    await call.services.resume((profile.tenant, profile.name))
     return answer(view(directory.snapshot, own(directory.snapshot, call)))
 
 

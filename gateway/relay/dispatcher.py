@@ -10,9 +10,9 @@ whose results are being committed, which bounds what a crash can send twice; a f
 import asyncio
 import itertools
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from contextlib import AsyncExitStack, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final, assert_never
 
 from gateway.credentials.provider import Why
@@ -22,7 +22,8 @@ from gateway.observe import facts
 from gateway.outbox.delivery import Delivery
 from gateway.outbox.outbox import Outbox
 from gateway.outbox.verdict import TEN_MINUTES, Consequence, Halve, Park, Rest, Trip, beyond_the_message, consequence
-from gateway.relay.lane import HELPING, Lane, Place
+from gateway.relay.holding import Holding
+from gateway.relay.lane import HELPING, Lane
 from gateway.relay.render import Held, Prepared
 from gateway.relay.routes import Feeding, Routes
 from gateway.relay.sign_in import Opened, SignIns
@@ -31,32 +32,54 @@ from gateway.smtp.outcome import Fault, Refused, Rejected, Relayed, Transaction,
 from gateway.smtp.pool import Pool, Session
 from gateway.smtp.session import Security
 from gateway.smtp.transaction import Engine, Envelope
-from gateway.store.protocol import StoreFull
-from gateway.store.rows import Flow
+from gateway.store.protocol import StoreUnavailable
+from gateway.store.rows import Flow, Place
 
 TLS_PATIENCE: Final = 10  # failed handshakes in a row that park a profile
 IDLE: Final = 5.0
 LOOK_AGAIN_LAPS: Final = 6  # of IDLE seconds, after which new secrets are looked for
 UNCOMMITTED: Final = 16  # results a session may run ahead of the disk; less starves it when a sync takes 10 ms
-FULL_AGAIN: Final = 1_000  # ms after which claiming is tried again on a full disk
+STORE_AGAIN: Final = 1_000  # ms after which claiming is tried again on a full disk, or at a server that is away
 HELD_AGAIN: Final = 60_000  # ms after which mail with a sender that is not allowed is looked at again
+
+
+@dataclass(slots=True)
+class _Working:
+    """What a worker is at: whose lane, and over which engine, once it has one."""
+
+    place: Place
+    engine: Engine | None = None
+
+    def hang_up(self) -> None:
+        """End the session at once, whatever is on the wire."""
+        if self.engine is not None:
+            self.engine.abort()
 
 
 class Dispatcher:
     """Mail from the outbox to the relays."""
 
-    def __init__(self, outbox: Outbox, directory: Directory, sign_ins: SignIns, connections: int) -> None:
-        """Listen to the outbox and the directory; nothing moves before `run`."""
+    def __init__(
+        self,
+        outbox: Outbox,
+        directory: Directory,
+        sign_ins: SignIns,
+        connections: int,
+        holding: Holding | None = None,
+    ) -> None:
+        """Listen to the outbox and the directory; nothing moves before `run`. Without a `holding` all lanes are ours."""
         self._sign_ins = sign_ins
         self._outbox = outbox
         self._directory = directory
         self._slots = Slots(connections)
         self._pool = Pool()
-        self._routes = Routes(directory, self._opened_lane)
-        self._workers: dict[asyncio.Task[None], Engine | None] = {}
+        self._holding = holding or Holding()
+        self._routes = Routes(directory, self._opened_lane, self._holding)
+        self._workers: dict[asyncio.Task[None], _Working] = {}
         self._tasks: asyncio.TaskGroup | None = None
         self._draining = False
         outbox.on_ready = self._routes.ready
+        outbox.on_found = self._routes.found
         directory.on_change.append(self.refresh)
 
     async def run(self) -> None:
@@ -65,6 +88,7 @@ class Dispatcher:
             self._tasks = tasks
             for feeding in self._routes.lanes.values():
                 self._start(feeding)
+            tasks.create_task(self._holding.run(self))
             for lap in itertools.count(1):
                 await asyncio.sleep(IDLE)
                 self._pool.sweep()
@@ -80,21 +104,22 @@ class Dispatcher:
     async def drain(self, seconds: float) -> None:
         """Stop taking mail, give back what has not begun, wait for final replies, then hang up."""
         self._draining = True
+        self._holding.retire()
         for feeding in self._routes.lanes.values():
             feeding.close()
-        for worker, engine in self._workers.items():
-            if engine is None:
+        for worker, working in self._workers.items():
+            if working.engine is None:
                 worker.cancel()
         if feeders := [feeding.feeder for feeding in self._routes.lanes.values() if feeding.feeder is not None]:
-            await asyncio.wait(feeders)
+            await asyncio.wait(feeders, timeout=seconds)  # to give mail back takes a store that answers
         if self._workers:
             _, late = await asyncio.wait(self._workers, timeout=seconds)
-            for worker in late:
-                if (engine := self._workers.get(worker)) is not None:
-                    engine.abort()
+            for worker in late & self._workers.keys():
+                self._workers[worker].hang_up()
             if late:
                 await asyncio.wait(late, timeout=5)
         await self._pool.close()
+        await self._holding.end(self)
 
     async def _give_back(self, deliveries: list[Delivery]) -> None:
         await asyncio.gather(*(self._outbox.release(delivery) for delivery in deliveries))
@@ -142,8 +167,12 @@ class Dispatcher:
             if paused and self._tasks is not None and (given_up := feeding.lane.empty()):
                 self._spawn(self._give_back(given_up))
 
-    def resume(self, place: Place) -> None:
-        """Let a lane go on that stood still or kept away from its relay; a person says that it may."""
+    async def resume(self, place: Place) -> None:
+        """Let a lane go on that stood still or kept away from its relay, whoever has it; a person says that it may."""
+        await self._holding.resume(self, place)
+
+    def let_go_on(self, place: Place) -> None:
+        """A person says that a lane of ours may go on."""
         feeding = self._routes.lanes.get(place)
         if feeding is not None:
             feeding.lane.resume()
@@ -159,9 +188,62 @@ class Dispatcher:
         return (profile.tenant, profile.name) in self._directory.snapshot.paused
 
     def states(self) -> dict[Place, str]:
-        """Every lane's state."""
+        """How each lane of ours stands."""
         now = self._now()
-        return {place: feeding.lane.state(now) for place, feeding in self._routes.lanes.items()}
+        lanes = self._routes.lanes.items()
+        return {place: feeding.lane.state(now) for place, feeding in lanes if not feeding.lane.elsewhere}
+
+    def all_states(self) -> dict[Place, str]:
+        """How each lane stands; of those that others have, what is not in order. A pause stands in the directory."""
+        others = self._holding.elsewhere().items()
+        return {**{place: state for place, state in others if state != "paused"}, **self.states()}
+
+    # Lanes that come and go.
+
+    def taken(self, lanes: Mapping[Place, float | None]) -> None:
+        """They are ours now; how far the rate of each was spent is in seconds, None if nobody knows."""
+        for place, spent in lanes.items():
+            self._routes.rate(place).take_over(self._now(), spent)
+            if (feeding := self._routes.lanes.get(place)) is not None:
+                feeding.lane.standstill = None  # what it stood still for is what somebody else knows by now
+                feeding.lane.elsewhere = False
+                feeding.wake.set()
+
+    def leave(self, place: Place) -> None:
+        """Somebody else shall have a lane: begin nothing more, and give back what has not begun."""
+        if (feeding := self._routes.lanes.get(place)) is not None:
+            feeding.lane.elsewhere = True
+            feeding.wake.set()
+        self._pool.drop(place)
+
+    def left(self, place: Place) -> float | None:
+        """Is all of a lane over, and every connection closed? Then how far its rate is spent, in seconds from now."""
+        at_work = any(working.place == place for working in self._workers.values())
+        if at_work or self._pool.leaving(place):
+            return None
+        return self._routes.rate(place).spent(self._now())
+
+    def lost(self, places: Collection[Place]) -> None:
+        """These lanes may be others' by now: hang up."""
+        facts.lanes_lost(len(places))
+        for place in places:
+            if (feeding := self._routes.lanes.get(place)) is not None:
+                feeding.lane.elsewhere = True
+                feeding.wake.set()
+            self._pool.hang_up(place)
+        for worker, working in self._workers.items():
+            if working.place in places:
+                working.hang_up()
+                if working.engine is None:
+                    worker.cancel()
+
+    def heard(self, flow: Flow, due_at: int, place: Place | None) -> None:
+        """Another daemon says that a flow has mail (ms), for its own lane or for this one."""
+        self._routes.heard(flow, due_at, place)
+
+    async def look(self) -> None:
+        """Find the mail that there is."""
+        await self._outbox.look()
 
     # Feeding.
 
@@ -202,8 +284,8 @@ class Dispatcher:
             *(self._outbox.claim(flow, limit) for flow, limit in wishes), return_exceptions=True
         )
         for (flow, _), claim in zip(wishes, claims, strict=True):
-            if isinstance(claim, StoreFull):
-                self._routes.ready(flow, self._outbox.clock() + FULL_AGAIN)
+            if isinstance(claim, StoreUnavailable):
+                self._routes.found(flow, self._outbox.clock() + STORE_AGAIN)
             elif isinstance(claim, BaseException):
                 raise claim
             else:
@@ -231,7 +313,7 @@ class Dispatcher:
         while lane.working < wanted and not self._draining and not feeding.closed:
             lane.working += 1
             worker = self._spawn(self._work(feeding))
-            self._workers[worker] = None
+            self._workers[worker] = _Working(lane.place)
             worker.add_done_callback(lambda done: self._dismiss(done, feeding))
 
     def _dismiss(self, worker: "asyncio.Task[None]", feeding: Feeding) -> None:
@@ -253,15 +335,15 @@ class Dispatcher:
             if session is None:
                 return
             task = asyncio.current_task()
-            if task is not None:
-                self._workers[task] = session.engine
+            if task is not None and (working := self._workers.get(task)) is not None:
+                working.engine = session.engine
             try:
                 await self._converse(feeding, session)
             except BaseException:
                 session.engine.abort()
                 raise
             finally:
-                fits = self._routes.lanes.get(lane.place) is feeding
+                fits = self._routes.lanes.get(lane.place) is feeding and not lane.elsewhere
                 enough = session.engine.messages >= lane.profile.limits.messages_per_connection
                 self._pool.give(session, keep=fits and not (enough or self._draining or lane.halved(self._now())))
 
@@ -449,9 +531,9 @@ class Dispatcher:
                 lane.stand(reason, steps, now)
                 self._pool.drop(lane.place)
                 facts.parked(lane.place, reason, detail)
-            case Rest(steps):
-                lane.stand("auth_deferred", steps, now)
-                facts.parked(lane.place, "auth_deferred", detail)
+            case Rest(steps, reason):
+                lane.stand(reason, steps, now)
+                facts.parked(lane.place, reason, detail)
             case Halve(seconds):
                 lane.halved_until = now + seconds
                 self._pool.drop(lane.place)

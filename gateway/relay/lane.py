@@ -14,12 +14,10 @@ from gateway.outbox.delivery import Delivery
 from gateway.relay.limits import Breaker, Rate, Standstill
 from gateway.relay.render import Held, Prepared, render
 from gateway.smtp.outcome import Rejected
-from gateway.store.rows import Flow
+from gateway.store.rows import Flow, Place
 
 HELPING: Final = 256  # messages that a lane keeps claimed, shared by its tenants
 SMALLEST_HELPING: Final = 8
-
-Place = tuple[str, str]
 
 
 @dataclass(slots=True, eq=False)
@@ -48,6 +46,7 @@ class Lane:
         self.halved_until = 0.0
         self.working = 0
         self.paused = False
+        self.elsewhere = False  # another daemon has it
         self.ready = 0  # claimed messages that wait for a session
         self._shares: dict[str, Share] = {}
         self._ring: deque[Share] = deque()
@@ -63,7 +62,7 @@ class Lane:
             return "paused"
         if self.standstill is not None:
             return f"parked:{self.standstill.reason}"
-        return "open" if self.breaker.wait(now) > 0 else "active"
+        return "open" if self.breaker.half_open or self.breaker.wait(now) > 0 else "active"
 
     # Who waits.
 
@@ -157,7 +156,7 @@ class Lane:
     @property
     def lends(self) -> bool:
         """Is there reason to let others carry its mail: parked, or its relay's breaker open, and others named?"""
-        return self.proving and bool(self.profile.failover) and not self.paused
+        return self.proving and bool(self.profile.failover) and not (self.paused or self.elsewhere)
 
     @property
     def proving(self) -> bool:
@@ -178,7 +177,7 @@ class Lane:
 
     def wait(self, now: float) -> float | None:
         """Seconds until the lane may go; None: not before something changes."""
-        if self.paused:
+        if self.paused or self.elsewhere:
             return None
         standing = 0.0 if self.standstill is None else max(0.0, self.standstill.until - now)
         return max(standing, self.breaker.wait(now))

@@ -26,6 +26,16 @@ class Rate:
         if self.per_minute is not None:
             self._due = max(self._due, now) + 60.0 / self.per_minute
 
+    def spent(self, now: float) -> float:
+        """How far ahead it is spent, in seconds; negative: it has been idle for so long."""
+        return self._due - now
+
+    def take_over(self, now: float, spent: float | None) -> None:
+        """Go on where somebody else ended, who had `spent` so much; None: nobody knows, so it was all that may be."""
+        if self.per_minute is not None:
+            worst = self._tolerance() + 60.0 / self.per_minute
+            self._due = max(self._due, now + (worst if spent is None else min(spent, worst)))
+
     def _tolerance(self) -> float:
         return max(0.0, BURST_SECONDS - 60.0 / (self.per_minute or 1))
 

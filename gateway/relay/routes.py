@@ -6,6 +6,8 @@ A flow without a usable profile is in no lane; it waits here for the next change
 A lane that is parked, or whose relay's breaker is open, lends what is due to the first of its profile's failover list
 that is in order itself. What is lent is returned whenever that one comes to stand, and after each claim, so that a lane
 has its own mail again as soon as it may go.
+
+Of the lanes that other daemons have this one knows only what it was told; it passes on what mail it hears of.
 """
 
 import asyncio
@@ -17,11 +19,12 @@ from gateway.credentials.provider import Why
 from gateway.directory.directory import Directory
 from gateway.directory.shapes import Profile
 from gateway.observe import facts
-from gateway.relay.lane import Lane, Place
+from gateway.relay.holding import Holding
+from gateway.relay.lane import Lane
 from gateway.relay.limits import Breaker, Rate
 from gateway.smtp.outcome import Trouble
 from gateway.smtp.session import Relay
-from gateway.store.rows import Flow
+from gateway.store.rows import Flow, Place
 
 LEND_AGAIN: Final = 5.0  # seconds after which somebody who can carry a standing lane's mail is looked for again
 SECRET_REASONS: Final = frozenset({Trouble.AUTH_FAILED, Trouble.SECRET_MISSING, Trouble.SECRET_DENIED})
@@ -58,9 +61,10 @@ class Feeding:
 class Routes:
     """From flows to lanes. `opened` is told of each lane that is opened."""
 
-    def __init__(self, directory: Directory, opened: Callable[[Feeding], None]) -> None:
-        """Begin without lanes."""
+    def __init__(self, directory: Directory, opened: Callable[[Feeding], None], holding: Holding | None = None) -> None:
+        """Begin without lanes; without a `holding` all of them will be ours."""
         self.lanes: dict[Place, Feeding] = {}
+        self._holding = holding or Holding()
         self._directory = directory
         self._opened = opened
         self._breakers: dict[tuple[str, str, int], Breaker] = {}
@@ -69,13 +73,39 @@ class Routes:
         self._unrouted: dict[Flow, int] = {}
 
     def ready(self, flow: Flow, due_at: int) -> None:
-        """A flow has mail that falls due at this time (ms)."""
+        """A flow has mail that falls due at this time (ms); whoever has its lane is told."""
+        feeding = self.found(flow, due_at)
+        if feeding is not None and feeding.lane.elsewhere:
+            self._holding.tell(flow, due_at)
+
+    def found(self, flow: Flow, due_at: int) -> Feeding | None:
+        """A flow has mail that falls due at this time (ms), and everybody finds it who looks; answers its own lane."""
         feeding = self.of(flow)
         if feeding is None:
             self._unrouted[flow] = min(due_at, self._unrouted.get(flow, due_at))
-            return
+        else:
+            self._note(feeding, flow, due_at)
+        return feeding
+
+    def heard(self, flow: Flow, due_at: int, place: Place | None) -> None:
+        """Another daemon says that a flow has mail (ms), for the flow's own lane or for one that stands in for it."""
+        feeding = None if place is None else self._lane_at(place)
+        if feeding is None:
+            self.found(flow, due_at)
+        elif self.carries(feeding, flow):
+            feeding.borrowed = feeding.borrowed or self.of(flow) is not feeding
+            self._note(feeding, flow, due_at)
+
+    def _note(self, feeding: Feeding, flow: Flow, due_at: int) -> None:
         feeding.lane.note(flow, due_at)
-        feeding.wake.set()
+        if feeding.lane.elsewhere:
+            self._holding.want(feeding.lane.place)
+        else:
+            feeding.wake.set()
+
+    def _lane_at(self, place: Place) -> Feeding | None:
+        profile = self._directory.snapshot.profiles.get(place)
+        return None if profile is None else self._lane(profile)
 
     def of(self, flow: Flow) -> Feeding | None:
         """The flow's own lane; None without a usable profile."""
@@ -99,11 +129,19 @@ class Routes:
         # Per owner: one tenant's failing handshakes keep no other tenant away from the same relay.
         breaker = self._breakers.setdefault((profile.tenant, profile.host, profile.port), Breaker())
         feeding = self.lanes[place] = Feeding(Lane(profile, breaker))
-        feeding.lane.rate = self._rates.setdefault(place, feeding.lane.rate)
+        feeding.lane.rate = self.rate(place)
         feeding.lane.rate.per_minute = profile.limits.per_minute  # an edit does not begin the minute anew
         feeding.lane.paused = place in self._directory.snapshot.paused
+        feeding.lane.elsewhere = not self._holding.holds(place)
         self._opened(feeding)
         return feeding
+
+    def rate(self, place: Place) -> Rate:
+        """How far a profile's rate is spent, whether or not there is a lane for it at the moment."""
+        if (rate := self._rates.get(place)) is None:
+            profile = self._directory.snapshot.profiles.get(place)
+            rate = self._rates[place] = Rate(None if profile is None else profile.limits.per_minute)
+        return rate
 
     def renew(self) -> list[Feeding]:
         """Route everything anew; answers the lanes that are no more, because their profile is not what it was."""
@@ -145,9 +183,12 @@ class Routes:
             if deputy is None:
                 lane.note(flow, due_at)
                 continue
-            deputy.lane.note(flow, due_at)
-            deputy.borrowed = True
-            deputy.wake.set()
+            if deputy.lane.elsewhere:
+                self._holding.tell(flow, due_at, deputy.lane.place)
+            else:
+                deputy.lane.note(flow, due_at)
+                deputy.borrowed = True
+                deputy.wake.set()
             if feeding.deputy is None:
                 feeding.deputy = deputy.lane.place
                 facts.failover_began(lane.place, deputy.lane.place)
@@ -159,7 +200,13 @@ class Routes:
         """The first of a profile's failover list that is in order itself."""
         for profile in self._failover(lane.profile, own_mail=own_mail):
             feeding = self._lane(profile)
-            if feeding.lane is not lane and feeding.lane.wait(now) == 0.0 and not feeding.lane.proving:
+            if feeding.lane is lane or feeding.lane.paused:
+                continue
+            if feeding.lane.elsewhere:
+                self._holding.want(feeding.lane.place)
+                if self._holding.stands(feeding.lane.place):
+                    return feeding
+            elif feeding.lane.wait(now) == 0.0 and not feeding.lane.proving:
                 return feeding
         return None
 

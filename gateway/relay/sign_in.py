@@ -1,18 +1,11 @@
 """A profile becomes an open session: where to, by which way, how protected, and with which secrets as whom.
 
-Guards accounts against being locked: after three refused logins within half an hour nobody tries again until one of
-them is long enough ago, or a person says so. The account counts, not the profile or its owner, because the relay
-locks accounts.
+Whether a login may be tried is the `guard`'s to say.
 """
 
-import asyncio
-import time
-from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple, TypeVar
-from weakref import WeakValueDictionary
 
 from gateway.credentials.credentials import Credentials, Found
 from gateway.credentials.local import OPERATORS, lent_to
@@ -25,6 +18,7 @@ from gateway.directory.directory import seal_place
 from gateway.directory.shapes import Dkim, OAuth, Profile
 from gateway.observe import facts
 from gateway.observe.failpoint import failpoint
+from gateway.relay.guard import TOO_OFTEN, Guard
 from gateway.settings import Connector
 from gateway.smtp import certificate, dkim
 from gateway.smtp.dial import Proxy, ProxyKind
@@ -36,16 +30,7 @@ from gateway.smtp.transaction import Engine, Envelope, Timeouts
 
 T = TypeVar("T")
 
-MOST_REFUSALS: Final = 3
-WITHIN: Final = 1_800.0  # seconds
 NOT_LENT: Final = Fault(Phase.CONNECT, Trouble.EGRESS_REFUSED, "the operator lends the tenant no such connector")
-TOO_OFTEN: Final = Fault(
-    Phase.AUTH,
-    Trouble.AUTH_FAILED,
-    "this account was refused too often; nobody tries for half an hour, unless a person lets the profile go on",
-)
-DUBIOUS: Final = frozenset({Trouble.AUTH_DROPPED, Trouble.AUTH_CONFIG, Trouble.AUTH_DEFERRED})
-"""How a relay may refuse a password too; of one that it took before it means something else."""
 UNFORESEEN_SECRET: Final = Fault(
     Phase.SECRET, Trouble.SECRET_UNAVAILABLE, "fetching the secret failed in a way unforeseen"
 )
@@ -82,16 +67,13 @@ class Opened(NamedTuple):
 
 @dataclass(slots=True)
 class SignIns:
-    """Opens sessions for profiles, and remembers who was refused where. `clock` is in seconds."""
+    """Opens sessions for profiles."""
 
     credentials: Credentials
     tokens: Tokens
     opener: Opener
+    guard: Guard
     connectors: Mapping[str, Connector] = field(default_factory=dict)
-    clock: Callable[[], float] = time.monotonic
-    _refused: defaultdict[tuple[str, str], deque[tuple[float, str]]] = field(default_factory=lambda: defaultdict(deque))
-    _accepted: dict[tuple[str, str, str], Login] = field(default_factory=dict)
-    _turns: WeakValueDictionary[tuple[str, str], asyncio.Lock] = field(default_factory=WeakValueDictionary)
 
     # What to try.
 
@@ -124,7 +106,7 @@ class SignIns:
             return Fault(Phase.SECRET, _TROUBLES[error.kind], error.detail)
         failpoint("secret.fetched")
         tries = [replace(relay, login=login) for login in logins]
-        return sorted(tries, key=lambda one: not self._proven(profile.tenant, one))
+        return sorted(tries, key=lambda one: not self.guard.proven(profile.tenant, one))
 
     async def _logins(self, profile: Profile, why: Why) -> list[Login | None]:
         auth, method = profile.auth, Method(profile.auth.method)
@@ -188,7 +170,7 @@ class SignIns:
 
         What its source has now is put into `relays` too: of those that were refused all stand there in the end.
         """
-        async with self._turn(profile.tenant, relays[0]):
+        async with self.guard.turn(profile.tenant, relays[0]):
             return await _caught(profile, self._open(profile, relays, watch, timeouts), UNFORESEEN_REPLY)
 
     async def _open(
@@ -198,65 +180,23 @@ class SignIns:
         tried: list[Relay] = []
         refusal = UNTRIED
         while (relay := next((one for one in relays if one not in tried), None)) is not None:
-            if not self.may_try(profile.tenant, relay):
-                return TOO_OFTEN
-            opened = await opener.open(relay, watch)
+            opened = await self.guard.open(profile.tenant, relay, opener, watch)
             if not isinstance(opened, Fault):
-                self.answered(profile.tenant, relay, accepted=True)
                 if opened.certificate is not None and (ends := certificate.ends(opened.certificate)) is not None:
                     facts.certificate(relay.host, relay.port, ends.timestamp())
                 return Opened(opened, relay)
-            if opened.trouble in DUBIOUS and not self._proven(profile.tenant, relay):
-                self.answered(profile.tenant, relay, accepted=False)
-            if opened.trouble is not Trouble.AUTH_FAILED:
+            if opened.trouble is not Trouble.AUTH_FAILED or opened is TOO_OFTEN:
                 return opened
             refusal = opened
-            self.answered(profile.tenant, relay, accepted=False)
             tried.append(relay)
             renewed = await self.relays(profile, why=Why.REFUSED)
             relays[:0] = [] if isinstance(renewed, Fault) else [one for one in renewed if one not in relays]
         return refusal
 
-    def _turn(self, owner: str, relay: Relay) -> AbstractAsyncContextManager[object]:
-        """Wait for the others at an account, unless this very login was accepted: else all try a wrong one at once."""
-        if relay.login is None or self._proven(owner, relay):
-            return nullcontext()
-        return self._turns.setdefault((relay.host, relay.login.username), asyncio.Lock())
-
-    def _proven(self, owner: str, relay: Relay) -> bool:
-        login = relay.login
-        return login is not None and self._accepted.get((owner, relay.host, login.username)) == login
-
-    def may_try(self, owner: str, relay: Relay) -> bool:
-        """Would one more refusal be bearable for the account?
-
-        Whoever has signed in before is not kept out by what others got wrong.
-        """
-        if relay.login is None:
-            return True
-        account = (relay.host, relay.login.username)
-        refused = self._refused[account]
-        while refused and refused[0][0] <= self.clock() - WITHIN:
-            refused.popleft()
-        own = sum(one == owner for _, one in refused)
-        proven = (owner, *account) in self._accepted
-        return len(refused) < MOST_REFUSALS or (proven and own < MOST_REFUSALS)
-
-    def answered(self, owner: str, relay: Relay, *, accepted: bool) -> None:
-        """The relay took or refused this login."""
-        if relay.login is None:
-            return
-        account = (relay.host, relay.login.username)
-        if accepted:
-            self._accepted[owner, *account] = relay.login
-        else:
-            self._refused[account].append((self.clock(), owner))
-
     def forgive(self, profile: Profile, refused: Login | None) -> None:
         """A person says that it may be tried again: once, and then the guard stands as before."""
         username = profile.auth.username or "" if refused is None else refused.username
-        if times := self._refused.get((profile.host, username)):
-            times.popleft()
+        self.guard.forgive(profile.tenant, profile.host, username)
 
     # What belongs to a message.
 

@@ -305,5 +305,6 @@ _HINTS: Final = {
     Trouble.AUTH_DISABLED: "Let the profile sign in by OAuth (auth.oauth), or have passwords switched on again.",
     Trouble.AUTH_DEFERRED: "The relay cannot check sign-ins at the moment: test again in a few minutes.",
     Trouble.AUTH_DROPPED: "The relay hung up while we signed in: it may have blocked the account or this machine.",
+    Trouble.AUTH_HELD_BACK: "Nothing was tried, and mail goes on by itself: test again in a moment.",
     Trouble.PROTOCOL: "See whether an SMTP relay listens at this host and port.",
 }

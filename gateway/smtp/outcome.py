@@ -59,6 +59,7 @@ class Trouble(StrEnum):
     DKIM_KEY = "dkim_key"
     AUTH_DEFERRED = "auth_deferred"
     AUTH_DROPPED = "auth_dropped"
+    AUTH_HELD_BACK = "auth_held_back"
     PROTOCOL = "protocol"
 
 

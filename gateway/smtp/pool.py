@@ -30,7 +30,7 @@ class Pool:
     idle_seconds: float = 15.0
     life_seconds: float = 300.0
     _idle: defaultdict[Hashable, deque[Session]] = field(default_factory=lambda: defaultdict(deque))
-    _leaving: set["asyncio.Task[None]"] = field(default_factory=set)
+    _leaving: dict["asyncio.Task[None]", Session] = field(default_factory=dict)
 
     def take(self, key: Hashable) -> Session | None:
         """Lend a session of this key, the one used last."""
@@ -57,8 +57,8 @@ class Pool:
 
     def _leave(self, session: Session) -> None:
         task = asyncio.get_running_loop().create_task(session.engine.quit())
-        self._leaving.add(task)
-        task.add_done_callback(self._leaving.discard)
+        self._leaving[task] = session
+        task.add_done_callback(self._leaving.pop)
 
     def sweep(self) -> None:
         """Close what has been idle for too long."""
@@ -71,9 +71,21 @@ class Pool:
 
     def drop(self, owner: Hashable) -> None:
         """Close every idle session whose key begins with this owner (a profile that changed or was parked)."""
-        for key in [key for key in self._idle if isinstance(key, tuple) and key and key[0] == owner]:
+        for key in [key for key in self._idle if _of(key, owner)]:
             for session in self._idle.pop(key):
                 self._leave(session)
+
+    def leaving(self, owner: Hashable) -> bool:
+        """Is a session of this owner idle, or not closed yet?"""
+        closing = (session.key for session in self._leaving.values())
+        return any(_of(key, owner) for key in (*self._idle, *closing))
+
+    def hang_up(self, owner: Hashable) -> None:
+        """Close every session of this owner that idles or takes its leave, at once."""
+        self.drop(owner)
+        for session in self._leaving.values():
+            if _of(session.key, owner):
+                session.engine.abort()
 
     def __len__(self) -> int:
         """How many sessions lie idle."""
@@ -87,3 +99,7 @@ class Pool:
         self._idle.clear()
         if self._leaving:
             await asyncio.wait(self._leaving)
+
+
+def _of(key: Hashable, owner: Hashable) -> bool:
+    return isinstance(key, tuple) and key[:1] == (owner,)

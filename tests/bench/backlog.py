@@ -1,7 +1,8 @@
 """How fast the store gives mail out and takes results when little and when much is queued.
 
-Works on the real store without a daemon around it: fills a new file, then claims and settles batches, at each depth.
-Run as `python -m tests.bench.backlog FILE BATCHES DEPTH…`; prints rows per second by depth as JSON.
+Works on the real store without a daemon around it: fills it, then claims and settles batches, at each depth. Run as
+`python -m tests.bench.backlog STORE BATCHES DEPTH…`, where STORE is a new file or the URL of an empty PostgreSQL; prints
+rows per second by depth as JSON.
 """
 
 import asyncio
@@ -15,6 +16,9 @@ from statistics import median
 import uvloop
 
 from gateway.message.notification import new_id
+from gateway.store.postgresql import PostgresqlStore
+from gateway.store.postgresql.server import Server
+from gateway.store.protocol import Store
 from gateway.store.rows import Claim, Flow, LeasedRow, NewRow, Settlement, Stage
 from gateway.store.sqlite import SqliteStore
 from tests.bench.loadgen import TEXT
@@ -28,9 +32,14 @@ DAY = 86_400_000
 CONTENT = json.dumps({"to": [["ann@example.test", ""]], "subject": "Export finished", "text": TEXT})
 
 
-async def measure(file: Path, batches: int, depths: list[int]) -> dict[int, float]:
+def opened(named: str) -> "SqliteStore | PostgresqlStore":
+    """The store of that name."""
+    return PostgresqlStore(Server(named)) if named.startswith("postgresql://") else SqliteStore(Path(named))
+
+
+async def measure(named: str, batches: int, depths: list[int]) -> dict[int, float]:
     """Rows claimed and settled in a second, by rows that were ready when it began; the median of some laps."""
-    async with SqliteStore(file) as store:
+    async with opened(named) as store:
         queue = _Queue(store)
         return {depth: median([await queue.lap(depth, batches) for _ in range(LAPS)]) for depth in sorted(depths)}
 
@@ -39,7 +48,7 @@ async def measure(file: Path, batches: int, depths: list[int]) -> dict[int, floa
 class _Queue:
     """A store, and how many rows are ready in it."""
 
-    store: SqliteStore
+    store: Store
     ready: int = 0
 
     async def lap(self, depth: int, batches: int) -> float:
@@ -54,7 +63,7 @@ class _Queue:
         return batches * BATCH / (time.perf_counter() - began)
 
 
-async def _deliver(store: SqliteStore) -> int:
+async def _deliver(store: Store) -> int:
     now = _now()
     claimed = await store.claim(Claim(FLOW, BATCH, now, now + 120_000))
     written = await asyncio.gather(*(store.settle(_result(row, now)) for row in claimed.rows))
@@ -86,9 +95,9 @@ def _result(row: LeasedRow, now: int) -> Settlement:
 
 def main() -> None:
     """Read the command line, print the rates."""
-    file, batches, *depths = sys.argv[1:]
+    named, batches, *depths = sys.argv[1:]
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        rates = runner.run(measure(Path(file), int(batches), [int(depth) for depth in depths]))
+        rates = runner.run(measure(named, int(batches), [int(depth) for depth in depths]))
     print(json.dumps(rates))
 
 

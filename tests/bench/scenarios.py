@@ -16,11 +16,14 @@ from pathlib import Path
 
 from gateway.message.address import Mailbox
 from gateway.message.compose import Draft, compose
+from tests.bench.cluster import CALLERS, Cluster
+from tests.bench.cluster import drive as drive_cluster
 from tests.bench.loadgen import TEXT, Answers, Load
 from tests.bench.process import Child, Generator, Proxy, Sink, Watch, module, tool
 from tests.bench.secrets import HUNG, HangingVault, VaultGateway
 from tests.bench.systems import Gateway, Naive, Route, postfix, slow_disk
 from tests.peers.postfix import free_port
+from tests.peers.postgresql import VERSIONS, Postgresql
 from tests.peers.smtp_server import issue_tls
 
 Measured = dict[str, float]
@@ -29,6 +32,7 @@ LIMIT_MESSAGES = 20_000
 BATCH = 500
 AHEAD = 8.0  # seconds in which the queue for the drain is filled
 DEPTHS = (10_000, 200_000)
+SHARED_DEPTHS = (10_000, 1_000_000)
 TENANTS = 100_000
 
 
@@ -253,6 +257,34 @@ def full_queue(bench: Bench) -> Measured:
     return {"batch": queued.per_second, "restart": restart, "file": size, "pss_after": after["pss"], **used}
 
 
+def shared(daemons: int, messages: int = 6000) -> Callable[[Bench], Measured]:
+    """So many daemons on one PostgreSQL, six tenants with a profile each."""
+
+    def run(bench: Bench) -> Measured:
+        count = bench.count(messages) // CALLERS * CALLERS
+        with bench.home() as home, Sink(home, count) as sink, Cluster(home, daemons, sink.port) as cluster:
+            return drive_cluster(home, cluster, cluster.loads(count, 30), sink, PATIENCE)
+
+    return run
+
+
+def shared_claim_rate(bench: Bench) -> Measured:
+    """Claim and settle on PostgreSQL itself, with little and with very much queued."""
+    with bench.home() as home:
+        database = Postgresql(VERSIONS[-1], home / "postgresql")
+        database.start()
+        try:
+            depths = [bench.count(depth) for depth in SHARED_DEPTHS]
+            command = module("tests.bench.backlog", database.url, min(20, depths[0] // 400), *depths)
+            with Child(command, home / "backlog.json") as child:
+                child.wait(10 * PATIENCE)
+                rates = json.loads(child.output.read_text().splitlines()[-1])
+        finally:
+            database.stop()
+        shallow, deep = (rates[str(depth)] for depth in depths)
+        return {"shallow": shallow, "deep": deep}
+
+
 def secrets(what: str) -> Callable[[Bench], Measured]:
     """What `tests.bench.secrets` measures in a process of its own."""
 
@@ -345,6 +377,10 @@ SCENARIOS = (
     Scenario("vault-hung", "the same while six fetches hang at a Vault", beside_a_vault(hung=True, rate=1000)),
     Scenario("vault-calm-full", "3000 from 32 clients, no fetch hangs", beside_a_vault(hung=False)),
     Scenario("vault-hung-full", "the same while six fetches hang at a Vault", beside_a_vault(hung=True)),
+    Scenario("shared-1", "one daemon on PostgreSQL, 6000 of six tenants from 30 clients", shared(1)),
+    Scenario("shared-2", "two daemons on one PostgreSQL, the same", shared(2)),
+    Scenario("shared-3", "three daemons on one PostgreSQL, the same", shared(3)),
+    Scenario("shared-claim", "PostgreSQL alone: claim and settle, 200 at a time", shared_claim_rate, once=True),
     Scenario("start", "start on an empty database", start),
     Scenario("claim", "the store alone: claim and settle, 200 at a time", claim_rate, once=True),
     Scenario("directory", "the directory alone: 100 000 tenants, 300 000 profiles", directory, once=True),

@@ -25,7 +25,7 @@ listen = "127.0.0.1:{metrics_port}"
 [admin]
 socket = "admin.sock"
 [store]
-url = "sqlite:///gateway.db"
+url = "{store}"
 [master_key]
 file = "master.key"
 [egress]
@@ -75,12 +75,14 @@ class Route:
 class Gateway:
     """Our daemon as in production: full sync, a key for every request, metrics, its default log in a file."""
 
-    def __init__(self, home: Path, route: Route, tracer: Sequence[str] = ()) -> None:
+    def __init__(
+        self, home: Path, route: Route, tracer: Sequence[str] = (), store: str = "sqlite:///gateway.db"
+    ) -> None:
         self._home, self._tracer = home, tracer
-        self.port, metrics_port = free_port(route.relay_port), 0
-        metrics_port = free_port(route.relay_port, self.port)
+        self.port = free_port(route.relay_port)
+        self.metrics_port = free_port(route.relay_port, self.port)
         (home / "gateway.toml").write_text(
-            SETTINGS.format(port=self.port, metrics_port=metrics_port, relay_port=route.relay_port)
+            SETTINGS.format(port=self.port, metrics_port=self.metrics_port, relay_port=route.relay_port, store=store)
         )
         (home / "tenants.toml").write_text(route.tenants())
         self._child: Child | None = None
@@ -118,15 +120,20 @@ class Gateway:
         if self._child is not None:
             self._child.kill()
 
+    @property
+    def pid(self) -> int:
+        """The daemon's process."""
+        assert self._child is not None
+        return self._child.pid
+
     def watch(self) -> Watch:
         """Watch the daemon's process; a tracer is not its child, so it counts for nothing."""
-        assert self._child is not None
-        pid = self._child.pid
+        pid = self.pid
         return Watch(lambda: [pid])
 
-    def load(self, requests: int, connections: int, **more: Any) -> Load:
+    def load(self, requests: int, connections: int, *, key: str = "", **more: Any) -> Load:
         """A load for this daemon."""
-        key = (self._home / "acme.key").read_text().strip()
+        key = key or (self._home / "acme.key").read_text().strip()
         path = f"{PATH}/batch" if "batch" in more else PATH
         return Load(self.port, path, requests, connections, headers={"Authorization": f"Bearer {key}"}, **more)
 

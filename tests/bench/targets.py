@@ -95,7 +95,11 @@ TARGETS = (
         (Bound("distant-1.e2e", 45, 48, "{:.1f}/s"), Bound("distant-16.e2e", 700, 750, RATE)),
     ),
     Target("P9", "relay with TLS, kept connections", (Bound("tls.e2e", 2000, 2800, RATE),)),
-    Target("P10", "PostgreSQL: not built", ()),
+    Target(
+        "P10",
+        "PostgreSQL, one / two daemons",
+        (Bound("shared-1.e2e", 2200, 3000, RATE), Bound("shared-2.e2e", 2800, 4000, RATE)),
+    ),
     Target("P11", "memory under 20 000 messages (PSS)", (Bound("memory.pss", 130, 90, "{:.0f} MiB", most=True),)),
     Target("P12", "compose text + HTML, non-ASCII headers", (Bound("compose.us", 60, 35, "{:.0f} µs", most=True),)),
 )

@@ -25,6 +25,7 @@ from gateway.directory.shapes import Link, Pause, Tenant
 from gateway.http import server, stream, testing
 from gateway.http.admission import TESTS_AT_ONCE
 from gateway.relay import tester
+from gateway.relay.guard import Guard
 from gateway.relay.sign_in import SignIns
 from gateway.settings import EgressRule
 from gateway.smtp.dial import Dialer
@@ -65,7 +66,8 @@ async def place(folder: Path, egress: EgressPolicy = LOOPBACK, seconds: float = 
         world.directory.policy = Policy(egress, plaintext_auth=("127.0.0.1",))
         credentials = world.services.credentials
         opener = Opener(Dialer(egress), "gateway.example.test", Timeouts(seconds, 5.0, 5.0, 1.0))
-        test_of = tester.Tester(SignIns(credentials, Tokens({}, credentials.cache, time.monotonic), opener))
+        tokens = Tokens({}, credentials.cache, time.monotonic)
+        test_of = tester.Tester(SignIns(credentials, tokens, opener, Guard(world.store)))
         yield world
 
 
@@ -820,7 +822,11 @@ async def test_each_credential_is_checked(world: World) -> None:
 async def test_a_refreshed_credential_lets_the_profile_go_on(tmp_path: Path) -> None:
     """As resuming does; checking does not."""
     resumed: list[tuple[str, str]] = []
-    async with running(tmp_path, resume=resumed.append) as world:
+
+    async def resume(place: tuple[str, str]) -> None:
+        resumed.append(place)
+
+    async with running(tmp_path, resume=resume) as world:
         await world.put(profile("acme", "main"))
         assert (await verdict(world)).json == {"ok": True, "source": None, "credentials": []}
         assert resumed == []

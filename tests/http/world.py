@@ -26,12 +26,13 @@ from gateway.directory.rules import Policy
 from gateway.directory.shapes import Key, Link, Preferences, Profile, Tenant
 from gateway.http.call import Services
 from gateway.http.server import HttpServer
-from gateway.outbox.outbox import Outbox, Retention, wall_clock
+from gateway.outbox.outbox import Outbox, Retention
 from gateway.outbox.verdict import Schedule
 from gateway.settings import Settings, load
 from gateway.smtp.egress import EgressPolicy
 from gateway.smtp.outcome import Phase, RecipientOutcome, Refused, Relayed, Transaction
 from gateway.smtp.reply import Reply
+from gateway.store.clock import wall_clock
 from gateway.store.rows import Entry, Flow
 from gateway.store.sqlite import SqliteStore
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from gateway.directory.entries import API, Item, entry
 from gateway.directory.shapes import Tenant
 from gateway.message.address import Mailbox
-from gateway.outbox.outbox import Outbox, Submission, wall_clock
+from gateway.outbox.outbox import Outbox, Submission
 from gateway.outbox.states import State
+from gateway.store.clock import wall_clock
 from gateway.store.rows import Flow
 from tests.outbox.building import DAY, HOUR, notification
 from tests.peers.smtp_server import Features, Hold, ScriptedRelay

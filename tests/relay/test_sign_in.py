@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 from gateway.credentials.secret import Secret
 from gateway.directory.changes import OPERATOR
 from gateway.outbox.states import State
-from gateway.relay.sign_in import MOST_REFUSALS, WITHIN, SignIns
-from gateway.smtp.session import Login, Method, Relay, Security
 from tests.peers.smtp_server import ScriptedRelay
 from tests.relay.world import profile, world
 
@@ -93,36 +91,3 @@ async def test_a_file_that_changed_is_read_when_the_relay_refuses(tmp_path: Path
     refused = [login for session in relay.sessions for login in session.logins if not login.accepted]
 
     assert len(refused) == 1
-
-
-class _Clock:
-    now = 0.0
-
-
-def test_an_account_is_not_tried_too_often() -> None:
-    """Three refusals within half an hour, whichever profile; a person may have one more."""
-    clock = _Clock()
-    guard = SignIns(None, None, None, clock=lambda: clock.now)  # type: ignore[arg-type] - the guard fetches nothing
-    relay = Relay("h.example", 587, Security.STARTTLS, login=Login(Method.AUTO, "app", Secret("x")))
-    other = Relay("h.example", 587, Security.STARTTLS, login=Login(Method.AUTO, "else", Secret("x")))
-    for _ in range(MOST_REFUSALS):
-        assert guard.may_try("acme", relay)
-        guard.answered("acme", relay, accepted=False)
-    assert (guard.may_try("acme", relay), guard.may_try("acme", other)) == (False, True)
-    who = profile(587, host="h.example", auth={"username": "app", "credential": {"source": "plaintext", "value": "x"}})
-    guard.forgive(who, None)
-    assert guard.may_try("acme", relay)
-    guard.answered("acme", relay, accepted=False)
-    assert not guard.may_try("acme", relay)
-    clock.now = WITHIN + 1
-    assert guard.may_try("acme", relay)
-
-
-def test_who_has_signed_in_before_is_not_kept_out_by_others() -> None:
-    """Another tenant's wrong guesses at the same account are theirs."""
-    guard = SignIns(None, None, None, clock=lambda: 0.0)  # type: ignore[arg-type] - the guard fetches nothing
-    relay = Relay("h.example", 587, Security.STARTTLS, login=Login(Method.AUTO, "app", Secret("x")))
-    guard.answered("acme", relay, accepted=True)
-    for _ in range(MOST_REFUSALS):
-        guard.answered("zoo", relay, accepted=False)
-    assert [guard.may_try(owner, relay) for owner in ("acme", "zoo", "new")] == [True, False, False]

@@ -9,9 +9,9 @@ import pytest
 
 from gateway.credentials.secret import Secret
 from gateway.directory.changes import OPERATOR
-from gateway.outbox.outbox import wall_clock
 from gateway.outbox.states import State
 from gateway.relay.routes import Feeding, Routes
+from gateway.store.clock import wall_clock
 from gateway.store.rows import Flow
 from tests.peers.smtp_server import ScriptedRelay
 from tests.relay.world import profile, sealed, world
@@ -71,7 +71,7 @@ async def test_a_secret_that_leads_in_a_circle(tmp_path: Path, circle: Path) -> 
         [recipient] = await at.recipients(mail)
         (circle / "a").unlink()
         (circle / "a").write_text("right\n")
-        at.dispatcher.resume(PLACE)
+        await at.dispatcher.resume(PLACE)
         await relay.wait_messages(2)
 
     assert state in ("open", "parked:secret_denied")

@@ -20,20 +20,25 @@ from gateway.directory.rules import Policy
 from gateway.directory.shapes import Profile, Tenant
 from gateway.message.address import Mailbox
 from gateway.message.notification import Content, Notification, OnAmbiguous, Priority, Role, Severity, new_id
-from gateway.outbox.outbox import Outbox, Submission, wall_clock
+from gateway.outbox.outbox import Outbox, Submission
 from gateway.outbox.states import Recipient, decode
 from gateway.outbox.verdict import Schedule
 from gateway.relay.dispatcher import Dispatcher
+from gateway.relay.guard import Guard
 from gateway.relay.sign_in import SignIns
 from gateway.settings import Connector, EgressRule, OAuthProvider
 from gateway.smtp.dial import Dialer
 from gateway.smtp.egress import EgressPolicy
 from gateway.smtp.session import Opener
+from gateway.store.clock import wall_clock
 from gateway.store.sqlite import SqliteStore
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
+    from contextlib import AbstractAsyncContextManager
     from pathlib import Path
+
+    from gateway.store.protocol import Store
 
 EGRESS = EgressPolicy((25,), (EgressRule(ip_network("127.0.0.0/8"), None),))
 
@@ -42,7 +47,7 @@ EGRESS = EgressPolicy((25,), (EgressRule(ip_network("127.0.0.0/8"), None),))
 class World:
     """Everything that a test may touch."""
 
-    store: SqliteStore
+    store: Store
     directory: Directory
     outbox: Outbox
     dispatcher: Dispatcher
@@ -147,19 +152,20 @@ async def world(
     secrets: Path | None = None,
     connectors: Mapping[str, Connector] | None = None,
     oauth: Mapping[str, OAuthProvider] | None = None,
+    kept_in: AbstractAsyncContextManager[Store] | None = None,
 ) -> AsyncIterator[World]:
     """Run a dispatcher for tenants acme and zoo, with this many connections for all, and files that all may name.
 
-    `connectors` and `oauth` are those of the operator's settings.
+    `connectors` and `oauth` are those of the operator's settings; unless everything is `kept_in` another store it is in one on SQLite.
     """
-    async with SqliteStore(folder / "gateway.db") as store:
+    async with kept_in or SqliteStore(folder / "gateway.db") as store:
         directory = Directory(store, Policy(EGRESS), SEAL)
         outbox = Outbox(store, Schedule((30,), 300))
         local = LocalSecrets(secrets or folder, allow={"*": ("",)})
         credentials = Credentials(SEAL, directory.stored, local)
         tokens = Tokens(oauth or {}, credentials.cache, time.monotonic)
         opener = Opener(Dialer(EGRESS), "gateway.example.test")
-        sign_ins = SignIns(credentials, tokens, opener, connectors or {})
+        sign_ins = SignIns(credentials, tokens, opener, Guard(store), connectors or {})
         dispatcher = Dispatcher(outbox, directory, sign_ins, connections)
         made = World(store, directory, outbox, dispatcher, sign_ins)
         await made.put(Tenant(id="acme"), Tenant(id="zoo"), *items)

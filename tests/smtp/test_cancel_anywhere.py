@@ -25,10 +25,11 @@ from typing import Any, Literal
 import pytest
 
 from gateway.message.notification import OnAmbiguous
-from gateway.outbox.outbox import LEASE, wall_clock
+from gateway.outbox.outbox import LEASE
 from gateway.outbox.states import Recipient, State
 from gateway.smtp.outcome import Fault, RecipientOutcome, Refused, Relayed, Transaction, Unknown, Untaken
 from gateway.smtp.transaction import Engine, Envelope, stuffed
+from gateway.store.clock import wall_clock
 from gateway.store.rows import Stage
 from tests.peers.cutting_proxy import CuttingProxy
 from tests.peers.smtp_server import (
