@@ -6,10 +6,11 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import click
 
-from gateway.app import EXIT_CONFIG, EXIT_FAILED, EXIT_OK, opener, policy
+from gateway.app import EXIT_CONFIG, EXIT_FAILED, EXIT_OK, opener, policy, postgresql_server
 from gateway.credentials.credentials import Credentials
 from gateway.credentials.sealed import Seal
 from gateway.credentials.tokens import Tokens
@@ -21,22 +22,29 @@ from gateway.directory.shapes import Profile
 from gateway.directory.snapshot import PROVISION
 from gateway.relay.guard import Guard
 from gateway.relay.sign_in import SignIns
-from gateway.settings import Fault, Settings, SettingsError, load
+from gateway.settings import Fault, PostgresqlUrl, Settings, SettingsError, load
 from gateway.smtp import hints
 from gateway.smtp.outcome import Fault as SessionFault
+from gateway.store.protocol import StoreError
 from gateway.store.sqlite import SqliteStore
+
+if TYPE_CHECKING:
+    from gateway.store.postgresql.server import Server
 
 
 async def check(config: Path | None, *, probe: bool, as_json: bool) -> int:
     """Validate; exit code 0, 78 for faulty files, 1 for a relay that cannot be used."""
     try:
         settings = load(config, os.environ)
+        server = postgresql_server(settings, os.environ) if isinstance(settings.store.url, PostgresqlUrl) else None
         profiles = _provisioned(settings)
     except SettingsError as error:
         _tell(error.faults, as_json=as_json)
         return EXIT_CONFIG
-    if probe and not await _probe(settings, profiles):
-        return EXIT_FAILED
+    if probe:
+        answers = [server is None or await _database_answers(server), await _probe(settings, profiles)]
+        if not all(answers):
+            return EXIT_FAILED
     _tell((), as_json=as_json)
     return EXIT_OK
 
@@ -60,6 +68,18 @@ def _provisioned(settings: Settings) -> list[Profile]:
     if found:
         raise SettingsError(tuple(declaration.fault(fault) for fault in found))
     return list(snapshot.profiles.values())
+
+
+async def _database_answers(server: "Server") -> bool:
+    """Connect, and look whether the server is one that keeps what it commits; nothing is written."""
+    try:
+        await server.open()
+    except StoreError as error:
+        click.echo(f"[store] url: {error}", err=True)
+        return False
+    click.echo(f"the database answers: PostgreSQL {server.version}")
+    await server.close()
+    return True
 
 
 async def _probe(settings: Settings, profiles: list[Profile]) -> bool:

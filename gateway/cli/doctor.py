@@ -21,14 +21,17 @@ def doctor(daemon: Daemon, /, as_json: bool) -> None:
     """Show how the daemon is, and what is not in order; for administrators of `system`."""
     answer = daemon.call("GET", path("doctor"))
     if not calls.settled(answer, as_json):
-        _show(answer.body)
+        show(answer.body)
     if needs_a_person(answer.body):
         sys.exit(1)
 
 
-def _show(told: Document) -> None:
+def show(told: Document) -> None:
+    """Print what the daemon told."""
     versions = f"daemon {told['version']} (command line {__version__}) on {told['store']}"
     click.echo(f"{versions}: {', '.join(told['reasons']) or 'ready'}")
+    for one in told["daemons"]:
+        click.echo(f"daemon {_daemon(one)}")
     for one in told["connections"]:
         click.echo(f"connection {one['name']} ({one['kind']}): {one['health']}")
     states = ", ".join(f"{count} {state}" for state, count in sorted(told["states"].items()))
@@ -39,6 +42,14 @@ def _show(told: Document) -> None:
             click.echo(f"    {_credential(one)}")
     for one in told["certificates"]:
         click.echo(f"certificate of {one['host']}:{one['port']} ends {one['ends_at'][:10]}")
+
+
+def _daemon(one: Document) -> str:
+    began = f", since {one['began_at'][:19]}Z" if one["began_at"] else ""
+    here = " (this one)" if one["here"] else ""
+    lanes = "lane" if one["lanes"] == 1 else "lanes"
+    retiring = ", retiring" if one["retiring"] else ""
+    return f"on {one['host'] or 'an unknown host'}{here}{began}: {one['lanes']} {lanes}{retiring}"
 
 
 def _credential(one: Document) -> str:

@@ -11,7 +11,7 @@ a missing profile.
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from gateway.directory import rules
@@ -97,7 +97,8 @@ def candidate(call: Call, reading: Reading[NotificationRequest], promise: Promis
     if resolution.profile is None:
         raise Problem(Code.NO_PROFILE)
     notification = _notification(call, request, resolution, resolution.profile, now)
-    return Candidate(tenant, resolution, _submission(call, notification, resolution, promise))
+    submission = _submission(call, notification, resolution, promise)
+    return Candidate(tenant, resolution, replace(submission, per_minute=tenant.limits.per_minute))
 
 
 def _directory_faults(

@@ -1,7 +1,9 @@
 """How much may come in: a tenant's rate and queue limits, counted before anything is written, and its connection tests.
 
-All limits are the daemon's own view: with several daemons on one database each lets its share through. The tables
-are bounded, so that no caller can fill the memory by being many.
+What is counted here is the daemon's own. Where several share a database, their store decides about a tenant's rate when
+it commits, for all of them together; this is the wall before it. How much is queued is then known from a count of all that
+is at most five seconds old, and tests are so many a minute for each daemon. The tables are bounded, so that no caller
+can fill the memory by being many.
 
 A `Bucket` holds tokens as a single time (GCRA): the moment at which it is full again. Times are in milliseconds.
 """
@@ -36,7 +38,7 @@ class Buckets:
         """
         full_at = max(self._full_at.get(name, now), now)
         wait = full_at - now - (burst - 1) * interval
-        if wait > 1e-6:  # less is rounding
+        if wait > interval / 100:  # less is rounding, of sums as large as the time of day
             return wait
         self._full_at[name] = full_at + interval
         self._full_at.move_to_end(name)
@@ -68,7 +70,7 @@ class Admission:
         if limits.per_minute is not None:
             interval = MINUTE / limits.per_minute
             if wait := self._buckets.take(tenant.id, now, interval=interval, burst=limits.per_minute):
-                raise Problem(Code.RATE_LIMITED, headers={"Retry-After": seconds(wait)})
+                raise rate_limited(wait)
         self._entering[tenant.id] += 1
 
     def entering(self, tenant_id: str) -> int:
@@ -110,6 +112,11 @@ class Admission:
             self._testing[tenant_id] -= 1
             if not self._testing[tenant_id]:
                 del self._testing[tenant_id]
+
+
+def rate_limited(wait: float) -> Problem:
+    """Refuse what is more than a tenant may send, for so long (ms)."""
+    return Problem(Code.RATE_LIMITED, headers={"Retry-After": seconds(wait)})
 
 
 def seconds(milliseconds: float) -> str:

@@ -6,6 +6,7 @@ is told one by one, the first two hundred by name. No secret's source and no rel
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Final
 
 from gateway import __version__
@@ -14,10 +15,12 @@ from gateway.directory.snapshot import ROOT
 from gateway.http.call import Answer, Call, json_answer
 from gateway.http.credentials import standing
 from gateway.http.resources import Document
-from gateway.http.values import ShownTime, time_text
+from gateway.http.values import ShownTime, show_time, time_text
 from gateway.http.views import View
 from gateway.observe import facts
 from gateway.problems import Code, Problem
+from gateway.store.protocol import StoreUnavailable
+from gateway.store.rows import DaemonRow
 
 MOST: Final = 200
 IN_ORDER: Final = frozenset({"fresh", "unused"})
@@ -60,13 +63,27 @@ class CertificateStandingView(View):
     ends_at: ShownTime
 
 
+class DaemonStandingView(View):
+    """A daemon that works on the same database; `here` is the one that answers, `lanes` the profiles it carries."""
+
+    host: str | None
+    began_at: ShownTime | None
+    lanes: int
+    retiring: bool
+    here: bool
+
+
 class DoctorView(View):
-    """How the daemon is. `states` counts profiles; certificates are those that end first."""
+    """How the daemon is. `states` counts profiles; certificates are those that end first.
+
+    `daemons` are all that share the database, itself included; none on SQLite, or while the database is away.
+    """
 
     version: str
     store: str
     ready: bool
     reasons: tuple[str, ...]
+    daemons: tuple[DaemonStandingView, ...]
     connections: tuple[ConnectionStandingView, ...]
     states: dict[str, int]
     profiles: tuple[ProfileStandingView, ...]
@@ -86,6 +103,7 @@ async def show(call: Call) -> Answer:
             "store": call.services.store.engine,
             "ready": not reasons,
             "reasons": reasons,
+            "daemons": [_daemon(one) for one in await _daemons(call)],
             "connections": [
                 {"name": one.name, "kind": one.settings.kind, "health": one.health()}
                 for one in sorted(connections, key=lambda one: one.name)
@@ -98,6 +116,18 @@ async def show(call: Call) -> Answer:
             ],
         }
     )
+
+
+async def _daemons(call: Call) -> list[DaemonRow]:
+    roster = call.services.store.roster
+    if roster is not None:
+        with suppress(StoreUnavailable):  # which the reasons tell
+            return await roster.daemons()
+    return []
+
+
+def _daemon(one: DaemonRow) -> Document:
+    return {**one._asdict(), "began_at": show_time(one.began_at)}
 
 
 def _states(call: Call) -> dict[tuple[str, str], str]:

@@ -13,6 +13,7 @@ from typing import Final, assert_never
 
 from gateway.directory.snapshot import ROOT, Resolution
 from gateway.http.acceptance import Candidate, Promise, candidate, canonical, replayed
+from gateway.http.admission import rate_limited
 from gateway.http.call import JSON_HEADERS, Answer, Call, json_answer
 from gateway.http.faults import read
 from gateway.http.schema import (
@@ -26,12 +27,14 @@ from gateway.http.values import write_cursor
 from gateway.http.views import NotificationList, rendered, status_now, summary, view
 from gateway.outbox.outbox import Cancellation
 from gateway.problems import Code, Fault, Problem
-from gateway.store.rows import Acceptance, Inserted, Listing, Mismatched, Replayed, Stage, StoredRow, Withdrawn
+from gateway.store.rows import Acceptance, Inserted, Limited, Listing, Mismatched, Replayed, Stage, StoredRow, Withdrawn
 
 MAX_KEY: Final = 255
 WITHDRAWN: Final = {"key": Code.UNAUTHORIZED, "tenant": Code.NOT_FOUND}
 SCAN_ROWS: Final = 200  # rows read at once for a list by status …
 SCAN_PAGES: Final = 10  # … and how often, before a page is answered as full as it got
+
+Refusal = Mismatched | Withdrawn | Limited
 
 
 async def post(call: Call) -> Answer:
@@ -49,17 +52,24 @@ async def post(call: Call) -> Answer:
     return _again(call, result, chosen.resolution)
 
 
-def _again(call: Call, result: Replayed | Mismatched | Withdrawn, resolution: Resolution | None) -> Answer:
-    match result:
-        case Replayed(answer):
-            document = replayed(answer, resolution, call.caller.tenant)
-            return json_answer(document, 202, Location=str(document["href"]), Idempotency_Replayed="true")
+def _again(call: Call, result: Replayed | Refusal, resolution: Resolution | None) -> Answer:
+    if not isinstance(result, Replayed):
+        raise _problem(result)
+    document = replayed(result.answer, resolution, call.caller.tenant)
+    return json_answer(document, 202, Location=str(document["href"]), Idempotency_Replayed="true")
+
+
+def _problem(refusal: Refusal) -> Problem:
+    """Say why the store did not take a notification."""
+    match refusal:
         case Mismatched():
-            raise Problem(Code.IDEMPOTENCY_MISMATCH)
+            return Problem(Code.IDEMPOTENCY_MISMATCH)
         case Withdrawn(what):
-            raise Problem(WITHDRAWN[what])
+            return Problem(WITHDRAWN[what])
+        case Limited(wait):
+            return rate_limited(wait)
         case _:
-            assert_never(result)
+            assert_never(refusal)
 
 
 async def _remembered(
@@ -155,12 +165,8 @@ def _result(index: int, one: Candidate, result: Acceptance, request_id: str) -> 
             return {"index": index, "status": 202, "id": one.submission.notification.id}
         case Replayed(answer):
             return {"index": index, "status": 202, "id": replayed(answer, one.resolution, "")["id"]}
-        case Mismatched():
-            return _refused(index, Problem(Code.IDEMPOTENCY_MISMATCH), request_id)
-        case Withdrawn(what):
-            return _refused(index, Problem(WITHDRAWN[what]), request_id)
         case _:
-            assert_never(result)
+            return _refused(index, _problem(result), request_id)
 
 
 def _refused(index: int, problem: Problem, request_id: str) -> dict[str, object]:

@@ -52,11 +52,12 @@ Clock = Callable[[], int]
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """A notification to accept, the answer its idempotency key shall repeat, and that key."""
+    """A notification to accept, the answer its idempotency key shall repeat, that key, and its tenant's rate."""
 
     notification: Notification
     answer: str
     idempotency: Idempotency | None = None
+    per_minute: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,7 @@ class Outbox:
         self.queued: Counter[str] = Counter()
         self.on_ready: Callable[[Flow, int], None] = lambda _flow, _due_at: None  # news
         self.on_found: Callable[[Flow, int], object] = lambda _flow, _due_at: None  # everybody finds it who looks
+        self.on_revoked: Callable[[str], None] = lambda _id: None  # of mail that is not in our hands
         self.on_accepted: Callable[[int], None] = lambda _count: None
         self.on_event: Callable[[str, int], None] = lambda _event, _count: None
         self._store = store
@@ -109,12 +111,12 @@ class Outbox:
     async def start(self) -> None:
         """Count what is there, settle what a dead daemon left unknown, and tell what is ready."""
         await self.recount()
-        await self.sweep()
+        await self._end_and_forget()
         await self.look()
 
     async def look(self) -> None:
-        """Take back leases that ran out, and tell of every flow that has mail, whoever accepted it."""
-        await self._release()
+        """Take back what dead daemons held, and tell of every flow that has mail, whoever accepted it."""
+        await self._release(0)  # who is only late, as all are when the store was away, has results to bring
         for flow, next_due_at in await self._store.backlog():
             self.on_found(flow, next_due_at)
 
@@ -180,7 +182,10 @@ class Outbox:
     async def dot(self, delivery: Delivery, indexes: Sequence[int]) -> bool:
         """Commit that the final dot for the recipients at `indexes` is about to leave; False: it must not."""
         told = compact(list(indexes))
-        return delivery.live(self.clock()) and await self._store.dot(delivery.row.seq, delivery.lease.token, told)
+        try:
+            return delivery.live(self.clock()) and await self._store.dot(delivery.row.seq, delivery.lease.token, told)
+        except StoreUnavailable:  # if it is committed after all, the result that it was not sent undoes it
+            return False
 
     # Settle. Each of these commits in any case; what it answers need not be waited for.
 
@@ -316,20 +321,24 @@ class Outbox:
         """
         while (row := await self._store.get(notification_id)) is not None:
             if row.stage is Stage.LEASED:
-                self._revoke(notification_id)
+                self.revoke(notification_id)
             if row.stage is Stage.FINAL or (row.stage is Stage.LEASED and row.cancelled):
                 return None if row.cancelled else Cancellation.FINISHED
             if await self._store.change(replace(self._cancellation(row), key_id=key_id)):
                 if row.stage is Stage.LEASED:
-                    self._revoke(notification_id)  # the claim may have reached us only now
+                    if not self.revoke(notification_id):  # the claim may have reached us only now
+                        self.on_revoked(notification_id)
                 else:
                     self.queued[row.flow.tenant] -= 1
                 return None
         return Cancellation.GONE
 
-    def _revoke(self, notification_id: str) -> None:
-        if (held := self._held.get(notification_id)) is not None:
+    def revoke(self, notification_id: str) -> bool:
+        """Begin no more with a delivery that was cancelled; is it in our hands?"""
+        held = self._held.get(notification_id)
+        if held is not None:
             held.revoked = True
+        return held is not None
 
     def _cancellation(self, row: StoredRow) -> Change:
         now = self.clock()
@@ -379,16 +388,20 @@ class Outbox:
 
     async def sweep(self) -> None:
         """Expire what is out of time, take back leases that ran out, forget what is old."""
+        await self._release(self.clock())
+        await self._end_and_forget()
+
+    async def _end_and_forget(self) -> None:
         now = self.clock()
-        await self._release()
         while rows := await self._store.expired(now, SWEEP_ROWS):
             await asyncio.gather(*(self._expire(row) for row in rows))  # they share commits
         before = now - self._retention.finished_days * 86_400_000
         while await self._store.prune(now, before, SWEEP_ROWS) == SWEEP_ROWS:
             pass
 
-    async def _release(self) -> None:
-        released, unknown = await self._store.release_expired(self.clock())
+    async def _release(self, until: int) -> None:
+        """Take back leases that ran out by then (ms), and those of dead daemons."""
+        released, unknown = await self._store.release_expired(until)
         for flow, due_at in released:
             self.on_ready(flow, due_at)
         for left in unknown:
@@ -466,6 +479,7 @@ def _new_row(submission: Submission, retention: Retention) -> NewRow:
         stage=Stage.FINAL if notification.simulated else Stage.READY,
         status="relayed" if notification.simulated else "queued",
         idempotency=submission.idempotency,
+        per_minute=submission.per_minute,
     )
 
 

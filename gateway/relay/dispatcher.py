@@ -80,6 +80,7 @@ class Dispatcher:
         self._draining = False
         outbox.on_ready = self._routes.ready
         outbox.on_found = self._routes.found
+        outbox.on_revoked = self._holding.revoke
         directory.on_change.append(self.refresh)
 
     async def run(self) -> None:
@@ -110,10 +111,9 @@ class Dispatcher:
         for worker, working in self._workers.items():
             if working.engine is None:
                 worker.cancel()
-        if feeders := [feeding.feeder for feeding in self._routes.lanes.values() if feeding.feeder is not None]:
-            await asyncio.wait(feeders, timeout=seconds)  # to give mail back takes a store that answers
-        if self._workers:
-            _, late = await asyncio.wait(self._workers, timeout=seconds)
+        feeders = {feeding.feeder for feeding in self._routes.lanes.values() if feeding.feeder is not None}
+        if feeders or self._workers:  # to give mail back takes a store that answers
+            _, late = await asyncio.wait({*feeders, *self._workers}, timeout=seconds)
             for worker in late & self._workers.keys():
                 self._workers[worker].hang_up()
             if late:
@@ -240,6 +240,10 @@ class Dispatcher:
     def heard(self, flow: Flow, due_at: int, place: Place | None) -> None:
         """Another daemon says that a flow has mail (ms), for its own lane or for this one."""
         self._routes.heard(flow, due_at, place)
+
+    def revoked(self, notification_id: str) -> None:
+        """Another daemon cancelled a notification that may be in our hands."""
+        self._outbox.revoke(notification_id)
 
     async def look(self) -> None:
         """Find the mail that there is."""

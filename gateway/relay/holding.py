@@ -63,6 +63,9 @@ class Lanes(Protocol):
     def heard(self, flow: Flow, due_at: int, lane: Place | None) -> None:
         """A flow has mail, which its own lane shall carry, or this one."""
 
+    def revoked(self, notification_id: str) -> None:
+        """A notification was cancelled that may be in our hands."""
+
     def states(self) -> dict[Place, str]:
         """How each lane of ours stands."""
 
@@ -85,6 +88,9 @@ class Holding:
 
     def tell(self, flow: Flow, due_at: int, lane: Place | None = None) -> None:
         """Tell whoever has the lane that a flow has mail; `lane`: one that stands in for the flow's own."""
+
+    def revoke(self, notification_id: str) -> None:
+        """Tell whoever has claimed a notification that it was cancelled."""
 
     def stands(self, _lane: Place) -> bool:
         """Is it in the hands of another daemon, and in order there?"""
@@ -141,6 +147,7 @@ class SharedHolding(Holding):
         self._states: dict[Place, str] = {}
         self._resumes: dict[Place, int] | None = None
         self._words: dict[tuple[Flow, Place | None], int] = {}
+        self._revoked: list[str] = []
         self._news = asyncio.Event()  # there are words
         self._hurry = asyncio.Event()  # do not wait for the next beat
         self._look = asyncio.Event()
@@ -188,6 +195,11 @@ class SharedHolding(Holding):
         """Tell whoever has the lane that a flow has mail; `lane`: one that stands in for the flow's own."""
         word = (flow, lane)
         self._words[word] = min(due_at, self._words.get(word, due_at))
+        self._news.set()
+
+    def revoke(self, notification_id: str) -> None:
+        """Tell whoever has claimed a notification that it was cancelled."""
+        self._revoked.append(notification_id)
         self._news.set()
 
     async def resume(self, lanes: Lanes, lane: Place) -> None:
@@ -372,8 +384,12 @@ class SharedHolding(Holding):
             return
         if not told:
             self._look.set()
-        for tenant, profile, due_at, *lane in told:
-            lanes.heard(Flow(tenant, profile), due_at, (lane[0], lane[1]) if lane else None)
+        for word in told:
+            if isinstance(word, str):
+                lanes.revoked(word)
+            else:
+                tenant, profile, due_at, *lane = word
+                lanes.heard(Flow(tenant, profile), due_at, (lane[0], lane[1]) if lane else None)
 
     async def _tell_forever(self) -> None:
         while True:
@@ -381,9 +397,11 @@ class SharedHolding(Holding):
             await asyncio.sleep(self._pace.gather)
             self._news.clear()
             words, self._words = self._words, {}
+            revoked, self._revoked = self._revoked, []
             if self._pulse is None or len(self._pulse.alive) < 2:
                 continue
-            told = [[*flow, due_at, *(lane or ())] for (flow, lane), due_at in words.items()]
+            told: list[object] = [[*flow, due_at, *(lane or ())] for (flow, lane), due_at in words.items()]
+            told = [*revoked, *told]
             if len(told) > MOST_WORDS * MOST_MESSAGES:
                 told = []
             try:

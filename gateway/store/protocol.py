@@ -18,6 +18,7 @@ from gateway.store.rows import (
     Change,
     Claim,
     Claimed,
+    DaemonRow,
     Ending,
     Entry,
     Flow,
@@ -102,6 +103,9 @@ class Roster(Protocol):
     async def resume(self, lane: Place) -> None:
         """Let whoever has the lane know that a person lets it go on."""
 
+    async def daemons(self) -> list[DaemonRow]:
+        """Read who lives, the longest first."""
+
     async def notify(self, news: str) -> None:
         """Send a few words to all daemons; they may be lost."""
 
@@ -133,7 +137,10 @@ class Store(Protocol):
         """Say why it cannot be written at the moment; empty if it can."""
 
     def accept(self, rows: Sequence[NewRow], now: int) -> "asyncio.Future[list[Acceptance]]":
-        """Insert the rows under their idempotency keys, all in one commit; it happens whether or not anybody waits."""
+        """Insert the rows under their idempotency keys, all in one commit; it happens whether or not anybody waits.
+
+        With a roster, no more of a tenant than its rate allows: of those that are too many the first go in.
+        """
 
     async def recall(self, tenant: str, key: str, now: int) -> tuple[bytes, str] | None:
         """Read what an idempotency key stands for: the request's SHA-256 and the answer it got."""

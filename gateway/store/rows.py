@@ -43,7 +43,10 @@ class Idempotency(NamedTuple):
 
 
 class NewRow(NamedTuple):
-    """An accepted notification on its way to stable storage. `content` is None if nothing will need it."""
+    """An accepted notification on its way to stable storage. `content` is None if nothing will need it.
+
+    `per_minute` is how many its tenant may send (None: any number); a store that is one daemon's alone does not look.
+    """
 
     id: str
     flow: Flow
@@ -60,6 +63,7 @@ class NewRow(NamedTuple):
     stage: Stage = Stage.READY
     status: str = "queued"
     idempotency: Idempotency | None = None
+    per_minute: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +90,14 @@ class Withdrawn:
     what: str
 
 
-Acceptance = Inserted | Replayed | Mismatched | Withdrawn
+@dataclass(frozen=True, slots=True)
+class Limited:
+    """The tenant has spent its rate, over all daemons; one more is allowed after `wait` (ms)."""
+
+    wait: int
+
+
+Acceptance = Inserted | Replayed | Mismatched | Withdrawn | Limited
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +263,19 @@ class Pulse:
     reborn: bool
     others: dict[Place, str]
     resumes: dict[Place, int]
+
+
+class DaemonRow(NamedTuple):
+    """A daemon that lives: the name of its machine, since when, how many lanes it has, and whether it is this one.
+
+    One of a version that did not tell has no `host`, and perhaps no `began_at` (ms). A `retiring` one takes no lanes.
+    """
+
+    host: str | None
+    began_at: int | None
+    lanes: int
+    retiring: bool
+    here: bool
 
 
 class SignIn(NamedTuple):

@@ -12,6 +12,8 @@ from tests.peers.smtp_server import ScriptedRelay, issue_tls
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tests.peers.postgresql import Postgresql
+
 SETTINGS = """
 [egress]
 allow = ["127.0.0.1/32"]
@@ -91,3 +93,15 @@ async def test_a_secret_of_the_store_is_not_here(tmp_path: Path, capsys: pytest.
 
     assert (code, relay.sessions) == (0, [])
     assert "see `test`" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("database", "code", "told"), [("postgres", 0, "PostgreSQL "), ("nowhere", 1, "nowhere")])
+async def test_the_database(
+    tmp_path: Path, postgresql: Postgresql, capsys: pytest.CaptureFixture[str], database: str, code: int, told: str
+) -> None:
+    """Opened and looked at; one that is not there is named, with exit code 1."""
+    url = postgresql.url.replace("/postgres", f"/{database}")
+    (tmp_path / "gateway.toml").write_text(f'[store]\nurl = "{url}"\n')
+
+    assert await check(tmp_path / "gateway.toml", probe=True, as_json=False) == code
+    assert told in "".join(capsys.readouterr())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from gateway import __version__
-from gateway.cli.doctor import needs_a_person
+from gateway.cli.doctor import needs_a_person, show
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +31,24 @@ def test_a_certificate_that_ends_soon_needs_a_person(days: int, trouble: bool) -
     ends = datetime.now(UTC) + timedelta(days=days)
     told = {"ready": True, "connections": [], "profiles": [], "certificates": [{"ends_at": ends.isoformat()}]}
     assert needs_a_person(told) is trouble
+
+
+def test_daemons_that_share_the_database(capsys: pytest.CaptureFixture[str]) -> None:
+    """A line for each; of one of a version that did not tell, what is known."""
+    told = {
+        "version": "1", "store": "PostgreSQL 18", "reasons": [], "connections": [], "states": {}, "profiles": [],
+        "certificates": [],
+        "daemons": [
+            {"host": None, "began_at": None, "lanes": 2, "retiring": True, "here": False},
+            {"host": "b.example", "began_at": "2027-01-15T08:00:00.000Z", "lanes": 1, "retiring": False, "here": True},
+        ],
+    }  # fmt: skip
+    show(told)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("daemon on ")]
+    assert lines == [
+        "daemon on an unknown host: 2 lanes, retiring",
+        "daemon on b.example (this one), since 2027-01-15T08:00:00Z: 1 lane",
+    ]
 
 
 def test_what_needs_a_person(shell: Shell, tenant: str, write: Callable[[str, str], str]) -> None:

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING
 
 from gateway import __version__
 from gateway.credentials.secret import Secret
 from gateway.directory.changes import OPERATOR
 from gateway.directory.shapes import Pause
+from gateway.http.values import parse_time, time_text
 from gateway.observe import facts
+from gateway.store.clock import wall_clock
+from gateway.store.postgresql import PostgresqlStore
+from gateway.store.postgresql.server import Server
 from tests.http.world import profile, running
+from tests.peers.losing_proxy import LosingProxy
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import pytest
 
+    from tests.peers.postgresql import Postgresql
+
+HOUR = 3_600_000
 STATES = {("acme", "main"): "active", ("acme", "desk"): "active", ("globex", "main"): "parked:auth_failed"}
 
 
@@ -38,12 +47,50 @@ async def test_what_is_not_in_order_is_named(tmp_path: Path) -> None:
 
     assert (told.json["version"], told.json["ready"], told.json["reasons"]) == (__version__, True, [])
     assert told.json["store"].startswith("SQLite 3.")
+    assert told.json["daemons"] == []
     assert told.json["states"] == {"active": 2, "parked:auth_failed": 1, "paused": 1}
     named = [(one["tenant"], one["name"], one["state"]) for one in told.json["profiles"]]
     assert named == [("acme", "desk", "active"), ("acme", "lent", "paused"), ("globex", "main", "parked:auth_failed")]
     [credential] = told.json["profiles"][0]["credentials"]
     assert (credential["field"], credential["source"], credential["state"]) == ("auth.credential", "stored", "negative")
     assert "canary" not in told.text
+
+
+async def test_daemons_that_share_the_database(tmp_path: Path, postgresql: Postgresql, schema: str) -> None:
+    """All that live are named, the longest first, with the lanes they have; nobody who is gone is."""
+    here, other, gone = (
+        PostgresqlStore(Server(postgresql.url, schema=schema), name) for name in ("here", "other", "gone")
+    )
+    async with running(tmp_path, on=here) as world:
+        async with other, gone:
+            await other.roster.take([("acme", "own"), ("acme", "lent")])
+            await other.roster.beat(retiring=True)
+            await other.server.fetch("UPDATE daemon SET host = NULL, began_at = NULL WHERE id = $1", other.roster.me)
+            await other.server.fetch("UPDATE daemon SET lease_until = 0 WHERE id = $1", gone.roster.me)
+            told = (await world.call("GET", "/v1/doctor", "system")).json["daemons"]
+        alone = (await world.call("GET", "/v1/doctor", "system")).json["daemons"]
+
+    before = {"host": None, "began_at": None, "lanes": 2, "retiring": True, "here": False}
+    began = parse_time(alone[0].pop("began_at"))
+    assert alone == [{"host": socket.gethostname(), "lanes": 0, "retiring": False, "here": True}]
+    assert abs(began - wall_clock()) < HOUR
+    assert told == [before, {**alone[0], "began_at": time_text(began)}]
+
+
+async def test_daemons_are_not_known_while_the_database_is_away(
+    tmp_path: Path, postgresql: Postgresql, schema: str
+) -> None:
+    """The page is shown all the same."""
+    async with (
+        LosingProxy(postgresql.url) as proxy,
+        running(tmp_path, on=PostgresqlStore(Server(proxy.url, schema=schema), patience=0.1)) as world,
+    ):
+        await world.key_for("system")
+        await proxy.leave()
+        told = await world.call("GET", "/v1/doctor", "system")
+        await proxy.come()
+
+    assert (told.status, told.json["daemons"]) == (200, [])
 
 
 async def test_why_it_is_not_ready(tmp_path: Path) -> None:

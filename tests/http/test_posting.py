@@ -2,16 +2,22 @@
 
 import asyncio
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gateway.directory.shapes import Tenant
+from gateway.http.admission import Buckets
 from gateway.message.notification import Role
 from gateway.outbox.delivery import decode_envelope
 from gateway.outbox.states import decode
-from gateway.store.rows import StoredRow
-from tests.http.world import DAY, World, ahead, notification, profile
+from gateway.store.postgresql import PostgresqlStore
+from gateway.store.postgresql.server import Server
+from gateway.store.rows import Inserted, StoredRow
+from tests.http.world import DAY, World, ahead, notification, profile, running
+from tests.peers.postgresql import Postgresql
+from tests.store.building import row
 
 pytestmark = pytest.mark.asyncio
 
@@ -232,6 +238,49 @@ async def test_rate_limit(world: World) -> None:
     assert (await world.post(subject=None)).status == 422
     world.offset += 30_000
     assert (await world.post()).status == 202
+
+
+@pytest.mark.parametrize("per_minute", [1, 9, 14, 97, 600])
+async def test_a_minutes_worth_may_come_at_once(per_minute: int) -> None:
+    """And no more; sums of fractions as large as the time of day take nothing away."""
+    buckets = Buckets()
+    waits = [
+        buckets.take("acme", 1_767_225_600_000, interval=60_000 / per_minute, burst=per_minute)
+        for _ in range(per_minute + 5)
+    ]
+    assert [wait == 0 for wait in waits] == [True] * per_minute + [False] * 5
+
+
+async def test_rate_limit_of_all_daemons(tmp_path: Path, postgresql: Postgresql, schema: str) -> None:
+    """What another daemon took of a tenant's mail counts here, for each part of a batch too; a repeat is answered."""
+    here, there = (PostgresqlStore(Server(postgresql.url, schema=schema), name) for name in ("here", "there"))
+    async with running(tmp_path, on=here) as world, there:
+        await world.put(Tenant.model_validate({"id": "acme", "limits": {"per_minute": 4}}))
+        now = world.outbox.clock()
+        world.outbox.clock = lambda: now + world.offset
+
+        async def take_elsewhere(count: int) -> None:
+            rows = [row(key_id="", per_minute=4) for _ in range(count)]
+            assert await there.accept(rows, now + world.offset) == [Inserted()] * count
+
+        await take_elsewhere(2)
+        first = await with_key(world, "a")
+        assert [first.status, (await world.post()).status] == [202, 202]
+        refused = await world.post()
+        assert (refused.status, refused.code, refused.headers["Retry-After"]) == (429, "rate_limited", "15")
+        assert (await with_key(world, "a")).json == first.json
+        assert (await with_key(world, "b")).code == "rate_limited"
+
+        world.offset = 60_000
+        known = notification(idempotency_key="c")
+        [accepted] = (await batch(world, known)).json["results"]
+        await take_elsewhere(2)
+        results = (await batch(world, known, notification(), notification())).json["results"]
+        assert [result["status"] for result in results] == [202, 202, 429]
+        assert (results[0]["id"], results[2]["problem"]["code"]) == (accepted["id"], "rate_limited")
+        world.offset = 75_000
+        assert (await with_key(world, "b")).status == 202
+        assert world.outbox.queued["acme"] == 5
 
 
 async def test_queue_limit(world: World) -> None:

@@ -33,6 +33,7 @@ from gateway.smtp.egress import EgressPolicy
 from gateway.smtp.outcome import Phase, RecipientOutcome, Refused, Relayed, Transaction
 from gateway.smtp.reply import Reply
 from gateway.store.clock import wall_clock
+from gateway.store.postgresql import PostgresqlStore
 from gateway.store.rows import Entry, Flow
 from gateway.store.sqlite import SqliteStore
 
@@ -108,7 +109,7 @@ class World:
     """Everything that a test may touch."""
 
     settings: Settings
-    store: SqliteStore
+    store: SqliteStore | PostgresqlStore
     directory: Directory
     outbox: Outbox
     server: HttpServer
@@ -221,12 +222,17 @@ def failed() -> Refused:
 
 
 @asynccontextmanager
-async def running(folder: Path, extra: str = "", **services: Any) -> AsyncIterator[World]:
-    """A world for as long as the block lasts; `extra` is appended to the settings file."""
+async def running(
+    folder: Path, extra: str = "", *, on: PostgresqlStore | None = None, **services: Any
+) -> AsyncIterator[World]:
+    """A world for as long as the block lasts, on SQLite unless it is `on` another store, which is empty and not open.
+
+    `extra` is appended to the settings file.
+    """
     path = folder / "gateway.toml"
     path.write_text(SETTINGS + extra)
     settings = load(path, {})
-    async with SqliteStore(folder / "gateway.db") as store, aiohttp.ClientSession() as session:
+    async with on or SqliteStore(folder / "gateway.db") as store, aiohttp.ClientSession() as session:
         directory = Directory(store, Policy(EgressPolicy((25, 465, 587))), Seal([bytes(32)]))
         await store.change_directory(0, [entry(item, API) for item in OBJECTS], [])
         await directory.load()

@@ -1,4 +1,4 @@
-"""Daemons that are gone when the test is."""
+"""Daemons that are gone when the test is, and what they work with."""
 
 from __future__ import annotations
 
@@ -7,27 +7,55 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.peers.postgresql import of_our_own
 from tests.peers.smtp_server import ScriptedRelay
 from tests.process.daemon import Daemon
+from tests.process.engines import NEWEST, SQLITE, own_schema
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
+
+    from tests.peers.postgresql import Postgresql, Servers
 
 
 @pytest.fixture
-async def install(tmp_path: Path) -> AsyncIterator[Callable[..., Daemon]]:
+def engine(request: pytest.FixtureRequest) -> Postgresql | None:
+    """Give the PostgreSQL that the daemons of this test work on; None, and SQLite, unless the test says otherwise."""
+    version = getattr(request, "param", SQLITE)
+    return None if version == SQLITE else request.getfixturevalue("postgresql_servers")[version]
+
+
+@pytest.fixture(scope="session")
+def newest(postgresql_servers: Servers) -> Postgresql:
+    """Give a running PostgreSQL of the newest version."""
+    return postgresql_servers[NEWEST]
+
+
+@pytest.fixture(scope="module")
+def mortal() -> Iterator[Postgresql]:
+    """Run a server that may be killed, or part of it."""
+    with of_our_own(NEWEST) as server:
+        yield server
+
+
+@pytest.fixture
+async def install(tmp_path: Path, engine: Postgresql | None) -> AsyncIterator[Callable[..., Daemon]]:
     """Make installations; whatever still runs at the end is killed."""
     made: list[Daemon] = []
+    async with AsyncExitStack() as stack:
+        if engine is not None:
+            url = await stack.enter_async_context(own_schema(engine))
 
-    def make(profile: str, **more: str) -> Daemon:
-        made.append(Daemon(tmp_path / f"gateway-{len(made)}", profile, **more))
-        return made[-1]
+        def make(profile: str, **more: str) -> Daemon:
+            store = {} if engine is None else {"store": url}
+            made.append(Daemon(tmp_path / f"gateway-{len(made)}", profile, **store, **more))
+            return made[-1]
 
-    yield make
-    for daemon in made:
-        if daemon.process is not None:
-            await daemon.kill()
+        yield make
+        for daemon in made:
+            if daemon.process is not None:
+                await daemon.kill()
 
 
 @pytest.fixture

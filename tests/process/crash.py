@@ -1,7 +1,7 @@
-"""Load that survives a daemon's deaths, and the account that is settled afterwards.
+"""Load that survives the deaths of daemons, and the account that is settled afterwards.
 
-Callers post with idempotency keys and try again after every lost answer, as a careful application would. The relay's
-ledger, written before each final reply, is the oracle.
+Callers post with idempotency keys and try again after every lost answer, at any daemon that is up, as a careful
+application would. The relay's ledger, written before each final reply, is the oracle.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import random
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -18,75 +19,101 @@ import aiohttp
 from tests.process.daemon import Daemon, mail
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from tests.process.daemon import Client
+
 CALLERS = 8
+KNOCK_AGAIN = 0.05  # seconds; nobody is up, or the daemon asked for patience
 
 
 @dataclass
 class Load:
-    """Callers that post until they are told to stop."""
+    """Callers that post until they are told to stop, and only while there is `room`."""
 
-    daemon: Daemon
+    daemons: Sequence[Daemon]
     body: dict[str, object] = field(default_factory=dict)
+    name: str = "crash"
+    callers: int = CALLERS
+    batch: int = 1
+    room: Callable[[int], bool] = lambda _acknowledged: True
     acknowledged: set[str] = field(default_factory=set)
+    refused: Counter[str] = field(default_factory=Counter)  # by 503 with this code, to be tried again
     _numbers: itertools.count[int] = field(default_factory=itertools.count)
     _stop: asyncio.Event = field(default_factory=asyncio.Event)
-    _up: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> None:
         """Post from several callers at once."""
-        await asyncio.gather(*(self._caller() for _ in range(CALLERS)))
-
-    def up(self) -> None:
-        """The daemon answers again."""
-        self._up.set()
-
-    def down(self) -> None:
-        """The daemon is dead: wait instead of knocking."""
-        self._up.clear()
+        await asyncio.gather(*(self._caller() for _ in range(self.callers)))
 
     def stop(self) -> None:
         """Finish what was begun, and post no more."""
         self._stop.set()
-        self._up.set()
 
     async def _caller(self) -> None:
         while not self._stop.is_set():
-            await self._up.wait()
-            await self._post(next(self._numbers))
+            if self.room(len(self.acknowledged)):
+                await self._post([next(self._numbers) for _ in range(self.batch)])
+            else:
+                await asyncio.sleep(KNOCK_AGAIN)
 
-    async def _post(self, number: int) -> None:
-        """Post one notification until it is answered, always under the same key."""
+    async def _post(self, numbers: Sequence[int]) -> None:
+        """Post until it is accepted, always under the same keys."""
         while True:
-            await self._up.wait()
+            if not (up := [daemon for daemon in self.daemons if daemon.up]):
+                await asyncio.sleep(KNOCK_AGAIN)
+                continue
             try:
-                async with self.daemon.client() as client:
-                    status, answer, _ = await client.post({**mail(str(number)), **self.body}, f"crash-{number}")
+                async with random.choice(up).client() as client:
+                    accepted = await (self._one(client, *numbers) if self.batch == 1 else self._many(client, numbers))
             except (aiohttp.ClientError, OSError):
-                if self.daemon.process is not None and self.daemon.process.returncode is not None:
-                    self.down()
                 await asyncio.sleep(0)
                 continue
-            assert status == 202, answer
-            self.acknowledged.add(answer["id"])
-            return
+            if accepted is not None:
+                self.acknowledged |= accepted
+                return
+            await asyncio.sleep(KNOCK_AGAIN)
+
+    def _mail(self, number: int) -> dict[str, object]:
+        return {**mail(f"{self.name} {number}"), **self.body}
+
+    async def _one(self, client: Client, number: int) -> set[str] | None:
+        """Post a notification; answers its id, None if it is to be tried again."""
+        status, answer, _ = await client.post(self._mail(number), f"{self.name}-{number}")
+        if status == 503:
+            self.refused[answer["code"]] += 1
+            return None
+        assert status == 202, answer
+        return {answer["id"]}
+
+    async def _many(self, client: Client, numbers: Sequence[int]) -> set[str] | None:
+        """Post a batch; answers all ids, None if it is to be tried again."""
+        batch = [{**self._mail(number), "idempotency_key": f"{self.name}-{number}"} for number in numbers]
+        async with client.session.post("/v1/notifications/batch", json={"notifications": batch}) as response:
+            answer = await response.json()
+            if response.status == 503:
+                self.refused[answer["code"]] += 1
+                return None
+        assert response.status == 200, answer
+        assert {result["status"] for result in answer["results"]} == {202}, answer
+        return {result["id"] for result in answer["results"]}
 
 
 @dataclass(frozen=True)
 class Account:
-    """How often each message stands in the relay's ledger."""
+    """How often each message stands in the ledgers of the relays."""
 
     copies: Counter[str]
 
     @classmethod
-    def of(cls, ledger: Path) -> Account:
-        """Read the ledger."""
-        lines = ledger.read_text().splitlines() if ledger.exists() else []
+    def of(cls, *ledgers: Path) -> Account:
+        """Read the ledgers."""
+        lines = [line for ledger in ledgers if ledger.exists() for line in ledger.read_text().splitlines()]
         return cls(Counter(json.loads(line)["message_id"] for line in lines))
 
     def missing(self, acknowledged: set[str]) -> set[str]:
-        """Which acknowledged notifications never reached the relay?"""
+        """Which acknowledged notifications never reached a relay?"""
         there = {message_id.strip("<>").partition("@")[0] for message_id in self.copies}
         return acknowledged - there
 
@@ -97,7 +124,14 @@ class Account:
 
 
 async def settled(daemon: Daemon, acknowledged: set[str], seconds: float = 60) -> None:
-    """Wait until every acknowledged notification is relayed."""
-    async with daemon.client() as client, asyncio.timeout(seconds):
-        for notification_id in acknowledged:
-            await client.until(notification_id, "relayed", seconds=seconds)
+    """Wait until nothing is left to do, and see that every acknowledged notification is relayed."""
+    async with asyncio.timeout(seconds):
+        while any(line["ready"] or line["deferred"] for line in (await daemon.ask("GET", "/v1/queue"))[1]["items"]):
+            await asyncio.sleep(0.05)
+    relayed: set[str] = set()
+    path = listing = "/v1/notifications?limit=200&status=relayed"
+    while path:
+        _, page = await daemon.ask("GET", path)
+        relayed |= {shown["id"] for shown in page["items"]}
+        path = f"{listing}&cursor={page['next_cursor']}" if page["next_cursor"] else ""
+    assert acknowledged <= relayed

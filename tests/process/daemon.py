@@ -31,14 +31,14 @@ listen = "127.0.0.1:{metrics}"
 [admin]
 socket = "admin.sock"
 [store]
-url = "sqlite:///gateway.db"
+url = "{store}"
 disk_floor_bytes = 0
 [master_key]
 file = "master.key"
 [relay]
 retry_seconds = {retry}
 greylist_seconds = 1
-ehlo_name = "gateway.example.test"
+ehlo_name = "{name}.example.test"
 drain_seconds = 20
 [egress]
 allow = ["127.0.0.0/8"]
@@ -81,16 +81,21 @@ class Daemon:
     retry: str = "[1]"
     more_tenants: str = ""
     more_settings: str = ""
+    store: str = "sqlite:///gateway.db"
+    name: str = "gateway"
     http: int = field(default_factory=free_port)
     metrics: int = 0
     process: asyncio.subprocess.Process | None = None
+    started: bool = False
 
     def __post_init__(self) -> None:
         """Write the files."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.metrics = self.metrics or free_port(self.http)
-        settings = SETTINGS.format(http=self.http, metrics=self.metrics, retry=self.retry) + self.more_settings
-        (self.folder / "gateway.toml").write_text(settings)
+        settings = SETTINGS.format(
+            http=self.http, metrics=self.metrics, store=self.store, retry=self.retry, name=self.name
+        )
+        (self.folder / "gateway.toml").write_text(settings + self.more_settings)
         (self.folder / "tenants.toml").write_text(TENANTS.format(profile=self.profile) + self.more_tenants)
 
     @property
@@ -113,6 +118,11 @@ class Daemon:
         """What the daemon wrote to standard error, all its lives together."""
         return (self.folder / "log").read_text()
 
+    @property
+    def up(self) -> bool:
+        """Was it ready, and has it not ended since?"""
+        return self.started and self.process is not None and self.process.returncode is None
+
     async def start(self, *, environ: Mapping[str, str] | None = None, wrapper: tuple[str, ...] = ()) -> Self:
         """Start the process and wait until it says READY=1."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notices:
@@ -120,6 +130,7 @@ class Daemon:
             address.unlink(missing_ok=True)
             notices.bind(str(address))
             notices.setblocking(False)
+            self.started = False
             with (self.folder / "log").open("ab") as log:
                 self.process = await asyncio.create_subprocess_exec(
                     *wrapper, sys.executable, "-m", "gateway", "serve", "-c", str(self.folder / "gateway.toml"),
@@ -127,6 +138,7 @@ class Daemon:
                     env={**os.environ, "NOTIFY_SOCKET": str(address), **(environ or {})},
                 )  # fmt: skip
             await self._ready(notices)
+        self.started = True
         return self
 
     async def _ready(self, notices: socket.socket) -> None:
@@ -158,14 +170,17 @@ class Daemon:
 
     async def kill(self) -> None:
         """End it by SIGKILL, as a power cut for the process would."""
-        if self._process.returncode is None:
-            self._process.send_signal(signal.SIGKILL)
+        self.signal(signal.SIGKILL)
         await self._process.wait()
+
+    def signal(self, number: int) -> None:
+        """Send it a signal, if it has not ended."""
+        if self._process.returncode is None:
+            self._process.send_signal(number)
 
     async def stop(self) -> int:
         """End it by SIGTERM; the exit code."""
-        if self._process.returncode is None:
-            self._process.send_signal(signal.SIGTERM)
+        self.signal(signal.SIGTERM)
         return await self._process.wait()
 
     @asynccontextmanager
@@ -175,6 +190,14 @@ class Daemon:
         connector = aiohttp.TCPConnector(limit=0)
         async with aiohttp.ClientSession(self.url, headers=headers, connector=connector) as session:
             yield Client(session)
+
+    async def ask(self, method: str, path: str, body: object = None, key: str | None = None) -> tuple[int, Any]:
+        """Ask the API, as the operator unless another key is given: status and answer."""
+        async with (
+            self.client(key or self.admin_key) as client,
+            client.session.request(method, path, json=body) as answer,
+        ):
+            return answer.status, (await answer.json()) if answer.content_length else None
 
 
 class DaemonDiedError(Exception):
@@ -212,7 +235,7 @@ def mail(subject: str = "hello", *, to: tuple[str, ...] = ("ann@example.test",),
     return {"to": list(to), "subject": subject, "text": f"{subject}\n", **more}
 
 
-def plain(port: int, **limits: int) -> str:
+def plain(port: int, host: str = "127.0.0.1", **limits: int) -> str:
     """Give the profile's fields for a relay in clear text on this machine."""
-    told = f'host = "127.0.0.1"\nport = {port}\nsecurity = "none"'
+    told = f'host = "{host}"\nport = {port}\nsecurity = "none"'
     return told + (f"\nlimits = {json.dumps(limits).replace(':', ' =')}" if limits else "")

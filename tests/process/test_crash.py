@@ -13,6 +13,7 @@ from gateway.observe.failpoint import PLACES
 from gateway.relay.dispatcher import UNCOMMITTED
 from tests.process.crash import Account, Load, settled
 from tests.process.daemon import DaemonDiedError, plain
+from tests.process.engines import NEWEST, SQLITE, on_both_engines
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,11 +28,16 @@ PER_CONNECTION = 1 + UNCOMMITTED  # one message whose dot has left, and those wh
 CONNECTIONS = 4
 BODIES = {"smtp.body_written": {"text": "x\n" * 60_000}}
 # The log is folded back only when it is long, or at rest after a thousand pages; give it enough to fold.
+OF_SQLITE = {"maint.checkpoint"}
 BULK = {"maint.checkpoint": {"text": "y" * 900 + "\n" + "y\n" * 20_000}}
 
 
 @pytest.mark.parametrize("nth", [1, 5, 17] if PROOF else [3])
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize(
+    ("engine", "place"),
+    [(SQLITE, place) for place in PLACES] + [(NEWEST, place) for place in PLACES if place not in OF_SQLITE],
+    indirect=["engine"],
+)
 async def test_a_kill_at_a_named_place_loses_nothing(
     install: Install, relay: ScriptedRelay, place: str, nth: int
 ) -> None:
@@ -39,9 +45,9 @@ async def test_a_kill_at_a_named_place_loses_nothing(
     if place == "secret.fetched":
         nth = 1
     daemon = install(profile_with_password(relay) if place == "secret.fetched" else plain(relay.port))
-    load = Load(daemon, BODIES.get(place) or BULK.get(place) or {})
+    load = Load([daemon], BODIES.get(place) or BULK.get(place) or {})
     posting = asyncio.ensure_future(load.run())
-    code = await _life(daemon, load, {"GATEWAY_FAILPOINT": f"{place}:{nth}"})
+    code = await _life(daemon, {"GATEWAY_FAILPOINT": f"{place}:{nth}"})
     await daemon.start()
     load.stop()
     await posting
@@ -54,19 +60,18 @@ async def test_a_kill_at_a_named_place_loses_nothing(
     assert account.duplicates <= CONNECTIONS * PER_CONNECTION
 
 
+@on_both_engines
 async def test_kills_at_random_moments_lose_nothing(install: Install, relay: ScriptedRelay) -> None:
     """Killed again and again under load: every 202 arrives, and copies stay within what was in flight."""
     kills = 100 if PROOF else 10
     dice = random.Random(os.environ.get("GATEWAY_SEED", "7"))
     daemon = install(plain(relay.port, connections=CONNECTIONS))
-    load = Load(daemon)
+    load = Load([daemon])
     posting = asyncio.ensure_future(load.run())
     for _ in range(kills):
         await daemon.start()
-        load.up()
         seen = len(relay.messages)
         await relay.wait(lambda seen=seen: len(relay.messages) >= seen + dice.randint(1, 300), timeout=60)
-        load.down()
         await daemon.kill()
     await daemon.start()
     load.stop()
@@ -79,15 +84,16 @@ async def test_kills_at_random_moments_lose_nothing(install: Install, relay: Scr
     assert account.duplicates <= kills * CONNECTIONS * PER_CONNECTION
 
 
+@on_both_engines
 async def test_a_notification_that_must_not_go_twice_never_does(install: Install, relay: ScriptedRelay) -> None:
     """With on_ambiguous=fail a kill in the window leaves one copy at most, and the outcome is told as unknown."""
     kills = 30 if PROOF else 4
     daemon = install(plain(relay.port, connections=1))
-    load = Load(daemon, {"on_ambiguous": "fail"})
+    load = Load([daemon], {"on_ambiguous": "fail"})
     posting = asyncio.ensure_future(load.run())
     for n in range(kills):
         place = "smtp.after_terminator" if n % 2 else "smtp.reply_read"
-        await _life(daemon, load, {"GATEWAY_FAILPOINT": f"{place}:{n + 2}"})
+        await _life(daemon, {"GATEWAY_FAILPOINT": f"{place}:{n + 2}"})
     await daemon.start()
     load.stop()
     await posting
@@ -103,16 +109,13 @@ async def test_a_notification_that_must_not_go_twice_never_does(install: Install
     assert unknown <= kills
 
 
-async def _life(daemon: Daemon, load: Load, environ: dict[str, str]) -> int:
+async def _life(daemon: Daemon, environ: dict[str, str]) -> int:
     """Start the daemon, let it take load, and wait until it dies of its own; the exit code."""
     try:
         await daemon.start(environ=environ)
     except DaemonDiedError as died:
         return int(died.args[0])
-    load.up()
-    code = await daemon.wait()
-    load.down()
-    return code
+    return await daemon.wait()
 
 
 def profile_with_password(relay: ScriptedRelay) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tests.process.daemon import mail, plain
+from tests.process.engines import on_both_engines
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,11 +23,12 @@ PROFILE = {
 }  # fmt: skip
 
 
+@on_both_engines
 async def test_mail_that_waits_for_a_denied_secret_is_one_row(install: Install) -> None:
     """However many notifications want it, and however often somebody asks why."""
     daemon = install(plain(2526), more_settings=LENT)
     await daemon.start(environ=ENVIRON)
-    await call(daemon, "POST", "/v1/tenants/acme/profiles", PROFILE)
+    made, _ = await daemon.ask("POST", "/v1/tenants/acme/profiles", PROFILE)
     await daemon.stop()
     settings = daemon.folder / "gateway.toml"
     settings.write_text(settings.read_text().replace(LENT, ""))
@@ -38,19 +40,11 @@ async def test_mail_that_waits_for_a_denied_secret_is_one_row(install: Install) 
         while "secret_denied" not in daemon.log:
             await asyncio.sleep(0.05)
     for _ in range(3):
-        told = await call(daemon, "POST", "/v1/tenants/acme/profiles/late/credential/refresh")
+        _, told = await daemon.ask("POST", "/v1/tenants/acme/profiles/late/credential/refresh")
         assert told["error"]["kind"] == "policy"
-    rows = (await call(daemon, "GET", "/v1/tenants/system/audit"))["items"]
+    _, audit = await daemon.ask("GET", "/v1/tenants/system/audit")
 
-    assert [(row["actor"], row["object"]) for row in rows if row["action"] == "secret.deny"] == [
+    assert made == 201
+    assert [(row["actor"], row["object"]) for row in audit["items"] if row["action"] == "secret.deny"] == [
         ("gateway", "acme/late")
     ]
-
-
-async def call(daemon: Daemon, method: str, path: str, body: object = None) -> Any:
-    async with (
-        daemon.client(daemon.admin_key) as client,
-        client.session.request(method, path, json=body) as answer,
-    ):
-        assert answer.ok, await answer.text()
-        return await answer.json()

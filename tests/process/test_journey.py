@@ -12,6 +12,7 @@ from tests.peers.postfix import PostfixRelay, free_port, postfix_available
 from tests.peers.requirements import require
 from tests.peers.smtp_server import Reply, ScriptedRelay
 from tests.process.daemon import mail, plain
+from tests.process.engines import on_every_engine
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from tests.process.daemon import Daemon
 
     Install = Callable[..., Daemon]
+
+pytestmark = on_every_engine
 
 
 async def test_a_posted_mail_is_relayed_as_it_was_asked_for(install: Install, relay: ScriptedRelay) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, quote_plus
 
 import apsw
+import asyncpg
 import pytest
 
 from tests.peers.azure_server import CLIENT, CLIENT_SECRET, TENANT, AzureServer
@@ -17,11 +18,13 @@ from tests.peers.cyberark_server import CyberArkServer
 from tests.peers.smtp_server import ScriptedRelay
 from tests.peers.vault_server import FakeVault, How, Issued
 from tests.process.daemon import mail, plain
+from tests.process.engines import on_both_engines
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
+    from tests.peers.postgresql import Postgresql
     from tests.process.daemon import Client, Daemon
 
     Install = Callable[..., Daemon]
@@ -75,6 +78,7 @@ def wrong_logins(relay: ScriptedRelay) -> int:
     return sum(not login.accepted for session in relay.sessions for login in session.logins)
 
 
+@on_both_engines
 @pytest.mark.parametrize("first", ["relay", "vault", "both"])
 async def test_a_password_is_rotated_under_load(
     install: Install, relay: ScriptedRelay, vault: FakeVault, tmp_path: Path, first: str
@@ -315,10 +319,21 @@ def copied(database: Path, to: Path) -> bytes:
     return to.read_bytes()
 
 
+async def rows_of(url: str) -> bytes:
+    """All rows of all tables, as text."""
+    connection = await asyncpg.connect(url)
+    tables = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = current_schema()")
+    rows = [await connection.fetch(f'SELECT t::text FROM "{name}" t') for (name,) in tables]
+    await connection.close()
+    return "\n".join(text for table in rows for (text,) in table).encode()
+
+
+@on_both_engines
 async def test_no_source_leaves_its_secret_on_disk(
     install: Install,
     relay: ScriptedRelay,
     tmp_path: Path,
+    engine: Postgresql | None,
     stores: tuple[FakeVault, AzureServer, CyberArkServer, ConjurServer],
 ) -> None:
     """All eight sign in; none of their passwords is in the database, its log of writes, a backup, or the daemon's log.
@@ -339,15 +354,17 @@ async def test_no_source_leaves_its_secret_on_disk(
         await put_profiles(client, daemon, relay.port)
         ids = [(await client.post(mail("canary", profile=source)))[1]["id"] for source in SOURCES]
         await relayed(client, ids)
-    database = daemon.folder / "gateway.db"
-    places = {
-        "database and log of writes": database.read_bytes() + database.with_name("gateway.db-wal").read_bytes(),
-        "backup": copied(database, tmp_path / "backup.db"),
-    }
+    if engine is None:
+        database = daemon.folder / "gateway.db"
+        places = {
+            "database and log of writes": database.read_bytes() + database.with_name("gateway.db-wal").read_bytes(),
+            "backup": copied(database, tmp_path / "backup.db"),
+        }
+    else:
+        places = {"rows": await rows_of(daemon.store)}
     await daemon.kill()
-    places["all that is left"] = b"".join(
-        file.read_bytes() for file in sorted(daemon.folder.rglob("*")) if file.is_file()
-    )
+    left = b"".join(file.read_bytes() for file in sorted(daemon.folder.rglob("*")) if file.is_file())
+    places["all that is left"] = left + (b"" if engine is None else places["rows"])
     signed_in = {login.username for session in relay.sessions for login in session.logins if login.accepted}
 
     assert signed_in == {f"app-{source}" for source in SOURCES}

@@ -76,7 +76,7 @@ async def test_a_full_disk_is_503_until_there_is_room(
     daemon = install(plain(relay.port))
     inject = (*strace, "-o", "/dev/null", "-e", "trace=pwrite64", "-e", "inject=pwrite64:error=ENOSPC:when=200..204")
     await daemon.start(wrapper=inject)
-    load = Load(daemon)
+    load = Load([daemon])
     refused = 0
     status = 0
     async with daemon.client() as client, asyncio.timeout(20):

@@ -42,6 +42,7 @@ def row(
     idempotency: Idempotency | None = None,
     stage: Stage = Stage.READY,
     status: str = "queued",
+    per_minute: int | None = None,
 ) -> NewRow:
     """Make a row with an id of its own; ids sort by the order of making."""
     number = next(_numbers)
@@ -61,6 +62,7 @@ def row(
         stage=stage,
         status=status,
         idempotency=idempotency,
+        per_minute=per_minute,
     )
 
 

@@ -255,7 +255,7 @@ async def test_a_daemon_that_comes_while_a_move_begins_goes_again(
             ):
                 await asyncio.sleep(0.01)
         await connection.execute("INSERT INTO meta VALUES ('moving_from', 'a file')")
-    with pytest.raises(StoreBroken, match="is not finished"):
+    with pytest.raises(StoreBroken, match="is being moved"):
         await opening
     await connection.close()
 

@@ -12,7 +12,7 @@ import pytest
 from gateway.store.postgresql import PostgresqlStore, server
 from gateway.store.postgresql.server import Server
 from gateway.store.protocol import StoreError, StoreUnavailable
-from gateway.store.rows import Inserted, Mismatched, Replayed, Stage
+from gateway.store.rows import Inserted, Limited, Mismatched, Replayed, Stage
 from tests.peers.losing_proxy import LosingProxy
 from tests.peers.postgresql import ELSEWHERE, VERSIONS, of_our_own
 from tests.store.building import NOW, changed, claim, key, put, read, result, row, take
@@ -92,6 +92,45 @@ async def test_accept_that_gets_through_late_is_inserted(
     await blocker.close()
     assert await accepting == [Inserted()] * len(rows)
     assert await store.unfinished() == {"acme": len(rows)}
+
+
+@LOST_TWICE
+async def test_accept_whose_answer_was_lost_spends_once(store: PostgresqlStore, proxy: LosingProxy, times: int) -> None:
+    """Rows that went in without the caller knowing are not paid for again by the next attempt."""
+    rows = [row(per_minute=7, idempotency=key(name) if name else None) for name in ("a", "", "b", "")]
+    proxy.lose(rows[0].id, times)
+    assert await store.accept(rows, NOW) == [Inserted()] * 4
+    assert proxy.lost == times
+    assert await store.accept([row(per_minute=7) for _ in range(4)], NOW) == [Inserted()] * 3 + [Limited(8_572)]
+
+
+async def test_refusal_whose_answer_was_lost_is_told_again(store: PostgresqlStore, proxy: LosingProxy) -> None:
+    """Of rows beyond the rate the same are refused by the next attempt, and none is made."""
+    rows = [row(per_minute=2) for _ in range(3)]
+    proxy.lose(rows[0].id)
+    assert await store.accept(rows, NOW) == [Inserted(), Inserted(), Limited(30_000)]
+    assert (proxy.lost, await store.unfinished()) == (1, {"acme": 2})
+
+
+async def test_accept_that_gets_through_late_spends_once(
+    store: PostgresqlStore, proxy: LosingProxy, postgresql: Postgresql, schema: str
+) -> None:
+    """While an attempt that was given up is still at it the next one waits, and finds that all is done."""
+    await put(store, row(per_minute=7))
+    rows = [row(per_minute=7, idempotency=key(name)) for name in ("a", "b", "c", "d")]
+    blocker = await asyncpg.connect(postgresql.url, server_settings={"search_path": schema})
+    block = blocker.transaction()
+    await block.start()
+    await blocker.execute("INSERT INTO idempotency VALUES ('acme', 'b', '', '', 0)")
+    accepting = store.accept(rows, NOW)
+    await _stuck(postgresql, 1)
+    await proxy.leave()
+    await proxy.come()
+    await _stuck(postgresql, 2)
+    await block.rollback()
+    await blocker.close()
+    assert await accepting == [Inserted()] * 4
+    assert await store.accept([row(per_minute=7) for _ in range(3)], NOW) == [Inserted()] * 2 + [Limited(8_572)]
 
 
 async def _stuck(postgresql: Postgresql, count: int) -> None:

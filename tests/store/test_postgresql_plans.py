@@ -26,7 +26,7 @@ STATEMENTS: Final = {
     name: getattr(sql, name)
     for name in (
         "ACCEPT", "KNOWN_IDS", "KNOWN_KEYS", "CLAIM", "UNCLAIM", "SETTLE", "SETTLED", "DOT", "CHANGE", "CHANGED", "RENEW",
-        "RELEASE", "UNKNOWN", "BACKLOG",
+        "RELEASE", "UNKNOWN", "BACKLOG", "SPENDING",
     )
 }  # fmt: skip
 

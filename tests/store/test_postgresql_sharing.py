@@ -7,17 +7,31 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import asyncpg
 import pytest
 
 from gateway.store.postgresql import PostgresqlStore
 from gateway.store.postgresql.server import Server
 from gateway.store.protocol import KeyWithdrawn, RevisionConflict
-from gateway.store.rows import Entry, Flow, Inserted, LeasedRow, NewRow, News, Replayed, Stage, Withdrawn
+from gateway.store.rows import (
+    Entry,
+    Flow,
+    Inserted,
+    LeasedRow,
+    Limited,
+    Mismatched,
+    NewRow,
+    News,
+    Replayed,
+    Stage,
+    Withdrawn,
+)
 from tests.store.building import FLOW, HOUR, NOW, OTHER, changed, claim, happening, key, put, read, result, row, take
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Sequence
 
+    from gateway.store.rows import Acceptance
     from tests.peers.postgresql import Postgresql
 
 TENANT = Entry("tenant", "acme", "", "{}", "api")
@@ -137,6 +151,155 @@ async def test_revoked_key_accepts_and_changes_nothing(one: PostgresqlStore, two
     assert await two.change(replace(wanted, key_id="k2"))
 
 
+# A tenant's rate.
+
+
+def many(count: int, *, per_minute: int | None = 7, flow: Flow = FLOW) -> list[NewRow]:
+    """Make rows of a tenant that may send so many a minute."""
+    return [row(flow=flow, per_minute=per_minute) for _ in range(count)]
+
+
+async def let_in(store: PostgresqlStore, rows: Sequence[NewRow], now: int = NOW) -> int:
+    """Accept rows one at a time; how many went in."""
+    answers = await asyncio.gather(*(store.accept([new], now) for new in rows))
+    return sum(answer == Inserted() for [answer] in answers)
+
+
+@pytest.mark.parametrize("per_minute", [1, 7, 60, 97])
+async def test_rate_is_one_over_all_daemons(one: PostgresqlStore, two: PostgresqlStore, per_minute: int) -> None:
+    """Two daemons that accept at once let exactly a minute's worth in, and as time passes exactly what comes back."""
+
+    async def both(now: int) -> int:
+        flood = [many(100, per_minute=per_minute) for _ in range(2)]
+        return sum(await asyncio.gather(let_in(one, flood[0], now), let_in(two, flood[1], now)))
+
+    assert await both(NOW) == per_minute
+    interval = 60_000 / per_minute
+    assert await both(NOW + int(interval) - (per_minute == 1)) == (interval == int(interval) and per_minute > 1)
+    assert await both(NOW + HOUR) == per_minute
+    assert await both(NOW + HOUR + 30_000) == per_minute // 2
+    assert await both(NOW + HOUR + 60_000) == per_minute - per_minute // 2
+    assert await both(NOW + HOUR + 59_000) == 0
+
+
+async def test_first_of_many_go_in(one: PostgresqlStore, two: PostgresqlStore) -> None:
+    """Of rows that are too many at once the first are taken, and the others told how long to wait; none is kept."""
+    assert await let_in(two, many(2)) == 2
+    rows = many(9)
+    wait = 8_572  # a seventh of a minute
+    assert await one.accept(rows, NOW) == [Inserted()] * 5 + [Limited(wait)] * 4
+    assert await two.accept(many(1), NOW + 500) == [Limited(wait - 500)]
+    assert await two.accept(many(1), NOW + wait - 1) == [Limited(1)]
+    assert await two.accept(many(2), NOW + wait) == [Inserted(), Limited(8_571)]
+    assert [await one.get(new.id) is not None for new in rows] == [True] * 5 + [False] * 4
+    assert await one.unfinished() == {"acme": 8}
+
+
+async def test_tenants_are_limited_each_for_itself(one: PostgresqlStore, two: PostgresqlStore) -> None:
+    """In one statement each tenant has its own budget, and one without a limit leaves no trace of it."""
+    zoo, free = Flow("zoo", "main"), Flow("free", "main")
+    rows = [
+        new
+        for three in zip(many(5), many(5, per_minute=2, flow=zoo), many(5, per_minute=None, flow=free), strict=True)
+        for new in three
+    ]
+    answers = await one.accept(rows, NOW)
+    taken = [new.flow.tenant for new, answer in zip(rows, answers, strict=True) if answer == Inserted()]
+    assert {tenant: taken.count(tenant) for tenant in ("acme", "zoo", "free")} == {"acme": 5, "zoo": 2, "free": 5}
+    assert [tenant for (tenant,) in await two.server.fetch("SELECT tenant FROM tenant_rate ORDER BY 1")] == [
+        "acme",
+        "zoo",
+    ]
+
+
+async def test_clocks_that_differ_change_nothing(one: PostgresqlStore, two: PostgresqlStore) -> None:
+    """A daemon whose clock is behind finds what is left, and gives nothing back twice."""
+    assert await let_in(one, many(3), NOW + 20_000) == 3
+    assert await let_in(two, many(9), NOW) == 4
+    assert await let_in(one, many(1), NOW + 20_000) == 0
+    assert await let_in(one, many(9), NOW + 40_000) == 2
+
+
+async def test_rate_that_is_lowered_holds_at_once(one: PostgresqlStore, two: PostgresqlStore) -> None:
+    """What was spent under the old rate counts under the new, up to all of it."""
+    assert await let_in(one, many(5, per_minute=10)) == 5
+    assert await two.accept(many(1, per_minute=2), NOW) == [Limited(30_000)]
+    assert await let_in(two, many(9, per_minute=2), NOW + 30_000) == 1
+    assert await let_in(one, many(9, per_minute=10), NOW + 30_000) == 8
+
+
+async def test_repeats_are_answered_and_spend_nothing(one: PostgresqlStore, two: PostgresqlStore) -> None:
+    """A key that was used before is replayed or mismatched on every daemon, with a budget or without."""
+    first = row(idempotency=key("a"), per_minute=2)
+    await put(one, first)
+
+    async def repeat() -> list[Acceptance]:
+        return await two.accept([row(idempotency=key("a", body), per_minute=2) for body in (b"a", b"b")], NOW)
+
+    async def single(body: bytes) -> list[Acceptance]:
+        return await two.accept([row(idempotency=key("a", body), per_minute=2)], NOW)
+
+    assert await repeat() == [Replayed(first.answer), Mismatched()]
+    assert [await single(b"a"), await single(b"b")] == [[Replayed(first.answer)], [Mismatched()]]
+    assert await let_in(two, many(3, per_minute=2)) == 1
+    assert await repeat() == [Replayed(first.answer), Mismatched()]
+    assert [await single(b"a"), await single(b"b")] == [[Replayed(first.answer)], [Mismatched()]]
+
+
+async def test_key_of_a_row_beyond_the_rate_stays_free(one: PostgresqlStore, two: PostgresqlStore) -> None:
+    """Beyond the rate a key is not used up, nor by its repeat in the same statement; later it is accepted."""
+    assert await let_in(one, many(7)) == 7
+    rows = [row(idempotency=key("a", body), per_minute=7) for body in (b"a", b"a", b"b")]
+    assert await two.accept(rows, NOW) == [Limited(8_572)] * 3
+    assert await one.accept(rows[:2], NOW + 60_000) == [Inserted(), Replayed(rows[0].answer)]
+
+
+async def test_key_that_is_forgotten_spends_like_a_new_one(one: PostgresqlStore) -> None:
+    """An idempotency key past its time is used anew, within the rate."""
+    await put(one, row(idempotency=key("a", forget_at=NOW + 1), per_minute=1))
+    again = row(idempotency=key("a", b"b"), per_minute=1)
+    assert await one.accept([again], NOW + 1) == [Limited(59_999)]
+    assert await one.accept([again], NOW + 60_000) == [Inserted()]
+
+
+async def test_what_is_withdrawn_spends_nothing(one: PostgresqlStore, two: PostgresqlStore) -> None:
+    """Mail of a revoked key is refused for that, and leaves its tenant's budget as it was."""
+    await one.change_directory(0, [TENANT, KEY], [])
+    await one.change_directory(1, [REVOKED], [])
+    assert await two.accept(many(20), NOW) == [Withdrawn("key")] * 20
+    rows = [row(key_id="k2", per_minute=7) for _ in range(8)]
+    assert await one.accept(rows, NOW) == [Inserted()] * 7 + [Limited(8_572)]
+
+
+async def test_nothing_of_a_budget_stays_of_a_tenant_that_is_forgotten(one: PostgresqlStore) -> None:
+    """A tenant that is made anew under the name begins with all of it."""
+    await let_in(one, many(7))
+    await one.forget("acme", 100)
+    assert await let_in(one, many(8)) == 7
+
+
+async def test_budgets_are_locked_in_order_and_before_keys(
+    one: PostgresqlStore, two: PostgresqlStore, postgresql: Postgresql, schema: str
+) -> None:
+    """While a tenant's budget is in use those before it are held, those after it and all keys are free."""
+    flows = [Flow(name, "main") for name in ("c", "b", "a")]
+    await put(one, *(row(flow=flow, per_minute=7) for flow in flows))
+    other = await asyncpg.connect(postgresql.url, server_settings={"search_path": schema, "lock_timeout": "2s"})
+    async with other.transaction():
+        await other.execute("SELECT FROM tenant_rate WHERE tenant = 'b' FOR UPDATE")
+        accepting = one.accept([row(flow=flow, per_minute=7, idempotency=key("k")) for flow in flows], NOW)
+        async with asyncio.timeout(20):
+            while not await two.server.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+                await asyncio.sleep(0.01)
+        free = await two.server.fetch("SELECT tenant FROM tenant_rate ORDER BY tenant FOR UPDATE SKIP LOCKED")
+        async with other.transaction():
+            await other.execute("INSERT INTO idempotency SELECT t, 'k', '', '', 0 FROM unnest('{a,b,c}'::text[]) t")
+            await other.execute("DELETE FROM idempotency")
+    await other.close()
+    assert [tenant for (tenant,) in free] == ["c"]
+    assert await accepting == [Inserted()] * 3
+
+
 # The directory.
 
 
@@ -180,7 +343,7 @@ async def test_audit_log_is_one_chain_over_all_daemons(one: PostgresqlStore, two
 
 
 async def test_nobody_waits_for_each_other(one: PostgresqlStore, two: PostgresqlStore) -> None:
-    """Keys in any order, results, releases and changes at once on two daemons: no deadlock, and each key once."""
+    """Keys and tenants in any order, results, releases and changes at once on two daemons: no deadlock, each key once."""
     stores = (one, two)
     await put(one, *(row(due_at=NOW - 1) for _ in range(600)))
     held = [(store, taken) for store in stores for taken in (await store.claim(claim(limit=200))).rows]
@@ -189,7 +352,9 @@ async def test_nobody_waits_for_each_other(one: PostgresqlStore, two: Postgresql
     def same_keys(turn: int) -> list[NewRow]:
         names = [str(number) for number in range(60)]
         ordered = names[turn:] + names[:turn]
-        return [row(idempotency=key(name)) for name in (ordered if turn % 2 else reversed(ordered))]
+        keyed = [row(idempotency=key(name)) for name in (ordered if turn % 2 else reversed(ordered))]
+        tenants = (f"t{number}" for number in (range(9) if turn % 2 else range(8, -1, -1)))
+        return [*keyed, *(row(flow=Flow(tenant, "main"), per_minute=10) for tenant in tenants)]
 
     accepting = [stores[turn % 2].accept(same_keys(turn), NOW) for turn in range(40)]
     others = [
@@ -203,7 +368,8 @@ async def test_nobody_waits_for_each_other(one: PostgresqlStore, two: Postgresql
     async with asyncio.timeout(60):
         answers, _ = await asyncio.gather(asyncio.gather(*accepting), asyncio.gather(*others))
     inserted = sum(isinstance(answer, Inserted) for batch in answers for answer in batch)
-    assert (inserted, {type(answer) for batch in answers for answer in batch}) == (60, {Inserted, Replayed})
+    kinds = {type(answer) for batch in answers for answer in batch}
+    assert (inserted, kinds) == (60 + 9 * 10, {Inserted, Replayed, Limited})
 
 
 async def _ready(store: PostgresqlStore) -> list[str]:

@@ -11,8 +11,8 @@ from typing import Final
 from gateway.store.postgresql.server import Connection, Server
 from gateway.store.protocol import StoreBroken
 
-SCHEMA: Final = 1
-LEAST: Final = {1: 1}  # for each schema, the oldest code that works on it
+SCHEMA: Final = 2
+LEAST: Final = {1: 1, 2: 1}  # for each schema, the oldest code that works on it
 MIGRATIONS: Final = Path(__file__).parents[1] / "migrations"
 LOCK: Final = 0x6E6777  # any number, the same for all daemons
 SECONDS: Final = 3_600.0  # for others' migrations, and for our own

@@ -44,14 +44,20 @@ class Pump(Generic[J]):
         work: Work[Sequence[J]],
         *,
         patience: float = PATIENCE,
-        lasting: bool = False,
+        lasting: Callable[[J], bool] = lambda _job: False,
+        breath: float = 0.0,
         size: Callable[[J], int] = lambda _job: 1,
         on_commit: Callable[[float, int], None] = lambda _seconds, _jobs: None,
     ) -> None:
-        """`size` is how many rows a job is; `lasting` jobs lose their `patience` (seconds) only once this is closed."""
+        """`size` is how many rows a job is; jobs that are `lasting` lose their `patience` (seconds) only at the close.
+
+        Statements begin a `breath` (seconds) apart at least, so that more jobs share each; the first of all at once.
+        """
         self._work = work
         self._patience = patience
         self._lasting = lasting
+        self._breath = breath
+        self._began = -math.inf
         self._size = size
         self._on_commit = on_commit
         self._queue: deque[_Queued[J]] = deque()
@@ -64,7 +70,7 @@ class Pump(Generic[J]):
         if self._closing_at < math.inf:
             future.set_exception(StoreError("the store is closed"))
             return future
-        deadline = math.inf if self._lasting else time.monotonic() + self._patience
+        deadline = math.inf if self._lasting(job) else time.monotonic() + self._patience
         self._queue.append(_Queued(job, future, deadline))
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run())
@@ -80,6 +86,9 @@ class Pump(Generic[J]):
         batch: list[_Queued[J]] = []
         try:
             while self._queue:
+                if (early := self._began + self._breath - time.monotonic()) > 0:
+                    await asyncio.sleep(early)
+                self._began = time.monotonic()
                 batch = self._batch()
                 await self._carry_out(batch)
         finally:
@@ -131,13 +140,11 @@ class Pump(Generic[J]):
 
     def _still_patient(self, batch: list[_Queued[J]], error: StoreUnavailable) -> list[_Queued[J]]:
         """Fail what has waited long enough, in the queue too; answers what is left of the batch."""
-        if isinstance(error, StoreFull) and not self._lasting:  # waiting makes no room
-            _fail(batch, error)
-            return []
         now = time.monotonic()
+        full = isinstance(error, StoreFull)  # waiting makes no room
 
         def over(queued: _Queued[J]) -> bool:
-            return now >= min(queued.deadline, self._closing_at)
+            return now >= min(queued.deadline, self._closing_at) or (full and not self._lasting(queued.job))
 
         _fail([queued for queued in (*batch, *self._queue) if over(queued)], error)
         self._queue = deque(queued for queued in self._queue if not over(queued))

@@ -6,6 +6,7 @@ under another id, and what it held is others' by then.
 """
 
 import asyncio
+import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from hashlib import blake2b
@@ -16,8 +17,8 @@ import asyncpg
 from gateway.observe import facts
 from gateway.store.clock import ServerClock
 from gateway.store.postgresql.server import Connection, Server
-from gateway.store.protocol import StoreError
-from gateway.store.rows import Place, Pulse
+from gateway.store.protocol import StoreBroken, StoreError
+from gateway.store.rows import DaemonRow, Place, Pulse
 
 DAEMON_LEASE: Final = 30_000  # ms
 LONGEST_PAUSE: Final = 5.0  # seconds between beats that are regular
@@ -37,8 +38,13 @@ SELECT {_NOW}, (SELECT id FROM beat), (SELECT value::bigint FROM meta WHERE name
        EXISTS (SELECT FROM daemon WHERE lease_until <= {_NOW} AND id <> $1)"""
 _REAP: Final = f"DELETE FROM daemon WHERE lease_until <= {_NOW}"
 _LANES: Final = "SELECT tenant, profile, state, resumes, daemon FROM lane WHERE state <> 'active' OR resumes > 0"
+_DAEMONS: Final = f"""
+SELECT d.host, d.began_at, (SELECT count(*) FROM lane l WHERE l.daemon = d.id), d.retiring, d.id = $1
+  FROM daemon d WHERE d.lease_until > {_NOW} ORDER BY d.began_at NULLS FIRST, d.id"""
 _LEFT: Final = "DELETE FROM daemon WHERE name = $1"
-_ENTER: Final = f"INSERT INTO daemon (name, lease_until) VALUES ($1, {_NOW} + $2) RETURNING id"
+_ENTER: Final = f"""
+INSERT INTO daemon (name, host, lease_until) SELECT $1::text, $3::text, {_NOW} + $2
+ WHERE NOT EXISTS (SELECT FROM meta WHERE name = 'moving_from') RETURNING id"""
 _LOCK: Final = """
 INSERT INTO lane (tenant, profile, spent_until) SELECT *, 0 FROM unnest($1::text[], $2::text[]) ORDER BY 1, 2
 ON CONFLICT (tenant, profile) DO UPDATE SET tenant = EXCLUDED.tenant WHERE false"""
@@ -83,7 +89,10 @@ class PostgresqlRoster:
     async def _come_in(self) -> None:
         """Become a new daemon, also where another one was quicker under our name: an id is one process' only."""
         await self._server.fetch(_LEFT, self._name)
-        self.me = await self._server.fetchval(_ENTER, self._name, self._lease)
+        me = await self._server.fetchval(_ENTER, self._name, self._lease, socket.gethostname())
+        if me is None:
+            raise StoreBroken("another installation is being moved to this database")
+        self.me = me
 
     async def exit(self) -> None:
         """Go, and leave everything to the others."""
@@ -160,6 +169,10 @@ class PostgresqlRoster:
     async def resume(self, lane: Place) -> None:
         """Let whoever has the lane know that a person lets it go on."""
         await self._server.fetch("UPDATE lane SET resumes = resumes + 1 WHERE tenant = $1 AND profile = $2", *lane)
+
+    async def daemons(self) -> list[DaemonRow]:
+        """Read who lives, the longest first."""
+        return [DaemonRow._make(row) for row in await self._server.fetch(_DAEMONS, self.me)]
 
     # Words.
 

@@ -3,11 +3,15 @@
 Rows come in as arrays and are joined back by position. Statements lock the rows of `queue` first and in the order of
 `seq`, then those of `notification`, so that no two of them wait for each other; claiming and sweeping skip what others
 have locked. What a statement locks it reads again as it is by then: a lease that went meanwhile is seen to be gone.
+Accepting locks the tenants' budgets first, in the order of tenants, and then the idempotency keys in theirs.
 """
 
 from typing import Final
 
 PRIORITIES: Final = (0, 1, 2)
+ONE: Final = (
+    60_000  # what a notification takes from a tenant's budget, to which `per_minute` comes back each millisecond
+)
 
 STORED: Final = (
     "n.seq, n.id, n.tenant, n.profile, n.category, n.key_id, n.priority, coalesce(q.stage, 3) AS stage, n.status,"
@@ -22,7 +26,8 @@ WITHDRAWN: Final = """
   EXISTS (SELECT FROM directory d WHERE d.kind = 'key' AND d.name = g.key_id AND d.body IS NULL)
   OR EXISTS (SELECT FROM directory d WHERE d.kind = 'revoked' AND d.name = g.key_id AND d.body IS NOT NULL)"""
 
-# Rows of withdrawn keys and tenants, and those whose idempotency key is in use, come back as they were given: not made.
+# Rows of withdrawn keys and tenants, those beyond their tenant's rate, and those whose idempotency key is in use, come back
+# as they were given: not made. A key whose use by another daemon is not committed yet may cost its tenant one in vain.
 ACCEPT: Final = f"""
 WITH given AS MATERIALIZED (
   SELECT nextval('notification_seq') AS seq, g.*,
@@ -31,19 +36,39 @@ WITH given AS MATERIALIZED (
               THEN 'tenant' END AS withdrawn
     FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::smallint[], $7::smallint[], $8::text[],
                 $9::bigint[], $10::bigint[], $11::bigint[], $12::text[], $13::text[], $14::text[], $15::text[],
-                $16::bytea[], $17::text[], $18::bigint[])
+                $16::bytea[], $17::text[], $18::bigint[], $19::bigint[])
       AS g(id, tenant, profile, category, key_id, priority, stage, status, due_at, expires_at, accepted_at, recipients,
-           envelope, body, key, sha256, answer, forget_at)
+           envelope, body, key, sha256, answer, forget_at, per_minute)
+), limited AS MATERIALIZED (
+  SELECT g.seq, g.tenant, g.per_minute, row_number() OVER (PARTITION BY g.tenant ORDER BY g.seq) AS turn FROM given g
+   WHERE g.per_minute IS NOT NULL AND g.withdrawn IS NULL
+     AND NOT EXISTS (SELECT FROM idempotency i WHERE i.tenant = g.tenant AND i.key = g.key AND i.forget_at > $20)
+), spent AS (
+  INSERT INTO tenant_rate AS r (tenant, per_minute, at, granted, missing)
+  SELECT tenant, per_minute, $20, most, most * {ONE}
+    FROM (SELECT tenant, min(per_minute) AS per_minute, least(count(*), min(per_minute)) AS most
+            FROM limited GROUP BY tenant) wish
+   ORDER BY tenant
+  ON CONFLICT (tenant) DO UPDATE SET (per_minute, at, granted, missing) = (
+    SELECT e.per_minute, greatest(r.at, $20), g.granted, m.missing + g.granted * {ONE}
+      FROM (SELECT EXCLUDED.per_minute, EXCLUDED.granted AS most, greatest($20 - r.at, 0) AS since) e
+     CROSS JOIN LATERAL (SELECT greatest(least(r.missing, e.per_minute * {ONE}) - since * e.per_minute, 0) AS missing) m
+     CROSS JOIN LATERAL (SELECT least(e.most, (e.per_minute * {ONE} - m.missing) / {ONE}) AS granted) g)
+  RETURNING r.tenant, r.per_minute, r.granted, r.missing
+), beyond AS MATERIALIZED (
+  SELECT l.seq, (s.missing - (s.per_minute - 1) * {ONE} - 1) / s.per_minute + 1 AS wait
+    FROM spent s JOIN limited l ON l.tenant = s.tenant WHERE l.turn > s.granted
+), let_in AS NOT MATERIALIZED (
+  SELECT * FROM given WHERE withdrawn IS NULL AND seq NOT IN (SELECT seq FROM beyond)
 ), keyed AS (
   INSERT INTO idempotency AS i
-  SELECT g.tenant, g.key, g.sha256, g.answer, g.forget_at FROM given g
-   WHERE g.key IS NOT NULL AND g.withdrawn IS NULL ORDER BY g.tenant, g.key
+  SELECT tenant, key, sha256, answer, forget_at FROM let_in WHERE key IS NOT NULL ORDER BY tenant, key
   ON CONFLICT (tenant, key) DO UPDATE
-     SET sha256 = EXCLUDED.sha256, answer = EXCLUDED.answer, forget_at = EXCLUDED.forget_at WHERE i.forget_at <= $19
+     SET sha256 = EXCLUDED.sha256, answer = EXCLUDED.answer, forget_at = EXCLUDED.forget_at WHERE i.forget_at <= $20
   RETURNING i.tenant, i.key
 ), fresh AS MATERIALIZED (
-  SELECT g.* FROM given g LEFT JOIN keyed k ON k.tenant = g.tenant AND k.key = g.key
-   WHERE g.withdrawn IS NULL AND (g.key IS NULL OR k.key IS NOT NULL)
+  SELECT g.* FROM let_in g LEFT JOIN keyed k ON k.tenant = g.tenant AND k.key = g.key
+   WHERE g.key IS NULL OR k.key IS NOT NULL
 ), noted AS (
   INSERT INTO notification (seq, id, tenant, profile, category, key_id, priority, status, due_at, expires_at,
                             accepted_at, finished_at, recipients, envelope)
@@ -55,7 +80,10 @@ WITH given AS MATERIALIZED (
 ), kept AS (
   INSERT INTO content SELECT seq, body FROM fresh WHERE body IS NOT NULL
 )
-SELECT id, withdrawn, id IN (SELECT id FROM fresh) AS fresh FROM given"""
+SELECT g.id, g.id IN (SELECT id FROM fresh) AS fresh, g.withdrawn, b.wait FROM given g LEFT JOIN beyond b ON b.seq = g.seq"""
+
+# Lets whoever is at it finish: an attempt that was given up spends once at most.
+SPENDING: Final = "SELECT FROM tenant_rate WHERE tenant = ANY($1) ORDER BY tenant FOR UPDATE"
 
 KNOWN_IDS: Final = "SELECT id FROM notification WHERE id = ANY($1)"
 KNOWN_KEYS: Final = """

@@ -37,6 +37,7 @@ from gateway.store.rows import (
     Happening,
     Inserted,
     LeasedRow,
+    Limited,
     Listing,
     Mismatched,
     NewRow,
@@ -83,9 +84,10 @@ class PostgresqlStore:
             self._accept, patience=patience, size=lambda job: len(job[0]), on_commit=told
         )
         self._claims: Pump[Claim] = Pump(self._claim, patience=patience, on_commit=told)
-        self._settlements: Pump[Settlement] = Pump(self._settle, patience=patience, lasting=True, on_commit=told)
+        self._results: Pump[Settlement | _Dot] = Pump(
+            self._write_results, patience=patience, lasting=lambda job: isinstance(job, Settlement), on_commit=told
+        )
         self._changes: Pump[Change] = Pump(self._change, patience=patience, on_commit=told)
-        self._dots: Pump[_Dot] = Pump(self._dot, patience=patience, on_commit=told)
         self._logs: Pump[_Log] = Pump(self._write_log, patience=patience, on_commit=told)
         self._unheard: list[int] = []  # tokens of claims whose answer did not come
 
@@ -107,7 +109,7 @@ class PostgresqlStore:
         """Finish what was asked for, leave the others, and hang up."""
         try:
             pumps: tuple[Pump[Any], ...] = (
-                self._accepts, self._claims, self._settlements, self._changes, self._dots, self._logs,
+                self._accepts, self._claims, self._results, self._changes, self._logs,
             )  # fmt: skip
             await asyncio.gather(*(pump.close() for pump in pumps))
             await self.roster.exit()
@@ -163,29 +165,25 @@ class PostgresqlStore:
         return [[next(answers) for _ in given] for given, _ in jobs]
 
     async def _insert(self, rows: Sequence[NewRow], now: int, *, again: bool) -> list[Acceptance]:
-        first: dict[tuple[str, str], NewRow] = {}  # of rows with the same key in one statement only the first goes in
-        for row in rows:
-            if row.idempotency is not None:
-                first.setdefault((row.flow.tenant, row.idempotency.key), row)
-        new = [row for row in rows if row.idempotency is None or first[row.flow.tenant, row.idempotency.key] is row]
+        first = _first(rows)
+        new = [row for row in rows if first[row.id] == row.id]
         there = await self._there(new) if again else set[str]()  # an earlier attempt may have got through
         new = [row for row in new if row.id not in there]
-        made = await self.server.fetch(sql.ACCEPT, *_columns(map(_new, new), 18), now) if new else []
-        fresh = there | {id_ for id_, _, fresh in made if fresh}
+        made = await self.server.fetch(sql.ACCEPT, *_columns(map(_new, new), 19), now) if new else []
+        fresh = there | {id_ for id_, fresh, _, _ in made if fresh}
         if again:  # or it got through only now, and its keys were in the way
             fresh |= await self._there([row for row in new if row.id not in fresh])
-        withdrawn = {id_: Withdrawn(what) for id_, what, _ in made if what}
-        keyed = [row for row in rows if row.id not in fresh and row.id not in withdrawn]
+        refused = {id_: refusal for id_, _, *why in made if id_ not in fresh and (refusal := _refusal(*why))}
+        keyed = [row for row in rows if row.id not in fresh and first[row.id] not in refused]
         known = await self._known(keyed)
-        return [
-            _INSERTED if row.id in fresh else withdrawn[row.id] if row.id in withdrawn else _repeated(row, known)
-            for row in rows
-        ]
+        return [_INSERTED if row.id in fresh else refused.get(first[row.id]) or _repeated(row, known) for row in rows]
 
     async def _there(self, rows: Sequence[NewRow]) -> set[str]:
-        """Read which of these rows were made by an attempt of ours whose answer was lost."""
+        """Read which of these rows were made by an attempt of ours whose answer was lost, once it is over."""
         if not rows:
             return set()
+        if limited := sorted({row.flow.tenant for row in rows if row.per_minute is not None}):
+            await self.server.fetch(sql.SPENDING, limited)
         return {record[0] for record in await self.server.fetch(sql.KNOWN_IDS, [row.id for row in rows])}
 
     async def _known(self, rows: Sequence[NewRow]) -> dict[tuple[str, str], tuple[bytes, str]]:
@@ -239,7 +237,15 @@ class PostgresqlStore:
 
         While the server is away or full it waits: a result is true, and known nowhere else.
         """
-        return self._settlements.submit(settlement)
+        return self._results.submit(settlement)
+
+    async def _write_results(self, jobs: Sequence[Settlement | _Dot], *, again: bool) -> list[bool]:
+        """Results first: whose dot is committed has no earlier one of its session left that nobody knows of."""
+        settlements = [job for job in jobs if isinstance(job, Settlement)]
+        dots = [job for job in jobs if not isinstance(job, Settlement)]
+        settled = iter(await self._settle(settlements, again=again) if settlements else ())
+        dotted = iter(await self._dot(dots) if dots else ())
+        return [next(settled if isinstance(job, Settlement) else dotted) for job in jobs]
 
     async def _settle(self, settlements: Sequence[Settlement], *, again: bool) -> list[bool]:
         given = {(one.seq, one.lease_token): one for one in reversed(settlements)}  # the first result ends the lease
@@ -251,11 +257,10 @@ class PostgresqlStore:
 
     async def dot(self, seq: int, lease_token: int, dotted_for: str) -> bool:
         """Commit that the final dot is about to be sent; False if the lease was lost or the row cancelled."""
-        committed: bool = await self._dots.submit((seq, lease_token, dotted_for))
+        committed: bool = await self._results.submit((seq, lease_token, dotted_for))
         return committed
 
-    async def _dot(self, dots: Sequence[_Dot], *, again: bool) -> list[bool]:
-        del again  # it is the same the second time
+    async def _dot(self, dots: Sequence[_Dot]) -> list[bool]:
         held = {(seq, token) for seq, token in await self.server.fetch(sql.DOT, *_columns(dots, 3))}
         return [(seq, token) in held for seq, token, _ in dots]
 
@@ -362,6 +367,7 @@ class PostgresqlStore:
         """Delete up to `limit` rows of a tenant, its idempotency keys, and where it signed in; answers how many rows."""
         gone = await self._delete("SELECT seq FROM notification WHERE tenant = $1 LIMIT $2", tenant, limit)
         await self.server.fetch("DELETE FROM idempotency WHERE tenant = $1", tenant)
+        await self.server.fetch("DELETE FROM tenant_rate WHERE tenant = $1", tenant)
         await self.server.fetch("DELETE FROM signed_in WHERE tenant = $1", tenant)
         return gone
 
@@ -578,12 +584,27 @@ def _columns(rows: Iterable[Sequence[object]], width: int) -> list[list[object]]
     return [list(column) for column in zip(*rows, strict=True)] or [[] for _ in range(width)]
 
 
+def _first(rows: Sequence[NewRow]) -> dict[str, str]:
+    """Tell of each row which goes in for it: of those with the same key in one statement only the first does."""
+    keys: dict[tuple[str, str], str] = {}
+    return {
+        row.id: row.id if row.idempotency is None else keys.setdefault((row.flow.tenant, row.idempotency.key), row.id)
+        for row in rows
+    }
+
+
+def _refusal(withdrawn: str | None, wait: int | None) -> Withdrawn | Limited | None:
+    if withdrawn is not None:
+        return Withdrawn(withdrawn)
+    return None if wait is None else Limited(wait)
+
+
 def _new(row: NewRow) -> tuple[object, ...]:
     key, sha256, forget_at = row.idempotency or (None, None, None)
     return (
         row.id, row.flow.tenant, row.flow.profile, row.category, row.key_id, row.priority, int(row.stage), row.status,
         row.due_at, row.expires_at, row.accepted_at, row.recipients, row.envelope, row.content, key, sha256, row.answer,
-        forget_at,
+        forget_at, row.per_minute,
     )  # fmt: skip
 
 
