@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 CANARY = "canary-4f1d"
 REVEALING = {
+    "app.py",  # to the database's driver
     "credentials/oauth",  # to an endpoint of tokens
     "credentials/providers",  # to a secret store, as the daemon's own sign-in
     "credentials/sealed.py",  # to be sealed

@@ -171,6 +171,7 @@ async def test_a_lane_moves_with_its_idle_sessions_closed(cluster: Cluster) -> N
         await relay.wait_messages(1)
         await one.carried()
         third = await cluster.join()
+        await one.sees(other, third)
         await third.post("acme", profile=name)
         await relay.wait(lambda: leaving.hits == 1)
         for number in range(3):  # it beats, again and again

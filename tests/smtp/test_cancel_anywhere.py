@@ -386,9 +386,7 @@ async def disturb(at: World, relay: ScriptedRelay, trouble: str, dice: random.Ra
             relay.cut()
             await dispatcher.drain(5.0)
         case "worker" if dispatcher._workers:
-            engine = dice.choice([*dispatcher._workers.values()])
-            if engine is not None:
-                engine.abort()
+            dice.choice([*dispatcher._workers.values()]).hang_up()
             await dispatcher.drain(5.0)
         case _:
             await dispatcher.drain(5.0)
