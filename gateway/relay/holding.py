@@ -42,7 +42,8 @@ class Pace:
     tenure: float = 25.0  # of the 30 after which others take over
     lag: float = 2.0  # after a beat, while it is believed that nobody's rights have changed
     look: float = 10.0  # and compare
-    gather: float = 0.01  # words to others
+    gather: float = 0.01  # words to others, …
+    talk: float = 0.05  # … who hear of us so often at most: whoever is at a lane finds what else comes by itself
 
 
 class Lanes(Protocol):
@@ -409,6 +410,7 @@ class SharedHolding(Holding):
                     message = [self._pulse.me, told[first : first + MOST_WORDS]]
                     async with asyncio.timeout(self._pace.patience):
                         await self._roster.notify(to_json(message).decode())
+                await asyncio.sleep(self._pace.talk)
             except (StoreUnavailable, TimeoutError) as error:
                 facts.beat_missed(error)
                 await asyncio.sleep(self._pace.beat)

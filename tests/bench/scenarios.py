@@ -263,7 +263,7 @@ def shared(daemons: int, messages: int = 6000) -> Callable[[Bench], Measured]:
     def run(bench: Bench) -> Measured:
         count = bench.count(messages) // CALLERS * CALLERS
         with bench.home() as home, Sink(home, count) as sink, Cluster(home, daemons, sink.port) as cluster:
-            return drive_cluster(home, cluster, cluster.loads(count, 30), sink, PATIENCE)
+            return drive_cluster(home, cluster, cluster.loads(count, 30 * daemons), sink, PATIENCE)
 
     return run
 
@@ -377,9 +377,9 @@ SCENARIOS = (
     Scenario("vault-hung", "the same while six fetches hang at a Vault", beside_a_vault(hung=True, rate=1000)),
     Scenario("vault-calm-full", "3000 from 32 clients, no fetch hangs", beside_a_vault(hung=False)),
     Scenario("vault-hung-full", "the same while six fetches hang at a Vault", beside_a_vault(hung=True)),
-    Scenario("shared-1", "one daemon on PostgreSQL, 6000 of six tenants from 30 clients", shared(1)),
-    Scenario("shared-2", "two daemons on one PostgreSQL, the same", shared(2)),
-    Scenario("shared-3", "three daemons on one PostgreSQL, the same", shared(3)),
+    Scenario("shared-1", "one daemon on PostgreSQL, 6000 of six tenants, 30 clients", shared(1)),
+    Scenario("shared-2", "two daemons on one PostgreSQL, the same, 60 clients", shared(2)),
+    Scenario("shared-3", "three daemons on one PostgreSQL, the same, 90 clients", shared(3)),
     Scenario("shared-claim", "PostgreSQL alone: claim and settle, 200 at a time", shared_claim_rate, once=True),
     Scenario("start", "start on an empty database", start),
     Scenario("claim", "the store alone: claim and settle, 200 at a time", claim_rate, once=True),

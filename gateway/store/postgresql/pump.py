@@ -66,7 +66,7 @@ class Pump(Generic[J]):
 
     def submit(self, job: J) -> "asyncio.Future[Any]":
         """Have a job done with the next statement."""
-        future = Committing()
+        future = Committing(loop=asyncio.get_running_loop())
         if self._closing_at < math.inf:
             future.set_exception(StoreError("the store is closed"))
             return future

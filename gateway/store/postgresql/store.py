@@ -52,6 +52,7 @@ from gateway.store.rows import (
 )
 
 MOVING_FROM: Final = "moving_from"  # in `meta`: rows are still being moved here from another store
+BREATH: Final = 0.02  # seconds between two claims, or results, under load: nobody waits, and more share a round trip
 FEW: Final = 20  # tenants whose mail is looked up tenant by tenant and then sorted
 PRUNE_PAGE: Final = 1_000
 MOST_UNHEARD: Final = 10_000  # the rest waits for the end of its lease
@@ -83,9 +84,13 @@ class PostgresqlStore:
         self._accepts: Pump[_Accept] = Pump(
             self._accept, patience=patience, size=lambda job: len(job[0]), on_commit=told
         )
-        self._claims: Pump[Claim] = Pump(self._claim, patience=patience, on_commit=told)
+        self._claims: Pump[Claim] = Pump(self._claim, patience=patience, breath=BREATH, on_commit=told)
         self._results: Pump[Settlement | _Dot] = Pump(
-            self._write_results, patience=patience, lasting=lambda job: isinstance(job, Settlement), on_commit=told
+            self._write_results,
+            patience=patience,
+            breath=BREATH,
+            lasting=lambda job: isinstance(job, Settlement),
+            on_commit=told,
         )
         self._changes: Pump[Change] = Pump(self._change, patience=patience, on_commit=told)
         self._logs: Pump[_Log] = Pump(self._write_log, patience=patience, on_commit=told)
