@@ -9,9 +9,12 @@ from dataclasses import replace
 from ipaddress import ip_network
 from typing import Any, assert_never
 
+from pydantic import ValidationError
+
 from gateway.directory.shapes import Key as KeyShape
 from gateway.directory.shapes import Link, Pause, Preferences, Profile, Shape, StoredSecret, Template, Tenant
 from gateway.directory.snapshot import API, ROOT, Key, Place, Snapshot
+from gateway.observe import facts
 from gateway.store.rows import Entry
 
 Item = Tenant | Profile | Link | Preferences | Template | StoredSecret | Pause | KeyShape
@@ -72,6 +75,15 @@ def item_of(stored: Entry) -> Item:
     """Read an object as the store keeps it."""
     item: Item = _SHAPES[stored.kind].model_validate_json(stored.body)  # type: ignore[assignment]
     return item
+
+
+def _readable(stored: Entry) -> Item | None:
+    """Read an object; None if newer code wrote it, beside which this one works on without."""
+    try:
+        return item_of(stored)
+    except (KeyError, ValidationError) as error:
+        facts.entry_unreadable(stored.kind, stored.tenant, stored.name, error)
+        return None
 
 
 def key_of(shape: KeyShape) -> Key:
@@ -183,12 +195,15 @@ class _Tables:
             "key": lambda: self._table("keys").pop(name, None),
             REVOKED: lambda: self._set("revoked").discard(name),
         }
-        dropping[kind]()
+        if kind in dropping:  # newer code knows more of them
+            dropping[kind]()
 
     def _drop_tenant(self, tenant: str) -> None:
         before = self._table("tenants").pop(tenant, None)
         if before is not None and before.parent is not None:
             self._part("_children", before.parent, tenant)
+        if tenant == ROOT:  # it is there whatever becomes of what is said of it
+            self._put_tenant(Tenant(id=ROOT, parent=None))
 
     def _drop_profile(self, tenant: str, name: str) -> None:
         self._table("profiles").pop((tenant, name), None)
@@ -225,6 +240,8 @@ def changed(snapshot: Snapshot, revision: int, put: Iterable[Entry], drop: Itera
     for stored in put:
         if stored.kind == REVOKED:
             tables.revoke(stored.name)
+        elif (item := _readable(stored)) is not None:
+            tables.put(item, stored.origin)
         else:
-            tables.put(item_of(stored), stored.origin)
+            tables.drop((stored.kind, stored.tenant, stored.name))
     return tables.done(revision)

@@ -78,9 +78,10 @@ class Services:
     """All that the HTTP layer works with.
 
     `held` tells whether mail of a flow waits for somebody to act; `reasons` why the daemon is not ready (empty: it
-    is); `states` how each
-    profile in use stands; `resume` lets a profile (owner, name) go on that stood still. The hooks are told: an answer (route, status, seconds), an unexpected failure (request id, error), and an
-    API key that was refused (client address).
+    is); `states` how each profile in use stands; `resume` lets a profile (owner, name) go on that stood still. `lags`
+    tells whether another daemon may have changed something of which this one has not heard for too long, and `catch_up`
+    hears of it. The hooks are told: an answer (route, status, seconds), an unexpected failure (request id, error), and
+    an API key that was refused (client address).
     """
 
     settings: Settings

@@ -370,6 +370,16 @@ def beat_missed(error: BaseException) -> None:
     _log.warning("beat_missed", error=f"{type(error).__name__}: {error}")
 
 
+def entry_unreadable(kind: str, tenant: str, name: str, error: Exception) -> None:
+    """An object of the directory cannot be read: newer code wrote it. It counts as not there."""
+    _log.error("entry_unreadable", kind=kind, tenant=tenant, name=name, error=type(error).__name__)
+
+
+def row_unreadable(id_: str, error: Exception) -> None:
+    """A notification cannot be read: newer code wrote it. It waits."""
+    _log.error("row_unreadable", id=id_, error=type(error).__name__)
+
+
 def lanes(held: int) -> None:
     """This daemon carries the mail of so many profiles."""
     LANES.set(held)

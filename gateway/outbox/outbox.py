@@ -19,6 +19,7 @@ from typing import Final
 from pydantic_core import from_json
 
 from gateway.message.notification import Notification, compact, encode_content
+from gateway.observe import facts
 from gateway.outbox.delivery import Delivery, Lease, encode_envelope
 from gateway.outbox.states import RETRYABLE, Recipient, State, Status, decode, encode, status_of
 from gateway.outbox.verdict import Circumstances, Judgement, Schedule, burns_no_attempt, judge
@@ -163,9 +164,11 @@ class Outbox:
         claimed = await self._store.claim(Claim(flow, limit, now, now + LEASE))
         if not claimed.rows:
             return [], claimed.next_due_at
-        lease = Lease(claimed.rows[0].lease_token, now + LEASE, len(claimed.rows))
-        self._leases[lease.token] = lease
-        deliveries = [Delivery(row, lease) for row in claimed.rows]
+        lease = Lease(claimed.rows[0].lease_token, now + LEASE, 0)
+        deliveries = [delivery for row in claimed.rows if (delivery := _readable(row, lease)) is not None]
+        lease.held = len(deliveries)
+        if deliveries:
+            self._leases[lease.token] = lease
         self._held.update((delivery.row.id, delivery) for delivery in deliveries)
         return deliveries, claimed.next_due_at
 
@@ -340,6 +343,14 @@ class Outbox:
             held.revoked = True
         return held is not None
 
+    async def heed(self, notification_id: str) -> None:
+        """Begin no more with a delivery of which somebody says that it was cancelled, if it was."""
+        if notification_id in self._held:
+            with suppress(StoreUnavailable):
+                row = await self._store.get(notification_id)
+                if row is not None and row.cancelled:
+                    self.revoke(notification_id)
+
     def _cancellation(self, row: StoredRow) -> Change:
         now = self.clock()
         if row.stage is Stage.LEASED:
@@ -394,7 +405,8 @@ class Outbox:
     async def _end_and_forget(self) -> None:
         now = self.clock()
         while rows := await self._store.expired(now, SWEEP_ROWS):
-            await asyncio.gather(*(self._expire(row) for row in rows))  # they share commits
+            if not any(await asyncio.gather(*(self._expire(row) for row in rows))):  # they share commits
+                break
         before = now - self._retention.finished_days * 86_400_000
         while await self._store.prune(now, before, SWEEP_ROWS) == SWEEP_ROWS:
             pass
@@ -409,24 +421,35 @@ class Outbox:
 
     async def _settle_unknown(self, row: LeasedRow) -> None:
         """Judge a delivery whose daemon died after it had announced the final dot."""
-        delivery = Delivery(row, Lease(row.lease_token, 0, 1))
+        delivery = _readable(row, Lease(row.lease_token, 0, 1))
+        if delivery is None:
+            return
         began = max(self.clock(), row.due_at)  # a clock that was set back must not make it look unsent
         indexes = from_json(row.dotted_for) if row.dotted_for else delivery.due(began, len(delivery.recipients))
         lost = Transaction(tuple(Unknown("the daemon ended before the relay answered") for _ in indexes))
         await self.settle(delivery, indexes, lost)
 
-    async def _expire(self, row: StoredRow) -> None:
+    async def _expire(self, row: StoredRow) -> bool:
+        """End a row whose time is over; False if nothing was changed."""
+        try:
+            change, event = self._ending(row)
+        except (ValueError, TypeError) as error:
+            facts.row_unreadable(row.id, error)
+            return False
+        if not await self._store.change(change):
+            return False
+        self.queued[row.flow.tenant] -= change.stage is Stage.FINAL
+        self.on_event(event, sum(not recipient.final for recipient in decode(row.recipients)))
+        return True
+
+    def _ending(self, row: StoredRow) -> tuple[Change, State]:
         if row.cancelled:  # while it was leased, and nobody came to give it back
-            change, event = self._cancellation(row), State.CANCELLED
-        else:
-            recipients = decode(row.recipients)
-            judgements = _expired(recipients)
-            for index, judgement in judgements:
-                recipients[index] = judgement.recipient
-            change, event = _change(row, recipients, self.clock(), judgements), State.EXPIRED
-        if await self._store.change(change):
-            self.queued[row.flow.tenant] -= change.stage is Stage.FINAL
-            self.on_event(event, sum(not recipient.final for recipient in decode(row.recipients)))
+            return self._cancellation(row), State.CANCELLED
+        recipients = decode(row.recipients)
+        judgements = _expired(recipients)
+        for index, judgement in judgements:
+            recipients[index] = judgement.recipient
+        return _change(row, recipients, self.clock(), judgements), State.EXPIRED
 
     async def keep(self) -> None:
         """Renew leases and sweep, for ever.
@@ -434,16 +457,17 @@ class Outbox:
         After a time in which the store could not be reached nobody's lease is ended before its holder, who could not
         reach it either, has had the time to renew it.
         """
-        reached = True
+        reached, looked = True, self.clock()
         while True:
             await asyncio.sleep(RENEW / 1000)
             try:
                 await self.renew()
-                if reached:
+                if reached and self.clock() - looked < 2 * RENEW:  # the clock may have been set, for all
                     await self.sweep()
                 reached = True
             except StoreUnavailable:
                 reached = False
+            looked = self.clock()
 
     async def keep_count(self) -> None:
         """Count anew what several daemons accept and finish, for ever."""
@@ -451,6 +475,15 @@ class Outbox:
             await asyncio.sleep(RECOUNT)
             with suppress(StoreUnavailable):
                 await self.recount()
+
+
+def _readable(row: LeasedRow, lease: Lease) -> Delivery | None:
+    """Read a row; None if it cannot be: it stays leased, and is looked at again by whoever claims it after that."""
+    try:
+        return Delivery(row, lease)
+    except (ValueError, TypeError) as error:
+        facts.row_unreadable(row.id, error)
+        return None
 
 
 def _new_row(submission: Submission, retention: Retention) -> NewRow:

@@ -218,8 +218,7 @@ class Dispatcher:
 
     def left(self, place: Place) -> float | None:
         """Is all of a lane over, and every connection closed? Then how far its rate is spent, in seconds from now."""
-        at_work = any(working.place == place for working in self._workers.values())
-        if at_work or self._pool.leaving(place):
+        if self._at_work(place) or self._pool.leaving(place):
             return None
         return self._routes.rate(place).spent(self._now())
 
@@ -243,7 +242,7 @@ class Dispatcher:
 
     def revoked(self, notification_id: str) -> None:
         """Another daemon cancelled a notification that may be in our hands."""
-        self._outbox.revoke(notification_id)
+        self._spawn(self._outbox.heed(notification_id))
 
     async def look(self) -> None:
         """Find the mail that there is."""
@@ -304,16 +303,25 @@ class Dispatcher:
             rate = lane.rate.wait(self._now())
             if rate > 0:
                 return rate
-            return None if lane.working else 0.0  # workers say when they are done; none, if the rate allows it only now
+            return (
+                None if self._at_work(lane.place) else 0.0
+            )  # workers say when they are done; none, if the rate allows it only now
         due_at = None if lane.lends else lane.next_due()
         return None if due_at is None else max((due_at - self._outbox.clock()) / 1000, 0.0)
+
+    def _at_work(self, place: Place) -> int:
+        """How many workers a profile has, those of before its last change included."""
+        return sum(working.place == place for working in self._workers.values())
 
     def _hire(self, feeding: Feeding) -> None:
         """Put as many workers on a lane as it has messages ready, within its connections."""
         lane = feeding.lane
         if lane.rate.wait(self._now()) > 0:
             return
-        wanted = min(lane.connections(self._now()), lane.working + lane.ready)
+        before = self._at_work(lane.place) - lane.working
+        wanted = min(
+            lane.connections(self._now()) - before, lane.working + lane.ready
+        )  # an edit waits for what it ends
         while lane.working < wanted and not self._draining and not feeding.closed:
             lane.working += 1
             worker = self._spawn(self._work(feeding))
@@ -325,6 +333,8 @@ class Dispatcher:
         feeding.lane.working -= 1
         feeding.leaving.discard(worker)
         feeding.wake.set()
+        if (after := self._routes.lanes.get(feeding.lane.place)) is not None:
+            after.wake.set()
 
     # Working.
 

@@ -19,9 +19,10 @@ from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any, Final, Protocol
+from typing import Annotated, Any, Final, Protocol
 
-from pydantic_core import from_json, to_json
+from pydantic import Field, TypeAdapter, ValidationError
+from pydantic_core import to_json
 
 from gateway.observe import facts
 from gateway.store.clock import elapsed
@@ -30,6 +31,10 @@ from gateway.store.rows import Flow, Place, Pulse
 
 MOST_WORDS: Final = 24  # flows told in one message: the store carries no more of the longest names
 MOST_MESSAGES: Final = 10  # whoever has more to tell says: look
+
+_Due = Annotated[int, Field(ge=0, le=1 << 53)]
+_Word = str | tuple[str, str, _Due] | tuple[str, str, _Due, str, str]  # cancelled; flow, due; and the lane to carry it
+_WORDS: Final = TypeAdapter[tuple[int, list[_Word]]](tuple[int, list[_Word]])
 
 
 @dataclass(frozen=True, slots=True)
@@ -380,7 +385,10 @@ class SharedHolding(Holding):
         if words is None:
             self._look.set()
             return
-        sender, told = from_json(words)
+        try:
+            sender, told = _WORDS.validate_json(words, strict=True)
+        except ValidationError:  # anybody who may connect to the database may send words
+            return
         if self._pulse is not None and sender == self._pulse.me:
             return
         if not told:

@@ -8,6 +8,9 @@ from collections.abc import Callable
 from typing import Final
 
 LONGEST_TRIP: Final = 1.0  # seconds; what took longer to tell the time tells it badly
+SET_BACK: Final = (
+    2_000  # ms; more than trips account for: the server's clock was set, and standing still takes too long
+)
 
 
 def wall_clock() -> int:
@@ -23,7 +26,7 @@ def elapsed() -> float:
 
 
 class ServerClock:
-    """The server's time, told again and again, and in between by how much time has passed. It never goes back."""
+    """The server's time, told again and again, and in between by how much time has passed. It goes back only with the server's."""
 
     def __init__(self, elapsed: Callable[[], float] = elapsed) -> None:
         """Know nothing yet; `elapsed` counts seconds."""
@@ -41,5 +44,6 @@ class ServerClock:
         """Tell the time."""
         if self._offset is None:
             return wall_clock()
-        self._last = max(self._last, int(self.elapsed() * 1000 + self._offset))
+        now = int(self.elapsed() * 1000 + self._offset)
+        self._last = now if self._last - now > SET_BACK else max(self._last, now)
         return self._last

@@ -38,6 +38,9 @@ class Ground(Protocol):
     async def erase(self) -> None:
         """Delete what the messages say."""
 
+    async def write(self, notification_id: str, column: str, value: str) -> None:
+        """Write into a notification, past the daemon."""
+
 
 @dataclass(frozen=True, slots=True)
 class File:
@@ -69,6 +72,11 @@ class File:
         with closing(apsw.Connection(str(self.path))) as other:
             other.execute("DELETE FROM content")
 
+    async def write(self, notification_id: str, column: str, value: str) -> None:
+        """Write into a notification, past the daemon."""
+        with closing(apsw.Connection(str(self.path))) as other:
+            other.execute(f"UPDATE notification SET {column} = ? WHERE id = ?", (value, notification_id))
+
 
 @dataclass(frozen=True, slots=True)
 class Schema:
@@ -99,6 +107,12 @@ class Schema:
     async def erase(self) -> None:
         """Delete what the messages say."""
         await self._delete("content")
+
+    async def write(self, notification_id: str, column: str, value: str) -> None:
+        """Write into a notification, past the daemon."""
+        connection = await asyncpg.connect(self.url, server_settings={"search_path": self.name})
+        await connection.execute(f"UPDATE notification SET {column} = $1 WHERE id = $2", value, notification_id)
+        await connection.close()
 
     async def empty(self) -> None:
         """Forget all notifications, and who worked here."""

@@ -2,8 +2,12 @@
 
 import asyncio
 import json
+from itertools import chain, repeat
+
+import pytest
 
 from gateway.message.notification import Priority
+from gateway.outbox import outbox
 from gateway.outbox.delivery import FENCE_MILLISECONDS
 from gateway.outbox.outbox import LEASE
 from gateway.smtp.outcome import RecipientOutcome, Transaction
@@ -276,6 +280,25 @@ async def test_every_result_ends_its_share_of_the_lease(b: Bench) -> None:
     b.clock.now += MINUTE
     await b.outbox.renew()
     assert second.lease.until == b.clock() + LEASE
+
+
+async def test_clock_that_was_set_ends_no_lease(b: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time jumps when a lease was just renewed: nothing is swept before it could be renewed for the new time."""
+    monkeypatch.setattr(outbox, "RENEW", 1)
+    posted = await b.post()
+    delivery = await b.take()
+    await b.post(ttl=MINUTE)
+    swept = asyncio.Event()
+    b.outbox.on_event = lambda _event, _count: swept.set()
+    times = chain([NOW, NOW], repeat(NOW + HOUR))  # the first look, the renewal, and all later ones
+    b.outbox.clock = lambda: next(times)
+    keeping = asyncio.ensure_future(b.outbox.keep())
+    async with asyncio.timeout(20):
+        await swept.wait()
+    keeping.cancel()
+    await asyncio.gather(keeping, return_exceptions=True)
+    await b.settle(delivery, OK)
+    assert await b.states(posted) == ["relayed"]
 
 
 # Time.

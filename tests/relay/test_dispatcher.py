@@ -9,10 +9,13 @@ from gateway.directory.shapes import Tenant
 from gateway.outbox.states import State
 from gateway.store.rows import Flow
 from tests.peers.smtp_server import Hold, ScriptedRelay
+from tests.relay.members import Watched, until
 from tests.relay.world import SEAL, password, profile, world
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tests.relay.world import World
 
 
 async def test_a_wrong_password_is_tried_once_and_blames_no_mail(tmp_path: Path) -> None:
@@ -194,3 +197,30 @@ async def test_an_edit_does_not_begin_the_minute_anew(tmp_path: Path) -> None:
 
     assert waits > 5
     assert len(relay.messages) == 1
+
+
+async def test_a_profile_that_is_edited_in_between_keeps_its_connections(tmp_path: Path) -> None:
+    """Three edits while the only connection waits for the final reply open none more; then mail goes by the last one."""
+    over = asyncio.Event()
+    async with Watched() as relay:
+        holding = relay.on("final", Hold(over), once=True)
+        edits = [profile(relay.port, limits={"connections": 1}, footnote={"text": f"edit {n}"}) for n in range(4)]
+        async with world(tmp_path, edits[0]) as at:
+            await at.post("acme", "0@example.test")
+            await relay.wait(lambda: holding.hits)
+            for number, edited in enumerate(edits[1:], 1):
+                await at.put(edited)
+                await at.post("acme", f"{number}@example.test")
+                await until(lambda number=number: claimed(at) == number)
+            before = len(relay.sessions)
+            over.set()
+            await relay.wait_messages(4)
+
+    assert (before, relay.most) == (1, 1)
+    assert sorted(to for caught in relay.messages for to in caught.rcpt_tos) == [f"{n}@example.test" for n in range(4)]
+    assert [b"edit 3" in caught.data for caught in relay.messages] == [False, True, True, True]
+
+
+def claimed(at: World) -> int:
+    """Count what the profile's lane, as it is now, has in hand and would send."""
+    return at.dispatcher._routes.lanes["acme", "main"].lane.ready

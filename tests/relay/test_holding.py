@@ -44,6 +44,7 @@ class Noted:
     busy: set[Place] = field(default_factory=set)
     spent: dict[Place, float | None] = field(default_factory=dict)
     words: list[tuple[Flow, int, Place | None]] = field(default_factory=list)
+    revocations: list[str] = field(default_factory=list)
     looks: int = 0
 
     def taken(self, lanes: Mapping[Place, float | None]) -> None:
@@ -62,6 +63,9 @@ class Noted:
 
     def heard(self, flow: Flow, due_at: int, lane: Place | None) -> None:
         self.words.append((flow, due_at, lane))
+
+    def revoked(self, notification_id: str) -> None:
+        self.revocations.append(notification_id)
 
     def states(self) -> dict[Place, str]:
         return dict.fromkeys(self.mine, "active")
@@ -108,6 +112,10 @@ class Ground:
     async def execute(self, sql: str) -> None:
         """Run a statement in the schema."""
         await self._postgresql.execute(f"SET search_path = {self._schema}", sql)
+
+    async def say(self, to: Daemon, words: str) -> None:
+        """Send words, as anybody may."""
+        await self._postgresql.execute(f"SELECT pg_notify('{to.store.roster.channel}', '{words}')")
 
     async def join(self, pace: Pace = QUICK) -> Daemon:
         """Start one daemon more."""
@@ -361,6 +369,36 @@ async def test_too_many_words_are_a_look(ground: Ground) -> None:
     await until(lambda: other.lanes.looks > looks)
 
     assert other.lanes.words == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "look", "", "5", "null", "{}", "[]", "[0]", '["0", []]', "[true, []]", "[0.0, []]", "[null, []]", "[0, null]",
+        "[0, 5]", "[0, {}]", '[0, "id"]', "[0, [null]]", "[0, [true]]", "[0, [7]]", "[0, [{}]]", "[0, [[]]]",
+        '[0, [["acme"]]]', '[0, [["acme", "main"]]]', '[0, [["acme", "main", 1, "acme"]]]',
+        '[0, [["acme", "main", 1, "acme", "main", 1]]]', '[0, [["acme", ["main"], 1]]]', '[0, [[null, "main", 1]]]',
+        '[0, [["acme", "main", 1, "acme", null]]]', '[0, [["acme", "main", "1"]]]', '[0, [["acme", "main", null]]]',
+        '[0, [["acme", "main", true]]]', '[0, [["acme", "main", 1.0]]]', '[0, [["acme", "main", -1]]]',
+        '[0, [["acme", "main", 1e300]]]', '[0, [["acme", "main", NaN]]]', '[0, [["acme", "main", Infinity]]]',
+        '[0, [["acme", "main", 9007199254740993]]]', f'[0, [["acme", "main", {"9" * 5_000}]]]', "[" * 5_000,
+        '[0, [["acme", "main", 1], null]]', "[0, [], []]",
+    ],
+    ids=lambda words: words[:40],
+)  # fmt: skip
+async def test_words_that_nobody_of_us_says_are_not_heeded(ground: Ground, words: str) -> None:
+    """Somebody else may send them, who may connect to the database: nothing of them counts, and the next words do."""
+    one = await ground.join(SLOW)
+    before, after = (Flow("acme", "before"), 1, None), (Flow("acme", "after"), 1, None)
+    while before not in one.lanes.words:  # until it listens
+        await ground.say(one, '[0, [["acme", "before", 1]]]')
+        await asyncio.sleep(0.01)
+    await ground.say(one, words)
+    await ground.say(one, '[0, [["acme", "after", 1]]]')
+    await until(lambda: after in one.lanes.words)
+
+    assert {*one.lanes.words} == {before, after}
+    assert one.lanes.revocations == []
 
 
 # What is told of a lane.

@@ -11,11 +11,12 @@ import pytest
 
 from gateway.directory.changes import OPERATOR, Change
 from gateway.directory.directory import Directory
+from gateway.directory.entries import API, entry
 from gateway.directory.rules import Policy
 from gateway.directory.shapes import Pause, Tenant
 from gateway.relay.holding import chosen
 from gateway.store.protocol import RevisionConflict
-from gateway.store.rows import Flow
+from gateway.store.rows import Entry, Flow
 from tests.peers.postgresql import VERSIONS
 from tests.peers.smtp_server import Features, Hold
 from tests.relay.members import MORTAL, Cluster, Watched, names_at, until
@@ -209,6 +210,80 @@ async def test_mail_claimed_by_another_daemon_is_cancelled(cluster: Cluster) -> 
     stored = await other.store.get(cancelled)
     assert stored is not None
     assert (stored.status, stored.cancelled) == ("cancelled", True)
+
+
+# Words, of whomever.
+
+STRANGE = (
+    "look",
+    "5",
+    "null",
+    "[0]",
+    "[0, 5]",
+    "[true, []]",
+    "[0, [null]]",
+    '[0, [["acme"]]]',
+    '[0, [["acme", "NAME", "soon"]]]',
+    '[0, [["acme", "NAME", null]]]',
+    '[0, [["acme", "NAME", true]]]',
+    '[0, [["acme", "NAME", 1.5]]]',
+    '[0, [["acme", "NAME", NaN]]]',
+    '[0, [["acme", "NAME", 1e300]]]',
+    f'[0, [["acme", "NAME", {"9" * 5_000}]]]',
+    '[0, [["acme", "NAME", 1, "acme", ["NAME"]]]]',
+    # Well-formed, of what there is not, or not there.
+    "[0, []]",
+    '[0, [["acme", "NAME", 0]]]',
+    '[0, [["acme", "NAME", 9007199254740992]]]',
+    '[0, [["acme", "NAME\\u0000", 0], ["acme\\u0000", "NAME", 0, "acme", "NAME"]]]',
+    '[0, [["zoo", "NAME", 0, "acme", "NAME"], ["acme", "NAME", 0, "zoo", "NAME"]]]',
+    '[0, ["nobody", "nobody\\u0000", ""]]',
+)
+
+
+async def test_words_of_strangers_harm_nobody(cluster: Cluster) -> None:
+    """Whoever may connect to the database may send them: both daemons live, and their mail goes on."""
+    one, other = await pair(cluster)
+    async with Watched() as relay:
+        names = next(names_at(one, other)), next(names_at(other, one))
+        await one.put(*(named(relay.port, name) for name in names))
+        for words in STRANGE:
+            for name in names:
+                said = words.replace("NAME", name)
+                await cluster.execute(f"SELECT pg_notify('{one.store.roster.channel}', '{said}')")
+        for to in numbered(10):
+            for name in names:
+                await other.post("acme", to, profile=name)
+        await relay.wait_messages(20)
+
+    assert sorted(one.sent(relay)) == sorted(other.sent(relay)) == numbered(10)
+    assert not one.running.done()
+    assert not other.running.done()
+
+
+async def test_mail_of_which_a_stranger_says_that_it_was_cancelled_is_sent(cluster: Cluster) -> None:
+    """It was not: of two that wait behind another mail only the one goes back that somebody cancelled."""
+    one, other = await pair(cluster)
+    over = asyncio.Event()
+    async with Watched(features=Features(pipelining=False)) as relay:
+        holding = relay.on("final", Hold(over), once=True)
+        name = next(names_at(one, other))
+        await one.put(named(relay.port, name, limits={"connections": 1}))
+        first = await one.post("acme", "first@example.test", profile=name)
+        await relay.wait(lambda: holding.hits)
+        second, cancelled = [await one.post("acme", f"{n}@example.test", profile=name) for n in (2, 3)]
+        await until(lambda: one.outbox.in_hand == 3)
+        await cluster.execute(f"""SELECT pg_notify('{one.store.roster.channel}', '[0, ["{first}", "{second}"]]')""")
+        assert await other.outbox.cancel(cancelled) is None
+        await until(lambda: one.outbox._held[cancelled].revoked)
+        revoked = [one.outbox._held[each].revoked for each in (first, second)]
+        over.set()
+        await one.carried()
+        rows = [await other.store.get(each) for each in (first, second)]
+
+    assert revoked == [False, False]
+    assert addresses(relay) == ["first@example.test", "2@example.test"]
+    assert [(row.status, row.cancelled) for row in rows if row is not None] == [("relayed", False)] * 2
 
 
 # Daemons that die, and such as seem to.
@@ -551,6 +626,42 @@ async def test_changes_at_both_at_once_all_hold(cluster: Cluster) -> None:
 
     assert differing(one, other) == []
     assert sum(tenant.startswith("t") for tenant in one.directory.snapshot.tenants) == 40
+
+
+async def test_what_newer_code_writes_into_the_directory_harms_nobody(cluster: Cluster) -> None:
+    """Daemons of the next version are at work too: these two do without what they cannot read, and mail goes on."""
+    one, other = await pair(cluster)
+    async with Watched() as relay:
+        names = next(names_at(one, other)), next(names_at(other, one))
+        await one.put(*(named(relay.port, name) for name in names), named(relay.port, "theirs"))
+        revision, _ = await one.store.directory()
+        await one.store.change_directory(revision, [*NEWER, entry(Tenant(id="after"), API)], [])
+        for member in (one, other):
+            await until(lambda member=member: "after" in member.directory.snapshot.tenants)
+        for name in names:
+            await one.post("acme", profile=name)
+        await relay.wait_messages(2)
+        revision, _ = await one.store.directory()
+        await one.store.change_directory(revision, [], [*NEWER, entry(Tenant(id="after"), API)])
+        for member in (one, other):
+            await until(lambda member=member: "after" not in member.directory.snapshot.tenants)
+        for name in names:
+            await one.post("acme", profile=name)
+        await relay.wait_messages(4)
+
+    assert {name for _, name in one.directory.snapshot.profiles} == {*names}
+    assert (len(one.sent(relay)), len(other.sent(relay))) == (2, 2)
+    assert not one.running.done()
+    assert not other.running.done()
+
+
+NEWER = (
+    Entry(
+        "profile", "acme", "theirs", '{"tenant": "acme", "name": "theirs", "host": "h", "from": "a@b.c", "x": 1}', API
+    ),
+    Entry("template", "acme", "theirs", "[]", API),
+    Entry("queue", "acme", "theirs", '{"tenant": "acme"}', API),
+)
 
 
 def differing(one: Member, other: Member) -> list[str]:

@@ -38,6 +38,12 @@ class ReadingContract:
         """There is no row of an id that was never accepted."""
         assert await store.get("f" * 32) is None
 
+    async def test_id_with_a_nul_reads_as_nothing(self, store: Store) -> None:
+        """An id that no engine could hold is one that was never accepted, also if a known one is its beginning."""
+        new = row()
+        await put(store, new)
+        assert [await store.get(bad) for bad in ("\0", f"{new.id}\0", f"{new.id}\0x")] == [None] * 3
+
     async def test_content_comes_on_demand(self, store: Store) -> None:
         """Without being asked for it, a read tells only that there is content."""
         new = row(content="secret")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from gateway.store.clock import ServerClock, wall_clock
+from gateway.store.clock import SET_BACK, ServerClock, wall_clock
 
 SERVER = 5_000_000  # ms, at the count 100.0
 
@@ -54,16 +54,26 @@ def test_clock_follows_the_server() -> None:
     assert clock() == SERVER + 60_000
 
 
-def test_clock_never_goes_back() -> None:
+def test_clock_does_not_go_back_a_little() -> None:
     """While the server's clock is behind what was told already the time stands; then it goes on."""
     clock = told(counter := Counter())
     assert clock() == SERVER
-    clock.told(counter.count, SERVER - 2_000)
+    clock.told(counter.count, SERVER - SET_BACK)
     assert clock() == SERVER
     counter.count += 1.0
     assert clock() == SERVER
     counter.count += 2.0
     assert clock() == SERVER + 1_000
+
+
+def test_clock_goes_back_far_with_the_server() -> None:
+    """A server whose clock was set back by more than trips account for is followed at once, and from there on."""
+    clock = told(counter := Counter())
+    assert clock() == SERVER
+    clock.told(counter.count, SERVER - SET_BACK - 1)
+    assert clock() == SERVER - SET_BACK - 1
+    counter.count += 1.0
+    assert clock() == SERVER - SET_BACK + 999
 
 
 def test_slow_answer_does_not_move_it() -> None:

@@ -12,15 +12,17 @@ import asyncpg
 import pytest
 import trustme
 
-from gateway.store.postgresql import PostgresqlStore, server
-from gateway.store.postgresql.migrations import SCHEMA
+from gateway.observe import facts
+from gateway.store.postgresql import PostgresqlStore, migrations, server
+from gateway.store.postgresql import store as rows_of
+from gateway.store.postgresql.migrations import SCHEMA, migrate
 from gateway.store.postgresql.server import Server, ValueRefused, read_password
 from gateway.store.protocol import StoreBroken, StoreError, StoreUnavailable
-from gateway.store.rows import Inserted
+from gateway.store.rows import Flow, Inserted, Listing, Stage
 from tests.peers.losing_proxy import LosingProxy
 from tests.peers.postfix import free_port
 from tests.peers.postgresql import ELSEWHERE, VERSIONS, Postgresql, of_our_own
-from tests.store.building import NOW, claim, put, result, row
+from tests.store.building import FLOW, HOUR, NOW, claim, put, result, row, take
 from tests.store.contract import AcceptContract, ChangeContract, ClaimContract, DurabilityContract, LeaseContract
 from tests.store.contract_audit import AuditContract
 from tests.store.contract_logins import LoginContract
@@ -224,6 +226,44 @@ async def test_daemons_that_start_together_migrate_once(postgresql: Postgresql, 
             await put(store, row())
 
 
+async def test_migration_keeps_nobody_waiting_behind_a_reader(
+    postgresql: Postgresql, schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A dump holds a table that is to be changed: daemons of the version before beat on, and once it ends it is done."""
+    monkeypatch.setattr(migrations, "LOCK_AGAIN", 0.05)
+    await make_first(postgresql, schema, monkeypatch)
+    reader = await asyncpg.connect(postgresql.url, server_settings={"search_path": schema})
+    other = await asyncpg.connect(postgresql.url, server_settings={"search_path": schema})
+    store = PostgresqlStore(Server(postgresql.url, schema=schema))
+    async with asyncio.timeout(60):
+        async with reader.transaction():
+            await reader.execute("SELECT FROM daemon")
+            opening = asyncio.ensure_future(store.__aenter__())
+            while not await other.fetchval(
+                "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'daemon'::regclass"
+            ):
+                await asyncio.sleep(0.01)
+            await other.execute("UPDATE daemon SET lease_until = lease_until + 1")
+            early = opening.done()
+        await opening
+    numbers = await other.fetch("SELECT number FROM schema_version ORDER BY number")
+    await store.__aexit__()
+    await reader.close()
+    await other.close()
+    assert not early
+    assert [number for (number,) in numbers] == list(range(1, SCHEMA + 1))
+
+
+async def make_first(postgresql: Postgresql, schema: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bring a schema no further than the first version did."""
+    made = Server(postgresql.url, schema=schema)
+    await made.open()
+    with monkeypatch.context() as patched:
+        patched.setattr(migrations, "SCHEMA", 1)
+        await migrate(made)
+    await made.close()
+
+
 async def test_missing_database_is_named(postgresql: Postgresql) -> None:
     """A database that is not there is no passing trouble."""
     url = urlunsplit(urlsplit(postgresql.url)._replace(path="/not_there"))
@@ -333,3 +373,39 @@ async def test_result_that_no_column_holds_fails_alone(store: PostgresqlStore) -
     )
     assert [type(one) for one in results] == [bool, ValueRefused, bool]
     assert await store.settle(result(bad))
+
+
+# Pruning.
+
+
+def asked() -> float:
+    """Count the statements that were sent."""
+    return float(facts.STATEMENTS._value.get())
+
+
+async def test_round_of_pruning_goes_on_where_it_was(store: PostgresqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not to go is looked at once a round; what ended behind the place goes with the next round."""
+    monkeypatch.setattr(rows_of, "PRUNE_PAGE", 5)
+    staying = [row(due_at=NOW + HOUR) for _ in range(40)]
+    late = row(flow=Flow("acme", "late"))
+    await put(store, late, *staying, *(row(stage=Stage.FINAL) for _ in range(30)))
+    pruned, cost = [], []
+    for _ in range(9):
+        before = asked()
+        pruned.append(await store.prune(NOW, NOW + 1, 4))
+        cost.append(asked() - before)
+        if len(pruned) == 3:
+            assert await store.settle(result(await take(store, late.flow)))
+    left = await store.page(Listing(("acme",), 99))
+
+    assert pruned == [4, 4, 4, 4, 4, 4, 4, 2, 1]
+    assert max(cost[1:8]) < cost[0] - 5
+    assert sorted(one.id for one in left) == [new.id for new in staying]
+
+
+async def test_pruning_forgets_lanes(store: PostgresqlStore) -> None:
+    """A lane that was given up long ago is deleted with the old rows."""
+    await store.roster.take([FLOW])
+    await store.roster.leave([(FLOW, 0)])
+    await store.prune(NOW, NOW, 10)
+    assert await store.server.fetchval("SELECT count(*) FROM lane") == 0

@@ -11,7 +11,7 @@ import pytest
 
 from gateway.store.postgresql import PostgresqlStore, server
 from gateway.store.postgresql.server import Server
-from gateway.store.protocol import StoreError, StoreUnavailable
+from gateway.store.protocol import StoreError, StoreFull, StoreUnavailable
 from gateway.store.rows import Inserted, Limited, Mismatched, Replayed, Stage
 from tests.peers.losing_proxy import LosingProxy
 from tests.peers.postgresql import ELSEWHERE, VERSIONS, of_our_own
@@ -258,6 +258,27 @@ async def test_results_wait_for_the_server(proxy: LosingProxy, schema: str) -> N
         assert not settling.done()
         await proxy.come()
         assert await settling
+
+
+TROUBLE = {"53000": StoreUnavailable, "58030": StoreUnavailable, "53100": StoreFull}
+
+
+@pytest.mark.parametrize(("code", "meaning"), TROUBLE.items(), ids=["resources", "io", "disk"])
+async def test_trouble_of_the_server_ends_nothing(
+    proxy: LosingProxy, postgresql: Postgresql, schema: str, code: str, meaning: type[StoreError]
+) -> None:
+    """A server that lacks something or cannot read its disk is as good as away, and good again once it is over."""
+    async with impatient(proxy, schema) as store:
+        await postgresql.execute(
+            f"CREATE FUNCTION {schema}.trouble() RETURNS trigger LANGUAGE plpgsql"
+            f" AS $$BEGIN RAISE EXCEPTION 'trouble' USING ERRCODE = '{code}'; END$$",
+            f"CREATE TRIGGER trouble BEFORE INSERT ON {schema}.notification EXECUTE FUNCTION {schema}.trouble()",
+        )
+        with pytest.raises(StoreError) as caught:
+            await store.accept([row()], NOW)
+        await postgresql.execute(f"DROP TRIGGER trouble ON {schema}.notification")
+        await put(store, row())
+        assert (type(caught.value), store.failed.is_set(), store.reasons()) == (meaning, False, [])
 
 
 async def test_those_who_wait_behind_give_up_too(proxy: LosingProxy, schema: str) -> None:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import asyncpg
 import pytest
 
-from gateway.store.clock import ServerClock
+from gateway.store.clock import ServerClock, wall_clock
 from gateway.store.postgresql.migrations import migrate
-from gateway.store.postgresql.roster import PostgresqlRoster
+from gateway.store.postgresql.roster import LANE_REMEMBERED, PostgresqlRoster
 from gateway.store.postgresql.server import Server
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 LANE, OTHER = ("acme", "main"), ("zoo", "main")
 LONG = 60_000  # ms
+HOUR = 3_600_000
 SHORT = 50
 
 
@@ -38,9 +39,13 @@ class Ground:
         self._stack.push_async_callback(self.server.close)
         await migrate(self.server)
 
-    async def enter(self, name: str, *, lease: int = LONG) -> PostgresqlRoster:
+    def clock(self) -> ServerClock:
+        """Make a clock to beat by."""
+        return ServerClock(lambda: self.seconds)
+
+    async def enter(self, name: str, *, lease: int = LONG, clock: ServerClock | None = None) -> PostgresqlRoster:
         """Let a daemon in."""
-        roster = PostgresqlRoster(self.server, ServerClock(lambda: self.seconds), name, lease=lease)
+        roster = PostgresqlRoster(self.server, clock or self.clock(), name, lease=lease)
         await roster.enter()
         self._stack.push_async_callback(roster.exit)
         return roster
@@ -100,6 +105,21 @@ async def test_the_dead_are_given_up_after_ten_seconds_of_regular_beats(ground: 
     await ground.regular(one, 9)
     early = await one.take([LANE])
     await ground.regular(one, 3)
+
+    assert (early, await one.take([LANE])) == ({}, {LANE: None})
+
+
+@pytest.mark.parametrize("away", [-HOUR, HOUR], ids=["forward", "back"])
+async def test_a_server_whose_clock_was_set_makes_nobody_dead(ground: Ground, away: int) -> None:
+    """The beat that sees the time jump begins the ten seconds anew: all have them to renew their leases."""
+    one, other = await ground.enter("one", clock=(clock := ground.clock())), await ground.enter("other")
+    await other.take([LANE])
+    await ground.regular(one, 12)
+    clock.told(ground.seconds, wall_clock() + away)  # the time as it was before
+    await ground.expire(other)
+    await ground.regular(one, 10)
+    early = await one.take([LANE])
+    await ground.regular(one, 2)
 
     assert (early, await one.take([LANE])) == ({}, {LANE: None})
 
@@ -243,6 +263,38 @@ async def test_of_a_lane_whose_daemon_died_nobody_knows_the_rate(ground: Ground)
     await other.exit()
 
     assert await one.take([LANE]) == {LANE: None}
+
+
+async def test_lanes_that_nobody_needs_are_forgotten(ground: Ground) -> None:
+    """Those that were given up and whose rate is not spent for long; not if somebody has it, or nobody knows."""
+    one = await ground.enter("one")
+    now = wall_clock()
+    spent: dict[str, int | None] = {
+        "long ago": now - LANE_REMEMBERED - 1, "lately": now - LANE_REMEMBERED, "unknown": None, "held": 0
+    }  # fmt: skip
+    await one.take([("acme", name) for name in spent])
+    await one.leave([(("acme", name), until) for name, until in spent.items()])
+    await one.take([("acme", "held")])
+    await one.prune(now)
+
+    left = await ground.server.fetch("SELECT profile FROM lane ORDER BY 1")
+    assert [name for (name,) in left] == ["held", "lately", "unknown"]
+    assert await one.take([("acme", "long ago")]) == {("acme", "long ago"): 0}
+
+
+async def test_forgetting_waits_for_nobody_who_takes_a_lane(ground: Ground) -> None:
+    """Lanes that somebody is taking are passed over: two who waited for each other's would end one another."""
+    one = await ground.enter("one")
+    await one.take([LANE, OTHER])
+    await one.leave([(LANE, 0), (OTHER, 0)])
+    taking = await asyncpg.connect(ground.server.url, server_settings={"search_path": ground.server.schema})
+    async with asyncio.timeout(10), taking.transaction():
+        await taking.execute("SELECT FROM lane WHERE tenant = $1 FOR UPDATE", LANE[0])
+        await one.prune(wall_clock())
+    await taking.close()
+
+    left = await ground.server.fetch("SELECT tenant, profile FROM lane")
+    assert [tuple(lane) for lane in left] == [LANE]
 
 
 # What they tell.

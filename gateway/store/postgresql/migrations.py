@@ -5,17 +5,23 @@ what the one before made, so that daemons of the version before go on working be
 schema is still good for, and code that is older than that refuses to start.
 """
 
+import asyncio
+import time
 from pathlib import Path
 from typing import Final
 
+from asyncpg.exceptions import LockNotAvailableError
+
 from gateway.store.postgresql.server import Connection, Server
-from gateway.store.protocol import StoreBroken
+from gateway.store.protocol import StoreBroken, StoreUnavailable
 
 SCHEMA: Final = 2
 LEAST: Final = {1: 1, 2: 1}  # for each schema, the oldest code that works on it
 MIGRATIONS: Final = Path(__file__).parents[1] / "migrations"
 LOCK: Final = 0x6E6777  # any number, the same for all daemons
 SECONDS: Final = 3_600.0  # for others' migrations, and for our own
+LOCK_PATIENCE: Final = "2s"  # for a table that somebody reads, a dump say: all daemons wait behind who waits for it
+LOCK_AGAIN: Final = 5.0  # seconds
 VERSION: Final = """
 CREATE TABLE IF NOT EXISTS schema_version (number integer PRIMARY KEY, least integer NOT NULL,
                                            applied_at timestamptz NOT NULL DEFAULT now())"""
@@ -29,6 +35,7 @@ async def migrate(server: Server) -> None:
             await connection.execute(
                 "SELECT pg_advisory_xact_lock($1, hashtext(current_schema()))", LOCK, timeout=SECONDS
             )
+            await connection.execute("SELECT set_config('lock_timeout', $1, true)", LOCK_PATIENCE)
             await connection.execute(VERSION)
             row = await connection.fetchrow(
                 "SELECT coalesce(max(number), 0), coalesce(max(least), 0) FROM schema_version"
@@ -41,4 +48,13 @@ async def migrate(server: Server) -> None:
                 await connection.execute(script, timeout=SECONDS)
                 await connection.execute("INSERT INTO schema_version VALUES ($1, $2)", missing, LEAST[missing])
 
-    await server.run(work)
+    deadline = time.monotonic() + SECONDS
+    while True:
+        try:
+            await server.run(work)
+        except StoreUnavailable as error:
+            if not isinstance(error.__cause__, LockNotAvailableError) or time.monotonic() > deadline:
+                raise
+            await asyncio.sleep(LOCK_AGAIN)
+        else:
+            return

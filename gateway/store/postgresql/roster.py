@@ -25,6 +25,7 @@ LONGEST_PAUSE: Final = 5.0  # seconds between beats that are regular
 REGULAR: Final = 10.0  # seconds of regular beats before others are given up: a server that was away was so for all
 CONNECTIONS: Final = 2  # of its own: who has much to read or to write must not look dead
 GOODBYE: Final = 5.0  # seconds
+LANE_REMEMBERED: Final = 3_600_000  # ms, after it was given up
 LISTEN_AGAIN: Final = 1.0  # seconds
 STILL_THERE: Final = 10.0  # seconds after which a connection that said nothing is asked
 LONGEST_NEWS: Final = 7_000  # bytes; the server takes 8,000
@@ -110,11 +111,12 @@ class PostgresqlRoster:
         """Say that this daemon lives, and learn what the others do; one that is retiring gets no lanes any more."""
         asked = self._clock.elapsed()
         [(now, me, revision, others, dead)] = await self._server.fetch(_BEAT, self.me, self._lease, retiring)
+        jumped = abs(now - self._clock()) > LONGEST_PAUSE * 1000
         self._clock.told(asked, now)
         if me is None:
             await self._come_in()
             self._reborn = True  # until it is told, whatever fails in between
-        if asked - self._asked > LONGEST_PAUSE:
+        if jumped or asked - self._asked > LONGEST_PAUSE:  # or its clock was set, and so for all
             self._regular_since = asked
         self._asked = asked
         if dead and asked - self._regular_since >= self._regular:
@@ -157,6 +159,15 @@ class PostgresqlRoster:
             " WHERE l.tenant = g.tenant AND l.profile = g.profile AND l.daemon = $4",
             *_columns([lane for lane, _ in lanes]), [spent_until for _, spent_until in lanes], self.me,
         )  # fmt: skip
+
+    async def prune(self, now: int) -> None:
+        """Delete the lanes that nobody has and whose rate is spent no more; who takes one at the moment keeps it."""
+        await self._server.fetch(
+            "WITH over AS (SELECT tenant, profile FROM lane WHERE daemon IS NULL AND spent_until < $1"
+            " FOR UPDATE SKIP LOCKED)"
+            " DELETE FROM lane l USING over WHERE l.tenant = over.tenant AND l.profile = over.profile",
+            now - LANE_REMEMBERED,
+        )
 
     async def tell(self, states: Sequence[tuple[Place, str]]) -> None:
         """Tell how lanes of ours stand."""

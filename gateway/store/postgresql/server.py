@@ -47,8 +47,8 @@ _AWAY: Final = (
     pg.InternalClientError,  # a session that was ended leaves the client confused
     pg.OperatorInterventionError,
     pg.IdleInTransactionSessionTimeoutError,  # this process was suspended
-    pg.TooManyConnectionsError,
-    pg.OutOfMemoryError,
+    pg.InsufficientResourcesError,  # connections, memory, open files; a full disk is told apart before
+    pg.PostgresIOError,  # a disk that could not be read or written
     pg.LockNotAvailableError,
     pg.ReadOnlySQLTransactionError,
     pg.InvalidAuthorizationSpecificationError,  # a password that is being rotated
