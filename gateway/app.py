@@ -99,6 +99,8 @@ async def daemon(settings: Settings, environ: Mapping[str, str]) -> AsyncIterato
         stack.push_async_callback(tokens.close)
         sign_ins = SignIns(credentials, tokens, opener(settings), Guard(store), settings.connectors)
         holding = _holding(store, directory)
+        directory.on_change.append(lambda: _stand_back(directory, holding))
+        _stand_back(directory, holding)
         dispatcher = Dispatcher(outbox, directory, sign_ins, settings.relay.connections, holding)
         catcher = await _catcher(settings, stack)
         await outbox.start()
@@ -114,7 +116,7 @@ async def daemon(settings: Settings, environ: Mapping[str, str]) -> AsyncIterato
             settings=settings, directory=directory, outbox=outbox, store=store, credentials=credentials,
             held=dispatcher.holds, lags=holding.lags, catch_up=holding.catch_up,
             states=dispatcher.all_states, resume=dispatcher.resume, test=Tester(sign_ins).test,
-            reasons=store.reasons, catcher=catcher, on_answer=facts.answered,
+            reasons=lambda: _reasons(store, directory), catcher=catcher, on_answer=facts.answered,
             on_failure=facts.request_failed, on_refused=facts.key_refused,
         )  # fmt: skip
         http = await stack.enter_async_context(HttpServer(services))
@@ -178,6 +180,16 @@ def postgresql_server(settings: Settings, environ: Mapping[str, str]) -> "Server
 
 def _holding(store: Store, directory: Directory) -> Holding:
     return Holding() if store.roster is None else SharedHolding(store.roster, directory.learn, store.clock)
+
+
+def _stand_back(directory: Directory, holding: Holding) -> None:
+    """Leave sending to daemons that can read the whole directory: mail might go another way than it should."""
+    if directory.snapshot.unreadable:
+        holding.retire()
+
+
+def _reasons(store: Store, directory: Directory) -> list[str]:
+    return [*store.reasons(), *(["directory_unreadable"] if directory.snapshot.unreadable else [])]
 
 
 async def _directory(settings: Settings, store: Store, environ: Mapping[str, str]) -> Directory:

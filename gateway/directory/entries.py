@@ -234,7 +234,7 @@ def snapshot_of(revision: int, entries: Iterable[Entry]) -> Snapshot:
 
 def changed(snapshot: Snapshot, revision: int, put: Iterable[Entry], drop: Iterable[Entry]) -> Snapshot:
     """Give the snapshot after a change: what is dropped goes first."""
-    tables = _Tables(snapshot)
+    tables, unreadable = _Tables(snapshot), snapshot.unreadable
     for stored in drop:
         tables.drop((stored.kind, stored.tenant, stored.name))
     for stored in put:
@@ -244,4 +244,5 @@ def changed(snapshot: Snapshot, revision: int, put: Iterable[Entry], drop: Itera
             tables.put(item, stored.origin)
         else:
             tables.drop((stored.kind, stored.tenant, stored.name))
-    return tables.done(revision)
+            unreadable = True
+    return replace(tables.done(revision), unreadable=unreadable)

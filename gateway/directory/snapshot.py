@@ -110,7 +110,8 @@ Place = tuple[str, str, str]
 class Snapshot:
     """Tenants, profiles, links, preferences, templates, pauses and keys.
 
-    `origins` names who made an object, where that is not the API. A change copies the tables that it touches, and of
+    `origins` names who made an object, where that is not the API. `unreadable`: newer code wrote something that counts
+    as not there, so that nobody should send by this snapshot. A change copies the tables that it touches, and of
     those only the outermost: with 100,000 tenants it still takes milliseconds.
     """
 
@@ -125,6 +126,7 @@ class Snapshot:
     keys: Mapping[str, Key] = field(default_factory=dict)
     revoked: frozenset[str] = frozenset()
     origins: Mapping[Place, str] = field(default_factory=dict)
+    unreadable: bool = False
     _children: Mapping[str, Collection[str]] = field(default_factory=dict)
     _own: Mapping[str, Collection[str]] = field(default_factory=dict)
     _inherited: Mapping[str, Collection[tuple[str, str, str]]] = field(default_factory=dict)

@@ -46,13 +46,19 @@ def newer(of: Entry) -> Entry:
 
 def told(snapshot: Snapshot) -> dict[str, object]:
     """Tell what a directory has; an index may keep an owner who has nothing left."""
-    tables = {
-        name: getattr(snapshot, name) for name in snapshot.__dataclass_fields__ if name not in {"revision", "_routes"}
-    }
+    beside = {"revision", "unreadable", "_routes"}
+    tables = {name: getattr(snapshot, name) for name in snapshot.__dataclass_fields__ if name not in beside}
     indexes = {
         name: {key: list(of) for key, of in tables.pop(name).items() if of} for name in [*tables] if name[0] == "_"
     }
     return tables | indexes
+
+
+def test_it_is_known_that_something_was_left_out() -> None:
+    """From the first entry that cannot be read on, also when that goes; not before."""
+    known = snapshot_of(1, ENTRIES)
+    missing = changed(known, 2, [newer(ENTRIES[0])], [])
+    assert [one.unreadable for one in (known, missing, changed(missing, 3, [], [ENTRIES[0]]))] == [False, True, True]
 
 
 @pytest.mark.parametrize("unreadable", [*ENTRIES], ids=KINDS)

@@ -52,6 +52,12 @@ async def state_of(daemon: Daemon, profile: str = "main") -> str:
     return next((line["state"] for line in queue["items"] if line["profile"] == profile), "")
 
 
+async def unready(daemon: Daemon) -> object:
+    """Why a daemon is not ready."""
+    async with daemon.client() as client, client.session.get("/readyz") as answer:
+        return (await answer.json()).get("reasons")
+
+
 async def relayed(daemon: Daemon, id_: str, seconds: float = 30) -> float:
     """Wait until a notification is relayed; how long it took."""
 
@@ -68,6 +74,22 @@ async def holds(says: Callable[[], Any], wanted: object, seconds: float = HOLDS)
         return bool(await says() == wanted)
 
     return await until(so, seconds)
+
+
+async def test_daemons_that_cannot_read_the_directory_stand_back(pair: Cluster) -> None:
+    """What only newer code can read appears: they say that they are not ready, and leave the mail to others."""
+    one, other = pair.daemons
+    await relayed(one, await post(one))
+    await pair.one("INSERT INTO directory VALUES ('novelty', 'acme', 'x', '{}', 'api', 1000)")
+    await pair.one("UPDATE meta SET value = '1000' WHERE name = 'directory_revision'")
+    for daemon in (one, other):
+        await holds(lambda daemon=daemon: unready(daemon), ["directory_unreadable"])
+
+    async def nobodys() -> bool:
+        return await pair.one("SELECT count(*) FROM lane WHERE daemon IS NOT NULL") == 0
+
+    await until(nobodys, 10)
+    assert await status_of(other, await post(one)) == "queued"
 
 
 async def test_daemons_that_start_at_once_on_nothing_are_one_installation(tmp_path: Path, newest: Postgresql) -> None:
