@@ -34,7 +34,7 @@ CONTENT = json.dumps({"to": [["ann@example.test", ""]], "subject": "Export finis
 
 def opened(named: str) -> "SqliteStore | PostgresqlStore":
     """The store of that name."""
-    return PostgresqlStore(Server(named)) if named.startswith("postgresql://") else SqliteStore(Path(named))
+    return PostgresqlStore(Server(named), breath=0.0) if named.startswith("postgresql://") else SqliteStore(Path(named))
 
 
 async def measure(named: str, batches: int, depths: list[int]) -> dict[int, float]:

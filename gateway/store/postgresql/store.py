@@ -69,11 +69,12 @@ _Log = tuple[Sequence[Happening], int]
 class PostgresqlStore:
     """`Store` on one schema of a database; open it with `async with PostgresqlStore(url)`."""
 
-    def __init__(self, server: Server, name: str = "", *, patience: float = PATIENCE) -> None:
+    def __init__(self, server: Server, name: str = "", *, patience: float = PATIENCE, breath: float = BREATH) -> None:
         """Name the server; nothing is opened yet.
 
         Of all daemons that live at a time only one has this `name`: it takes over at once what the one before held.
-        `patience` is how many seconds a write waits for a server that is away; results wait for ever.
+        `patience` is how many seconds a write waits for a server that is away; results wait for ever. Claims, and
+        results, begin a `breath` (seconds) apart.
         """
         self.server = server
         self.failed = server.failed
@@ -84,11 +85,11 @@ class PostgresqlStore:
         self._accepts: Pump[_Accept] = Pump(
             self._accept, patience=patience, size=lambda job: len(job[0]), on_commit=told
         )
-        self._claims: Pump[Claim] = Pump(self._claim, patience=patience, breath=BREATH, on_commit=told)
+        self._claims: Pump[Claim] = Pump(self._claim, patience=patience, breath=breath, on_commit=told)
         self._results: Pump[Settlement | _Dot] = Pump(
             self._write_results,
             patience=patience,
-            breath=BREATH,
+            breath=breath,
             lasting=lambda job: isinstance(job, Settlement),
             on_commit=told,
         )
