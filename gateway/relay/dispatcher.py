@@ -303,9 +303,8 @@ class Dispatcher:
             rate = lane.rate.wait(self._now())
             if rate > 0:
                 return rate
-            return (
-                None if self._at_work(lane.place) else 0.0
-            )  # workers say when they are done; none, if the rate allows it only now
+            # Workers say when they are done; there are none if the rate allows it only now.
+            return None if self._at_work(lane.place) else 0.0
         due_at = None if lane.lends else lane.next_due()
         return None if due_at is None else max((due_at - self._outbox.clock()) / 1000, 0.0)
 
@@ -318,10 +317,8 @@ class Dispatcher:
         lane = feeding.lane
         if lane.rate.wait(self._now()) > 0:
             return
-        before = self._at_work(lane.place) - lane.working
-        wanted = min(
-            lane.connections(self._now()) - before, lane.working + lane.ready
-        )  # an edit waits for what it ends
+        before = self._at_work(lane.place) - lane.working  # of the profile as it was: an edit waits for what it ends
+        wanted = min(lane.connections(self._now()) - before, lane.working + lane.ready)
         while lane.working < wanted and not self._draining and not feeding.closed:
             lane.working += 1
             worker = self._spawn(self._work(feeding))

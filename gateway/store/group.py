@@ -11,11 +11,11 @@ import json
 import secrets
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import apsw
 
-from gateway.store.rows import Claim, Claimed, Flow, LeasedRow, NewRow, Settlement, Stage
+from gateway.store.rows import Claim, Claimed, NewRow, Settlement, Stage, leased
 
 Value = str | int | float | bytes | None
 Job = tuple[Value, ...]
@@ -180,15 +180,3 @@ def report(db: apsw.Connection) -> Report:
         one = leased(row)
         claims[one.lease_token].rows.append(one)
     return Report(frozenset(json.loads(str(lost))), claims)
-
-
-def leased(row: Sequence[Any]) -> LeasedRow:
-    """Make a value of what `LEASED` reads."""
-    (
-        seq, id_, tenant, profile, category, priority, due_at, expires_at, accepted_at, recipients, envelope, body,
-        token, cancelled, status, dotted_for,
-    ) = row  # fmt: skip
-    return LeasedRow(
-        seq, id_, Flow(tenant, profile), category, priority, due_at, expires_at, accepted_at, recipients, envelope,
-        body, token, bool(cancelled), status, dotted_for,
-    )  # fmt: skip

@@ -13,9 +13,10 @@ READY has `due_at` and is claimed once that has come. LEASED belongs to whoever 
 write its result. RESTING waits for a person (an outcome nobody knows, held). FINAL never changes but by `retry`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Stage(IntEnum):
@@ -131,6 +132,18 @@ class LeasedRow(NamedTuple):
     dotted_for: str | None = None
 
 
+def leased(columns: Sequence[Any]) -> LeasedRow:
+    """Make a leased row of its columns as the engines read them, the flow in two."""
+    (
+        seq, id_, tenant, profile, category, priority, due_at, expires_at, accepted_at, recipients, envelope, body,
+        token, cancelled, status, dotted_for,
+    ) = columns  # fmt: skip
+    return LeasedRow(
+        seq, id_, Flow(tenant, profile), category, priority, due_at, expires_at, accepted_at, recipients, envelope,
+        body, token, bool(cancelled), status, dotted_for,
+    )  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class Claimed:
     """What a claim brought, and when the flow's next row falls due (None: it has no more)."""
@@ -175,6 +188,19 @@ class StoredRow:
     events: str
     envelope: str
     content: str | None = field(default=None, repr=False)
+
+
+def stored(columns: Sequence[Any]) -> StoredRow:
+    """Make a whole row of its columns as the engines read them, the flow in two; the body, or whether there is one."""
+    (
+        seq, id_, tenant, profile, category, key_id, priority, stage, status, due_at, expires_at, accepted_at,
+        finished_at, lease_token, cancelled, recipients, events, envelope, body,
+    ) = columns  # fmt: skip
+    return StoredRow(
+        seq, id_, Flow(tenant, profile), category, key_id, priority, Stage(stage), status, due_at, expires_at,
+        accepted_at, finished_at, lease_token, bool(cancelled), recipients, events, envelope,
+        body if isinstance(body, str) else ("" if body else None),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,8 @@ from gateway.store.rows import (
     SignIn,
     Stage,
     StoredRow,
+    leased,
+    stored,
 )
 from gateway.store.writer import Accept, Run, Writer
 
@@ -317,7 +319,7 @@ class SqliteStore:
                 )
             ]
             unknown = [
-                group.leased(row)
+                leased(row)
                 for row in db.execute(
                     f"SELECT {group.LEASED} FROM notification n LEFT JOIN content c USING (seq)"
                     " WHERE n.stage=1 AND n.lease_until<=? AND n.dotted=1",
@@ -358,7 +360,7 @@ class SqliteStore:
                 f"SELECT {_STORED}, {body} FROM notification n LEFT JOIN content c USING (seq) WHERE n.id=?",
                 (notification_id,),
             ):
-                return _stored(row)
+                return stored(row)
             return None
 
         return await self._read(work)
@@ -386,12 +388,12 @@ class SqliteStore:
                 values.append(value)
         sql.append("ORDER BY id DESC LIMIT ?")
         values.append(listing.limit)
-        return await self._read(lambda db: [_stored(row) for row in db.execute(" ".join(sql), values)])
+        return await self._read(lambda db: [stored(row) for row in db.execute(" ".join(sql), values)])
 
     async def expired(self, now: int, limit: int) -> list[StoredRow]:
         """Read ready rows whose time is over."""
         sql = f"SELECT {_STORED}, NULL FROM notification n WHERE stage=0 AND expires_at<=? LIMIT ?"
-        return await self._read(lambda db: [_stored(row) for row in db.execute(sql, (now, limit))])
+        return await self._read(lambda db: [stored(row) for row in db.execute(sql, (now, limit))])
 
     async def backlog(self) -> list[FlowBacklog]:
         """Read which flows have ready rows, by hopping from flow to flow along the index."""
@@ -636,15 +638,3 @@ def _chunks(rows: Sequence[T]) -> Iterable[Sequence[T]]:
 
 def _bytes(value: Value) -> bytes:
     return value if isinstance(value, bytes) else b""
-
-
-def _stored(row: tuple[Any, ...]) -> StoredRow:
-    (
-        seq, id_, tenant, profile, category, key_id, priority, stage, status, due_at, expires_at, accepted_at,
-        finished_at, lease_token, cancelled, recipients, events, envelope, body,
-    ) = row  # fmt: skip
-    return StoredRow(
-        seq, id_, Flow(tenant, profile), category, key_id, priority, Stage(stage), status, due_at, expires_at,
-        accepted_at, finished_at, lease_token, bool(cancelled), recipients, events, envelope,
-        body if isinstance(body, str) else ("" if body else None),
-    )  # fmt: skip

@@ -12,11 +12,13 @@ import asyncpg
 import pytest
 import trustme
 
+from gateway.credentials.identity import read_identity
 from gateway.observe import facts
+from gateway.settings import SecretSource
 from gateway.store.postgresql import PostgresqlStore, migrations, server
 from gateway.store.postgresql import store as rows_of
 from gateway.store.postgresql.migrations import SCHEMA, migrate
-from gateway.store.postgresql.server import Server, ValueRefused, read_password
+from gateway.store.postgresql.server import Server, ValueRefused
 from gateway.store.protocol import StoreBroken, StoreError, StoreUnavailable
 from gateway.store.rows import Flow, Inserted, Listing, Stage
 from tests.peers.losing_proxy import LosingProxy
@@ -335,7 +337,9 @@ async def test_rotated_password_is_asked_for_anew(own: Postgresql, tmp_path: Pat
     schema = await own.make_schema()
     file = tmp_path / "password"
     file.write_text("right\n")
-    async with PostgresqlStore(Server(secretive(own, ""), password=read_password(file), schema=schema)) as store:
+    kept = SecretSource(file=file)
+    server = Server(secretive(own, ""), password=lambda: read_identity(kept, {}).reveal(), schema=schema)
+    async with PostgresqlStore(server) as store:
         await own.execute("ALTER ROLE secretive PASSWORD 'newer'")
         file.write_text("newer\n")
         await own.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'secretive'")

@@ -213,7 +213,9 @@ class PostgresqlRoster:
                     await connection.add_listener(self.channel, lambda *told: self._heard(str(told[-1])))
                     self._heard(None)
                     while not ended.is_set():
-                        await _within(STILL_THERE, ended)
+                        with suppress(TimeoutError):
+                            async with asyncio.timeout(STILL_THERE):
+                                await ended.wait()
                         await connection.execute("SELECT")
                 finally:
                     connection.terminate()
@@ -222,9 +224,3 @@ class PostgresqlRoster:
 
 def _columns(lanes: Sequence[Place]) -> tuple[list[str], list[str]]:
     return [tenant for tenant, _ in lanes], [profile for _, profile in lanes]
-
-
-async def _within(seconds: float, event: asyncio.Event) -> None:
-    with suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await event.wait()

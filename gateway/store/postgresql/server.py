@@ -11,7 +11,6 @@ somebody else; a full disk is `StoreFull`; a value that no column holds is a `St
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any, Final, TypeAlias, TypeVar
 
 import asyncpg
@@ -229,8 +228,3 @@ def _told(error: Exception) -> str:
 
 async def _kept(_connection: asyncpg.Connection) -> None:
     """Leave the session as it is: what a reset would undo was never done, and asking costs a round trip."""
-
-
-def read_password(path: Path) -> Callable[[], str]:
-    """Read the password from a file each time, so that it may be rotated."""
-    return lambda: path.read_text().rstrip("\n")

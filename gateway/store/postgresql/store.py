@@ -46,9 +46,10 @@ from gateway.store.rows import (
     Replayed,
     Settlement,
     SignIn,
-    Stage,
     StoredRow,
     Withdrawn,
+    leased,
+    stored,
 )
 
 MOVING_FROM: Final = "moving_from"  # in `meta`: rows are still being moved here from another store
@@ -105,7 +106,6 @@ class PostgresqlStore:
             await migrate(self.server)
             await self._refuse_unfinished()
             await self.roster.enter()
-            await self._refuse_unfinished()  # a move that began before it could see this daemon
             await self._recover()
         except BaseException:
             await self.server.close()
@@ -234,7 +234,7 @@ class PostgresqlStore:
             if record[0] is None:
                 upcoming[record[12]] = record[6]
             else:
-                rows[record[12]].append(_leased(record))
+                rows[record[12]].append(leased(record))
         return [Claimed(sorted(rows[token], key=_urgency), upcoming.get(token)) for token in tokens]
 
     # Settle.
@@ -280,7 +280,7 @@ class PostgresqlStore:
         released = await self.server.fetch(sql.RELEASE, now)
         unknown = await self.server.fetch(sql.UNKNOWN, now)
         return [(Flow(tenant, profile), due_at) for tenant, profile, due_at in released], [
-            _leased(record) for record in unknown
+            leased(record) for record in unknown
         ]
 
     async def change(self, change: Change) -> bool:
@@ -314,7 +314,7 @@ class PostgresqlStore:
             " LEFT JOIN content c ON c.seq = n.seq WHERE n.id = $1",
             notification_id,
         )
-        return _stored(rows[0]) if rows else None
+        return stored(rows[0]) if rows else None
 
     async def page(self, listing: Listing) -> list[StoredRow]:
         """Read notifications, newest first, without content."""
@@ -343,7 +343,7 @@ class PostgresqlStore:
             f"SELECT {sql.STORED}, NULL FROM ({found}) n LEFT JOIN queue q ON q.seq = n.seq ORDER BY n.id DESC LIMIT $1",
             *values,
         )
-        return [_stored(row) for row in rows]
+        return [stored(row) for row in rows]
 
     async def expired(self, now: int, limit: int) -> list[StoredRow]:
         """Read ready rows whose time is over."""
@@ -352,7 +352,7 @@ class PostgresqlStore:
             " WHERE q.stage = 0 AND q.expires_at <= $1 ORDER BY q.expires_at LIMIT $2",
             now, limit,
         )  # fmt: skip
-        return [_stored(row) for row in rows]
+        return [stored(row) for row in rows]
 
     async def backlog(self) -> list[FlowBacklog]:
         """Read which flows have ready rows."""
@@ -645,25 +645,3 @@ def _repeated(row: NewRow, known: dict[tuple[str, str], tuple[bytes, str]]) -> A
 
 def _urgency(row: LeasedRow) -> tuple[int, int, int]:
     return row.priority, row.due_at, row.seq
-
-
-def _leased(record: Sequence[Any]) -> LeasedRow:
-    (
-        seq, id_, tenant, profile, category, priority, due_at, expires_at, accepted_at, recipients, envelope, body,
-        token, cancelled, status, dotted_for,
-    ) = record  # fmt: skip
-    return LeasedRow(
-        seq, id_, Flow(tenant, profile), category, priority, due_at, expires_at, accepted_at, recipients, envelope,
-        body, token, cancelled, status, dotted_for,
-    )  # fmt: skip
-
-
-def _stored(record: Sequence[Any]) -> StoredRow:
-    (
-        seq, id_, tenant, profile, category, key_id, priority, stage, status, due_at, expires_at, accepted_at,
-        finished_at, lease_token, cancelled, recipients, events, envelope, body,
-    ) = record  # fmt: skip
-    return StoredRow(
-        seq, id_, Flow(tenant, profile), category, key_id, priority, Stage(stage), status, due_at, expires_at,
-        accepted_at, finished_at, lease_token, cancelled, recipients, events, envelope, body,
-    )  # fmt: skip
