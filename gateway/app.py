@@ -1,27 +1,19 @@
 """The composition root: builds every part by hand, in the order of life, and takes them down in reverse.
 
-The daemon is ready when the store has written, the files are provisioned and the listeners listen. It ends in order
-on SIGTERM and SIGINT: no new mail is taken, what is on the wire gets its final reply, results are committed. It ends
-at once, with exit code 1, when the store can no longer be trusted to write. SIGHUP reads the settings again and
-provisions anew; on any fault everything stays as it was.
+When the block is entered the store has written, the files are provisioned and the listeners listen. Leaving it takes no
+new mail, gives what is on the wire its final reply, and commits results.
 """
 
 import asyncio
-import ctypes
-import gc
-import os
-import resource
-import signal
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
-from gateway import __version__
 from gateway.catcher import Catcher
 from gateway.credentials import connections
 from gateway.credentials.credentials import Credentials
@@ -35,7 +27,7 @@ from gateway.directory.rules import Policy
 from gateway.http.call import Services
 from gateway.http.metrics import MetricsServer
 from gateway.http.server import HttpServer
-from gateway.observe import facts, service_manager
+from gateway.observe import facts
 from gateway.outbox.outbox import Outbox, Retention
 from gateway.outbox.verdict import Schedule
 from gateway.relay.dispatcher import Dispatcher
@@ -43,24 +35,19 @@ from gateway.relay.guard import Guard
 from gateway.relay.holding import Holding, SharedHolding
 from gateway.relay.sign_in import SignIns
 from gateway.relay.tester import Tester
-from gateway.settings import Fault, PostgresqlUrl, Settings, SettingsError, SqliteUrl, load
+from gateway.settings import Fault, PostgresqlUrl, Settings, SettingsError, SqliteUrl
 from gateway.smtp.dial import Dialer
 from gateway.smtp.egress import EgressPolicy
 from gateway.smtp.session import Opener
 from gateway.store.identity import held_name
-from gateway.store.protocol import Store, StoreBroken, StoreBusy, StoreUnavailable
+from gateway.store.protocol import Store
 from gateway.store.sqlite import SqliteStore
 
 if TYPE_CHECKING:
     from gateway.store.postgresql.server import Server
 
-EXIT_OK: Final = 0
-EXIT_FAILED: Final = 1
-EXIT_CONFIG: Final = 78  # sysexits.h EX_CONFIG
-PR_SET_DUMPABLE: Final = 4
 WAITING_THREADS: Final = 64  # a silent name server keeps one for each relay's name that somebody looks up
 LAST_WORDS: Final = 5.0  # seconds for loops to end in
-GC_THRESHOLD: Final = (20_000, 50, 100)  # hardly anything here is cyclic; a full collection stops the loop for 40 ms
 
 
 @dataclass(slots=True)
@@ -75,6 +62,11 @@ class Running:
     outbox: Outbox
     dispatcher: Dispatcher
     store: Store
+
+    def adopt(self, settings: Settings) -> None:
+        """Put those settings into force that a running daemon can change; `settings` stays what it was started with."""
+        self.http.renew_certificate(settings.http)
+        self.outbox.adopt(_schedule(settings), _retention(settings))
 
 
 @asynccontextmanager
@@ -267,102 +259,3 @@ async def _gauges(outbox: Outbox, store: Store) -> None:
             away = not away
             facts.store_away(away=away)
         await asyncio.sleep(1)
-
-
-async def serve(
-    config: Path | None, environ: Mapping[str, str], *, when_ready: Callable[[Running], object] = lambda _: None
-) -> int:
-    """Run until a signal says stop; answers the exit code."""
-    settings = load(config, environ)
-    facts.configure(settings.log.format, settings.log.level)
-    gc.set_threshold(*GC_THRESHOLD)
-    os.umask(0o077)
-    _keep_memory_private()
-    try:
-        async with daemon(settings, environ) as running:
-            stop = _signals(running, config, environ)
-            _tell_listeners(running)
-            facts.started(__version__, running.store.engine)
-            service_manager.notify(READY="1")
-            when_ready(running)
-            gc.freeze()  # what is there now stays: no collection need look at it again
-            broken = await _until(stop, running.store.failed)
-            service_manager.notify(STOPPING="1")
-            facts.stopping(running.outbox.in_hand)
-            if broken:
-                facts.store_broken("a write failed; the file is checked at the next start")
-                return EXIT_FAILED
-    except (StoreBusy, StoreUnavailable) as error:
-        facts.start_failed(str(error))
-        return EXIT_FAILED
-    except StoreBroken as error:
-        facts.store_broken(str(error))
-        return EXIT_FAILED
-    facts.stopped()
-    return EXIT_OK
-
-
-def _keep_memory_private() -> None:
-    """No core dump, and no look into our memory for others of the same user: secrets are there (prctl(2), core(5)).
-
-    The limit alone does not hold for dumps that the kernel pipes to a program.
-    """
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with suppress(OSError, AttributeError):  # not Linux
-        ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
-
-
-async def _until(stop: asyncio.Event, failed: asyncio.Event) -> bool:
-    """Wait for either; True if it is the failure."""
-    waits = [asyncio.ensure_future(event.wait()) for event in (stop, failed)]
-    watchdog = asyncio.ensure_future(_watchdog())
-    try:
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in (*waits, watchdog):
-            task.cancel()
-    return failed.is_set()
-
-
-async def _watchdog() -> None:
-    """Tell the service manager that the loop turns, as often as it wants to hear it."""
-    seconds = service_manager.watchdog_seconds()
-    while seconds is not None:
-        service_manager.notify(WATCHDOG="1")
-        await asyncio.sleep(seconds)
-
-
-def _signals(running: Running, config: Path | None, environ: Mapping[str, str]) -> asyncio.Event:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    reloads: set[asyncio.Task[None]] = set()
-
-    def reload() -> None:
-        task = loop.create_task(_reload(running, config, environ))
-        reloads.add(task)
-        task.add_done_callback(reloads.discard)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    loop.add_signal_handler(signal.SIGHUP, reload)
-    return stop
-
-
-async def _reload(running: Running, config: Path | None, environ: Mapping[str, str]) -> None:
-    """Provision anew from the settings as they are now: all of it, or nothing."""
-    service_manager.reloading()
-    try:
-        settings = load(config, environ)
-        await running.directory.provision(settings.provision.files, settings.paths.base)
-    except SettingsError as error:
-        facts.reload_failed([str(fault) for fault in error.faults])
-    else:
-        facts.reloaded()
-    service_manager.notify(READY="1")
-
-
-def _tell_listeners(running: Running) -> None:
-    for address in running.settings.http.listen:
-        facts.listening("http", str(address))
-    for address in running.settings.metrics.listen:
-        facts.listening("metrics", str(address))

@@ -71,11 +71,11 @@ def main() -> None:
 @click.pass_obj
 def serve(config: Path) -> None:
     """Run the daemon in the foreground."""
-    from gateway import app
+    from gateway import lifecycle
     from gateway.cli.demo import demonstrate
     from gateway.cli.loop import run
 
-    sys.exit(run(app.serve(settings_path(config), os.environ, when_ready=demonstrate)))
+    sys.exit(run(lifecycle.serve(settings_path(config), os.environ, when_ready=demonstrate)))
 
 
 @cli.command()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gateway.app import EXIT_CONFIG, EXIT_FAILED, EXIT_OK, opener, policy, postgresql_server
+from gateway.app import opener, policy, postgresql_server
 from gateway.credentials.credentials import Credentials
 from gateway.credentials.sealed import Seal
 from gateway.credentials.tokens import Tokens
@@ -20,6 +20,7 @@ from gateway.directory.entries import entry, snapshot_of
 from gateway.directory.provision import read_files
 from gateway.directory.shapes import Profile
 from gateway.directory.snapshot import PROVISION
+from gateway.lifecycle import EXIT_CONFIG, EXIT_FAILED, EXIT_OK
 from gateway.relay.guard import Guard
 from gateway.relay.sign_in import SignIns
 from gateway.settings import Fault, PostgresqlUrl, Settings, SettingsError, load

@@ -24,7 +24,7 @@ from weakref import WeakSet
 from gateway.credentials.login import Logins
 from gateway.credentials.provider import PASSWORD, CredentialError, Fetched, Kind, Why
 from gateway.observe import facts
-from gateway.observe.facts import SecretLook
+from gateway.observe.metrics import SecretLook
 
 REFRESH_AHEAD: Final = 0.8  # of its freshness, when a secret in use is fetched anew
 JITTER: Final = 0.1

@@ -17,7 +17,7 @@ from gateway.http.credentials import standing
 from gateway.http.resources import Document
 from gateway.http.values import ShownTime, show_time, time_text
 from gateway.http.views import View
-from gateway.observe import facts
+from gateway.observe import metrics
 from gateway.problems import Code, Problem
 from gateway.store.protocol import StoreUnavailable
 from gateway.store.rows import DaemonRow
@@ -112,7 +112,7 @@ async def show(call: Call) -> Answer:
             "profiles": list(_not_in_order(call, states))[:MOST],
             "certificates": [
                 {"host": host, "port": port, "ends_at": time_text(round(ends * 1000))}
-                for (host, port), ends in facts.CERTIFICATES.soonest()
+                for (host, port), ends in metrics.CERTIFICATES.soonest()
             ],
         }
     )

@@ -7,7 +7,7 @@ from aiohttp import web
 from prometheus_client.exposition import choose_encoder
 
 from gateway.http.call import Services
-from gateway.observe.facts import Everything
+from gateway.observe.metrics import Everything
 from gateway.settings import ListenAddress, TcpAddress, UnixAddress
 
 

@@ -21,7 +21,7 @@ from gateway.http.listeners import OWNER_ONLY, remove_socket, sockets_for, tls_c
 from gateway.http.protocol import Server
 from gateway.http.routes import ROUTES, reachable
 from gateway.http.routing import Route, Router
-from gateway.settings import ListenAddress, TcpAddress, UnixAddress
+from gateway.settings import Http, ListenAddress, TcpAddress, UnixAddress
 
 BACKLOG: Final = 1024
 DRAIN_SECONDS: Final = 10.0
@@ -47,6 +47,7 @@ class HttpServer:
         self._router = Router(reachable(routes, catcher=services.catcher is not None))
         self._admin_socket = admin_socket
         self._runner: web.ServerRunner | None = None
+        self._tls: ssl.SSLContext | None = None
         self._files: list[Path] = []
         self.port = 0
 
@@ -67,7 +68,7 @@ class HttpServer:
     async def start(self) -> None:
         """Bind all addresses and listen; `port` is then that of the first TCP address. OSError, and nothing is left open."""
         dispatcher = Dispatcher(self._services, self._router, admin_socket=self._admin_socket)
-        context = None if self._admin_socket else tls_context(self._http)
+        self._tls = None if self._admin_socket else tls_context(self._http)
         server = Server(
             dispatcher.handle,
             keepalive_timeout=float(self._http.header_timeout_seconds),
@@ -81,12 +82,12 @@ class HttpServer:
         await self._runner.setup()
         try:
             for address in self._listen:
-                await self._open(address, context)
+                await self._open(address)
         except OSError:
             await self.stop()
             raise
 
-    async def _open(self, address: ListenAddress, context: ssl.SSLContext | None) -> None:
+    async def _open(self, address: ListenAddress) -> None:
         if self._runner is None:
             raise RuntimeError("the server is not started")
         mode = OWNER_ONLY if self._admin_socket else None
@@ -95,7 +96,12 @@ class HttpServer:
                 self.port = listener.getsockname()[1]
             if isinstance(address, UnixAddress):
                 self._files.append(address.path)
-            await web.SockSite(self._runner, listener, ssl_context=context, backlog=BACKLOG).start()
+            await web.SockSite(self._runner, listener, ssl_context=self._tls, backlog=BACKLOG).start()
+
+    def renew_certificate(self, http: Http) -> None:
+        """Show the certificate that these settings name to whoever connects from now on. OSError if it cannot be used."""
+        if self._tls is not None and http.tls_certificate is not None:
+            self._tls.load_cert_chain(http.tls_certificate, http.tls_key)
 
     async def stop(self) -> None:
         """Take no new connections, let answers finish, close."""

@@ -26,8 +26,8 @@ def reloading() -> None:
 
 
 def watchdog_seconds() -> float | None:
-    """How often to say WATCHDOG=1: at half of what the service manager allows; None if it does not watch us."""
+    """How often to say WATCHDOG=1: three times in what the service manager allows; None if it does not watch us."""
     if os.environ.get("WATCHDOG_PID") not in (None, str(os.getpid())):
         return None
     microseconds = os.environ.get("WATCHDOG_USEC", "")
-    return int(microseconds) / 2_000_000 if microseconds.isdigit() else None
+    return int(microseconds) / 3_000_000 if microseconds.isdigit() else None

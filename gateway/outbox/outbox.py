@@ -109,6 +109,11 @@ class Outbox:
         """How many notifications are claimed and not settled yet."""
         return len(self._held)
 
+    def adopt(self, schedule: Schedule, retention: Retention) -> None:
+        """Judge by another schedule, and keep by another retention, from now on."""
+        self._schedule = schedule
+        self._retention = retention
+
     async def start(self) -> None:
         """Count what is there, settle what a dead daemon left unknown, and tell what is ready."""
         await self.recount()

@@ -26,7 +26,7 @@ from gateway.credentials.cache import (
 )
 from gateway.credentials.provider import PASSWORD, CredentialError, Fetched, Kind, Why
 from gateway.credentials.secret import Secret
-from gateway.observe.facts import Everything, SecretLook
+from gateway.observe.metrics import Everything, SecretLook
 
 TERMS = Terms(fresh=100.0, stale=1000.0)
 TOKENS = Terms(fresh=10_000.0, stale=None)

@@ -14,7 +14,7 @@ from gateway.credentials.provider import CredentialError, Fetched, Kind
 from gateway.credentials.reference import Credential
 from gateway.credentials.sealed import Seal
 from gateway.credentials.secret import Secret
-from gateway.observe.facts import REGISTRY
+from gateway.observe.metrics import REGISTRY
 from gateway.settings import load
 
 if TYPE_CHECKING:

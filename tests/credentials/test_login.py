@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 
 from gateway.credentials.login import LONGEST, REFUSED, Logins
 from gateway.credentials.provider import CredentialError, Kind
-from gateway.observe.facts import REGISTRY
+from gateway.observe.metrics import REGISTRY
 
 AWAY = CredentialError(Kind.UNREACHABLE, "away")
 DENIED = CredentialError(Kind.DENIED, "no")

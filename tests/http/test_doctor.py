@@ -10,7 +10,7 @@ from gateway.credentials.secret import Secret
 from gateway.directory.changes import OPERATOR
 from gateway.directory.shapes import Pause
 from gateway.http.values import parse_time, time_text
-from gateway.observe import facts
+from gateway.observe import facts, metrics
 from gateway.store.clock import wall_clock
 from gateway.store.postgresql import PostgresqlStore
 from gateway.store.postgresql.server import Server
@@ -108,7 +108,7 @@ async def test_a_profile_that_is_gone_is_not_told(tmp_path: Path) -> None:
 
 async def test_certificates_that_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the relay that showed them."""
-    monkeypatch.setattr(facts, "CERTIFICATES", type(facts.CERTIFICATES)("test_"))
+    monkeypatch.setattr(metrics, "CERTIFICATES", type(metrics.CERTIFICATES)("test_"))
     facts.certificate("relay.example", 587, 1_800_000_000.0)
     async with running(tmp_path) as world:
         told = (await world.call("GET", "/v1/doctor", "system")).json

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from gateway.app import EXIT_FAILED
+from gateway.lifecycle import EXIT_FAILED
 from tests.process.cluster import PER_CONNECTION, Cluster, Lane, Stuck, cluster, until
 from tests.process.daemon import DaemonDiedError, mail
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import generate_latest
 
-from gateway.observe import facts
+from gateway.observe import metrics
 from gateway.observe.certificates import MOST_KEPT, MOST_SHOWN, Certificates
 from tests.peers.smtp_server import ScriptedRelay, issue_tls
 from tests.relay.world import profile, world
@@ -24,8 +24,8 @@ async def test_a_session_tells_when_the_certificate_ends(tmp_path: Path) -> None
         async with world(tmp_path, secure) as at:
             await at.post("acme")
             await relay.wait_messages(1)
-        ends = dict(facts.CERTIFICATES.soonest())["127.0.0.1", relay.port]
-        shown = generate_latest(facts.REGISTRY).decode()
+        ends = dict(metrics.CERTIFICATES.soonest())["127.0.0.1", relay.port]
+        shown = generate_latest(metrics.REGISTRY).decode()
 
     assert datetime.fromtimestamp(ends, UTC) > datetime.now(UTC)
     assert f'notification_gateway_relay_certificate_end_seconds{{relay="127.0.0.1:{relay.port}"}}' in shown
