@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN    := .venv/bin
 STAMP  := .venv/.installed
 
-.PHONY: setup run test proof bench lint lock clean
+.PHONY: setup run test proof bench soak lint lock clean wheel install rollback uninstall
 
 setup: $(STAMP)
 
@@ -26,16 +26,40 @@ proof: setup
 bench: setup
 	$(BIN)/python -m tests.bench $(ARGS)
 
+# Hours under load with faults: ARGS='--minutes 120 --rate 100'. The last figures are in the README.
+soak: setup
+	$(BIN)/python -m tests.soak $(ARGS)
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Renew the locked versions: one file for all platforms, with hashes and without addresses.
+# Renew the locked versions: one file for all platforms, with hashes and without addresses; and of it what a daemon needs.
+COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 lock: setup
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	  --no-header --all-extras --upgrade pyproject.toml -o requirements.txt
+	$(COMPILE) --all-extras --upgrade pyproject.toml -o requirements.txt
+	$(COMPILE) --extra all --constraint requirements.txt --no-annotate pyproject.toml -o requirements-daemon.txt
+
+# Installing: PREFIX is where, DESTDIR a root to put it below, WHEEL what to install instead of what lies here.
+PREFIX  ?= /usr/local
+DESTDIR ?=
+WHEEL   ?=
+INSTALL  = PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' PYTHON='$(PYTHON)' systemd/install
+
+wheel: setup
+	rm -f dist/*.whl
+	$(BIN)/python -m hatchling build -t wheel -d dist
+
+install: $(if $(WHEEL),,wheel)
+	$(INSTALL) install $(or $(WHEEL),dist/*.whl)
+
+rollback:
+	$(INSTALL) rollback
+
+uninstall:
+	$(INSTALL) uninstall
 
 clean:
 	rm -rf .venv var

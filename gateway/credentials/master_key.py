@@ -19,7 +19,7 @@ def load_seal(sources: Sequence[SecretSource], environ: Mapping[str, str], *, ma
                 raise SealError(f"the environment has no {source.env}")
             keys.append(read_key(text))
         elif path.exists():
-            keys.append(_read_private(path))
+            keys.append(_read(path, private=source.credential is None))
         elif index == 0 and may_make and source.file is not None:
             keys.append(make_key_file(path))
         else:
@@ -38,8 +38,9 @@ def _path(source: SecretSource, environ: Mapping[str, str]) -> Path | None:
     return None
 
 
-def _read_private(path: Path) -> bytes:
+def _read(path: Path, *, private: bool) -> bytes:
+    """Read a key. Who may read a credential is systemd's business, and its access list would look like a group's rights."""
     with path.open() as file:
-        if os.fstat(file.fileno()).st_mode & 0o077:
+        if private and os.fstat(file.fileno()).st_mode & 0o077:
             raise SealError(f"{path} is readable by others; its mode must be 0600 or stricter")
         return read_key(file.read())
