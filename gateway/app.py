@@ -16,18 +16,23 @@ from typing import TYPE_CHECKING, Final, Self
 
 from gateway.catcher import Catcher
 from gateway.credentials import connections
-from gateway.credentials.credentials import Credentials
+from gateway.credentials.credentials import FILES_NAME, Credentials
 from gateway.credentials.identity import read_identity
 from gateway.credentials.local import LocalSecrets
 from gateway.credentials.master_key import load_seal
 from gateway.credentials.sealed import SealError
 from gateway.credentials.tokens import Tokens
+from gateway.directory.changes import Actor, pause_all
 from gateway.directory.directory import Directory
 from gateway.directory.rules import Policy
+from gateway.directory.shapes import PauseReason
+from gateway.directory.snapshot import ROOT
+from gateway.gauges import Gauges, certificate_files
 from gateway.http.call import Services
 from gateway.http.metrics import MetricsServer
 from gateway.http.server import HttpServer
 from gateway.observe import facts
+from gateway.observe.certificates import first_end
 from gateway.outbox.outbox import Outbox, Retention
 from gateway.outbox.verdict import Schedule
 from gateway.relay.dispatcher import Dispatcher
@@ -40,14 +45,20 @@ from gateway.smtp.dial import Dialer
 from gateway.smtp.egress import EgressPolicy
 from gateway.smtp.session import Opener
 from gateway.store.identity import held_name
-from gateway.store.protocol import Store
+from gateway.store.protocol import Copied, Store, StoreError
 from gateway.store.sqlite import SqliteStore
+from gateway.webhooks.endpoint import Poster
+from gateway.webhooks.events import Composer
+from gateway.webhooks.sender import Sender
 
 if TYPE_CHECKING:
     from gateway.store.postgresql.server import Server
 
 WAITING_THREADS: Final = 64  # a silent name server keeps one for each relay's name that somebody looks up
 LAST_WORDS: Final = 5.0  # seconds for loops to end in
+LIFE_SECONDS: Final = 3600.0  # after which a copy of the database shows as one
+GATEWAY: Final = Actor("gateway", ROOT, frozenset({"admin"}))
+COPIES: Final[Mapping[Copied, PauseReason]] = {Copied.RESTORED: "restored", Copied.CLONED: "cloned"}
 
 
 @dataclass(slots=True)
@@ -62,10 +73,12 @@ class Running:
     outbox: Outbox
     dispatcher: Dispatcher
     store: Store
+    restart_needed: list[str]
 
     def adopt(self, settings: Settings) -> None:
         """Put those settings into force that a running daemon can change; `settings` stays what it was started with."""
         self.http.renew_certificate(settings.http)
+        facts.http_certificate(_certificate_end(settings))
         self.outbox.adopt(_schedule(settings), _retention(settings))
 
 
@@ -78,6 +91,7 @@ async def daemon(settings: Settings, environ: Mapping[str, str]) -> AsyncIterato
         store = await _store(settings, environ, stack)
         store.on_commit = facts.commit
         directory = await _directory(settings, store, environ)
+        await _look_at_copy(store, directory)
         outbox = Outbox(store, _schedule(settings), retention=_retention(settings))
         outbox.on_accepted = facts.accepted
         outbox.on_event = facts.recipient
@@ -86,6 +100,8 @@ async def daemon(settings: Settings, environ: Mapping[str, str]) -> AsyncIterato
         lent = directory.policy
         credentials = Credentials(directory.seal, directory.stored, lent.local, lent.connections)
         credentials.on_denied = directory.denied
+        for source in (*settings.connections, FILES_NAME):
+            facts.secret_connection(source)
         stack.push_async_callback(lent.connections.close)
         tokens = Tokens(settings.oauth, credentials.cache, time.monotonic)
         stack.push_async_callback(tokens.close)
@@ -94,27 +110,37 @@ async def daemon(settings: Settings, environ: Mapping[str, str]) -> AsyncIterato
         directory.on_change.append(lambda: _stand_back(directory, holding))
         _stand_back(directory, holding)
         dispatcher = Dispatcher(outbox, directory, sign_ins, settings.relay.connections, holding)
+        webhooks = await _webhooks(store, directory, outbox, dispatcher, stack)
         catcher = await _catcher(settings, stack)
         await outbox.start()
         await store.check()
         tasks = await stack.enter_async_context(_Loops())
         tasks.start(dispatcher.run())
         tasks.start(outbox.keep())
+        tasks.start(webhooks.run())
         if store.roster is not None:
             tasks.start(outbox.keep_count())
-        tasks.start(_gauges(outbox, store))
+        else:
+            tasks.start(_renew_life(store))
+        stack.push_async_callback(webhooks.drain)
         stack.push_async_callback(dispatcher.drain, settings.relay.drain_seconds)
+        restart_needed: list[str] = []
         services = Services(
             settings=settings, directory=directory, outbox=outbox, store=store, credentials=credentials,
             held=dispatcher.holds, lags=holding.lags, catch_up=holding.catch_up,
             states=dispatcher.all_states, resume=dispatcher.resume, test=Tester(sign_ins).test,
-            reasons=lambda: _reasons(store, directory), catcher=catcher, on_answer=facts.answered,
-            on_failure=facts.request_failed, on_refused=facts.key_refused,
+            test_webhook=webhooks.test,
+            relays=dispatcher.relays, reasons=lambda: _reasons(store, directory), catcher=catcher, on_answer=facts.answered,
+            on_failure=facts.request_failed, on_refused=facts.key_refused, restart_needed=restart_needed,
         )  # fmt: skip
         http = await stack.enter_async_context(HttpServer(services))
-        await stack.enter_async_context(HttpServer.for_administrators(services))
+        facts.http_certificate(_certificate_end(settings))
+        admin = await stack.enter_async_context(HttpServer.for_administrators(services))
+        gauges = Gauges(outbox, store, dispatcher, (http, admin), services.reasons, certificate_files(settings))
+        for reading in (gauges.each_second(), gauges.loop_lag(), gauges.now_and_then()):
+            tasks.start(reading)
         metrics = await _metrics(settings, services, stack)
-        yield Running(settings, http, metrics, catcher, directory, outbox, dispatcher, store)
+        yield Running(settings, http, metrics, catcher, directory, outbox, dispatcher, store, restart_needed)
 
 
 class _Loops:
@@ -197,7 +223,7 @@ async def _directory(settings: Settings, store: Store, environ: Mapping[str, str
 
 
 def policy(settings: Settings, environ: Mapping[str, str]) -> Policy:
-    """What the operator allows profiles to do."""
+    """What the operator allows tenants to do."""
     return Policy(
         _egress(settings),
         settings.egress.plaintext_auth,
@@ -205,6 +231,7 @@ def policy(settings: Settings, environ: Mapping[str, str]) -> Policy:
         {name: provider.allow for name, provider in settings.oauth.items()},
         _local_secrets(settings, environ),
         connections.made(settings.connections, environ, time.monotonic),
+        _webhook_egress(settings),
     )
 
 
@@ -218,9 +245,31 @@ def _egress(settings: Settings) -> EgressPolicy:
     return EgressPolicy(settings.egress.ports, settings.egress.allow, settings.egress.deny)
 
 
+def _webhook_egress(settings: Settings) -> EgressPolicy:
+    webhooks = settings.egress.webhooks
+    return EgressPolicy(webhooks.ports, webhooks.allow, settings.egress.deny, public=True)
+
+
+async def _webhooks(
+    store: Store, directory: Directory, outbox: Outbox, dispatcher: Dispatcher, stack: AsyncExitStack
+) -> Sender:
+    poster = await stack.enter_async_context(Poster(directory.policy.webhooks, directory.seal, store.clock))
+    sender, composer = Sender(store, directory, poster), Composer(directory, store.clock)
+    outbox.tell = composer.ended
+    outbox.on_told = sender.noted
+    dispatcher.on_parked = lambda place, reason: sender.tell(composer.parked(place, reason))
+    dispatcher.on_unparked = lambda place, reason: sender.tell(composer.unparked(place, reason))
+    return sender
+
+
 def opener(settings: Settings) -> Opener:
     """What opens sessions with relays."""
     return Opener(Dialer(_egress(settings)), settings.relay.ehlo_name)
+
+
+def _certificate_end(settings: Settings) -> float | None:
+    file = settings.http.tls_certificate
+    return None if file is None else first_end(file.read_bytes())
 
 
 def _schedule(settings: Settings) -> Schedule:
@@ -250,12 +299,24 @@ async def _metrics(settings: Settings, services: Services, stack: AsyncExitStack
     return metrics
 
 
-async def _gauges(outbox: Outbox, store: Store) -> None:
-    away = False
+async def _look_at_copy(store: Store, directory: Directory) -> None:
+    """Keep the mail of a copy back until a person has looked, and begin a life of its own."""
+    copied = await store.copied()
+    if copied is not None:
+        reason = COPIES[copied]
+        await directory.change(GATEWAY, lambda snapshot: pause_all(snapshot, store.clock(), reason))
+        facts.started_paused(reason)
+    await store.settle_in()
+    health = await store.health()
+    if health.backed_up_at is not None:
+        facts.last_backup(health.backed_up_at)
+
+
+async def _renew_life(store: Store) -> None:
+    """Have what is copied by other means show, also while one daemon runs for months."""
     while True:
-        reasons = store.reasons()
-        facts.gauges(sum(outbox.queued.values()), outbox.in_hand, space_low="storage_full" in reasons)
-        if away != ("store_away" in reasons):
-            away = not away
-            facts.store_away(away=away)
-        await asyncio.sleep(1)
+        await asyncio.sleep(LIFE_SECONDS)
+        try:
+            await store.settle_in()
+        except StoreError as error:
+            facts.life_unwritten(str(error))

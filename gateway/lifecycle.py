@@ -22,8 +22,9 @@ from typing import Final, Self
 
 from gateway import __version__
 from gateway.app import Running, daemon
+from gateway.credentials.secret import living
 from gateway.http.listeners import tls_context
-from gateway.observe import facts, log, service_manager
+from gateway.observe import facts, foreign, log, service_manager, tracing
 from gateway.settings import Fault, Settings, SettingsError, load
 from gateway.store.protocol import Store, StoreBroken, StoreBusy, StoreError, StoreUnavailable
 
@@ -47,8 +48,11 @@ async def serve(
 ) -> int:
     """Run until a signal says stop; answers the exit code."""
     settings = load(config, environ)
+    log.live_secrets = living
     log.configure(settings.log.format, settings.log.level)
-    facts.began()
+    foreign.listen(asyncio.get_running_loop())
+    tracing.start()
+    facts.began(tenants=settings.metrics.tenant_label)
     gc.set_threshold(*GC_THRESHOLD)
     os.umask(0o077)
     _keep_memory_private()
@@ -230,7 +234,8 @@ class _Reloading:
         await running.directory.provision(settings.provision.files, settings.paths.base)
         running.adopt(settings)
         log.configure(settings.log.format, settings.log.level)
-        facts.reloaded(list(_waiting(running.settings, settings)))
+        running.restart_needed[:] = _waiting(running.settings, settings)
+        facts.reloaded(running.restart_needed)
 
 
 def _waiting(began: Settings, now: Settings) -> Iterator[str]:

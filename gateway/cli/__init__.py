@@ -1,6 +1,6 @@
 """The command line: starts the daemon, checks its settings, and talks to a running one over HTTP.
 
-Never opens the database, `store` aside. Locally it uses the daemon's Unix socket, remotely `--url` and an API key.
+Never opens the database, `store` and `restore` aside. Locally it uses the daemon's Unix socket, remotely `--url` and an API key.
 `-c FILE` may stand before or after the subcommand; `--json` prints exactly the API's answer.
 
 Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 78 faulty settings.
@@ -15,10 +15,12 @@ from typing import Any
 import click
 
 from gateway import __version__
-from gateway.cli import calls, profiles, secrets, templates, tenants
+from gateway.cli import calls, profiles, secrets, templates, tenants, webhooks
 from gateway.cli.apply import apply
+from gateway.cli.backup import backup, restore
 from gateway.cli.calls import Daemon
 from gateway.cli.doctor import doctor
+from gateway.cli.queue import queue
 from gateway.cli.remote import given_query, of_tenant, paged, path, remote, settings_path
 from gateway.cli.store import store
 from gateway.cli.test import test
@@ -154,21 +156,6 @@ _on_notification("cancel", "POST", ("cancel",), "Cancel what has not been sent."
 _on_notification("retry", "POST", ("retry",), "Make what failed, expired or waits due now.")
 
 
-@cli.command()
-@paged
-@remote
-def queue(daemon: calls.Daemon, /, as_json: bool, **query: Any) -> None:
-    """Show what waits, by profile, and why."""
-    answer = daemon.call("GET", "/v1/queue", query=given_query(query))
-    calls.show_items(answer, as_json, _queue_line)
-
-
-def _queue_line(line: dict[str, Any]) -> str:
-    name = f"{line['tenant'] or '(outside your reach)'}/{line['profile'] or '-'}"
-    age = "" if line["oldest_seconds"] is None else f", the oldest for {line['oldest_seconds']} s"
-    return f"{name} {line['state']}: {line['ready']} ready, {line['deferred']} deferred{age}"
-
-
 @cli.group()
 def keys() -> None:
     """API keys."""
@@ -216,10 +203,14 @@ for _command in (
     tenants.preferences,
     templates.templates,
     secrets.secrets,
+    webhooks.webhooks,
     tenants.audit,
     apply,
     test,
     doctor,
+    queue,
+    backup,
+    restore,
     store,
 ):
     cli.add_command(_command)

@@ -3,10 +3,10 @@
 import asyncio
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Final
 
 import aiohttp
 import click
@@ -14,6 +14,8 @@ import click
 from gateway.settings import load
 
 SECONDS = 60
+LONGEST_SILENCE: Final = 3600.0  # seconds in which a large database is copied before anything is sent
+PIECE: Final = 1 << 18  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +54,11 @@ class Daemon:
         query: Mapping[str, object] | None = None,
     ) -> Answer:
         """Make one call; a daemon that cannot be reached ends the command."""
+        return self._over(self._call(method, path, body, dict(headers or {}), query))
+
+    def _over(self, call: Coroutine[object, object, Answer]) -> Answer:
         try:
-            return asyncio.run(self._call(method, path, body, dict(headers or {}), query))
+            return asyncio.run(call)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             where = self.socket or self.url
             raise click.ClickException(f"no daemon answers at {where}: {type(error).__name__}") from None
@@ -61,17 +66,35 @@ class Daemon:
     async def _call(
         self, method: str, path: str, body: object, headers: dict[str, str], query: Mapping[str, object] | None
     ) -> Answer:
-        if self.key:
-            headers["Authorization"] = f"Bearer {self.key}"
-        connector = aiohttp.UnixConnector(str(self.socket)) if self.socket else None
         params = {name: str(value) for name, value in (query or {}).items()}
-        timeout = aiohttp.ClientTimeout(total=SECONDS)
         async with (
-            aiohttp.ClientSession(connector=connector, timeout=timeout) as session,
+            self._session(aiohttp.ClientTimeout(total=SECONDS)) as session,
             session.request(method, self.url + path, json=body, headers=headers, params=params) as response,
         ):
-            raw = await response.text()
-            return Answer(response.status, json.loads(raw) if raw else None, raw)
+            return await _read(response)
+
+    def download(self, path: str, into: BinaryIO) -> Answer:
+        """Fetch something large, however long that takes; the answer is a problem, or empty once all is written."""
+        return self._over(self._download(path, into))
+
+    async def _download(self, path: str, into: BinaryIO) -> Answer:
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=SECONDS, sock_read=LONGEST_SILENCE)
+        async with self._session(timeout) as session, session.get(self.url + path) as response:
+            if response.status != 200:
+                return await _read(response)
+            async for piece in response.content.iter_chunked(PIECE):
+                into.write(piece)
+            return Answer(response.status, None, "")
+
+    def _session(self, timeout: aiohttp.ClientTimeout) -> aiohttp.ClientSession:
+        headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
+        connector = aiohttp.UnixConnector(str(self.socket)) if self.socket else None
+        return aiohttp.ClientSession(connector=connector, timeout=timeout, headers=headers)
+
+
+async def _read(response: aiohttp.ClientResponse) -> Answer:
+    raw = await response.text()
+    return Answer(response.status, json.loads(raw) if raw else None, raw)
 
 
 def show(answer: Answer, as_json: bool, form: str) -> None:

@@ -10,6 +10,7 @@ from gateway import __version__
 from gateway.cli import calls
 from gateway.cli.calls import Daemon
 from gateway.cli.fields import Document
+from gateway.cli.queue import paused
 from gateway.cli.remote import path, remote
 
 SOON: Final = timedelta(days=14)
@@ -28,12 +29,24 @@ def doctor(daemon: Daemon, /, as_json: bool) -> None:
 
 def show(told: Document) -> None:
     """Print what the daemon told."""
-    versions = f"daemon {told['version']} (command line {__version__}) on {told['store']}"
+    versions = f"daemon {told['version']} (command line {__version__}) on {told['store']['engine']}"
     click.echo(f"{versions}: {', '.join(told['reasons']) or 'ready'}")
+    if told["paused"]:
+        click.echo(paused(told["paused"]))
+    if told["restart_needed"]:
+        click.echo(f"a restart is needed for {', '.join(told['restart_needed'])}")
+    click.echo(f"store: {_store(told['store'])}")
+    if told["outbox"]:
+        click.echo(f"outbox: {_outbox(told['outbox'])}")
     for one in told["daemons"]:
         click.echo(f"daemon {_daemon(one)}")
     for one in told["connections"]:
-        click.echo(f"connection {one['name']} ({one['kind']}): {one['health']}")
+        click.echo(
+            f"connection {one['name']} ({one['kind']}): {one['health']}{_ago('answered', one['answered_seconds'])}"
+        )
+    for one in told["relays"]:
+        states = ", ".join(f"{count} {state}" for state, count in sorted(one["states"].items()))
+        click.echo(f"relay {one['host']}:{one['port']}: {states}{_ago('proven', one['proven_seconds'])}")
     states = ", ".join(f"{count} {state}" for state, count in sorted(told["states"].items()))
     click.echo(f"profiles: {states or 'none was in use yet'}")
     for profile in told["profiles"]:
@@ -42,6 +55,32 @@ def show(told: Document) -> None:
             click.echo(f"    {_credential(one)}")
     for one in told["certificates"]:
         click.echo(f"certificate of {one['host']}:{one['port']} ends {one['ends_at'][:10]}")
+
+
+def _store(one: Document) -> str:
+    free = one["free_bytes"], one["floor_bytes"]
+    parts = (
+        ("schema {}", one["schema_version"]),
+        ("{:.1f} MB", _megabytes(one["bytes"])),
+        ("its log {:.1f} MB", _megabytes(one["log_bytes"])),
+        (f"{{:.0f}} MB free, of which {_megabytes(free[1]) or 0:.0f} stay so", _megabytes(free[0])),
+        ("backed up {}", (one["last_backup_at"] or "")[:19] or None),
+    )
+    return ", ".join(form.format(value) for form, value in parts if value is not None)
+
+
+def _megabytes(count: int | None) -> float | None:
+    return None if count is None else count / 1_000_000
+
+
+def _outbox(one: Document) -> str:
+    oldest = "" if one["oldest_seconds"] is None else f", the oldest for {one['oldest_seconds']} s"
+    overdue = "" if one["overdue_seconds"] is None else f", due for {one['overdue_seconds']} s"
+    return f"{one['unfinished']} unfinished, {one['deferred']} deferred{oldest}{overdue}"
+
+
+def _ago(what: str, seconds: int | None) -> str:
+    return "" if seconds is None else f", {what} {seconds} s ago"
 
 
 def _daemon(one: Document) -> str:
@@ -69,4 +108,5 @@ def needs_a_person(told: Document) -> bool:
     )
     soon = (datetime.now(UTC) + SOON).isoformat()
     certificates = any(one["ends_at"] < soon for one in told["certificates"])
-    return not told["ready"] or sources or profiles or certificates
+    copied = told["paused"] is not None and told["paused"]["reason"] != "operator"
+    return not told["ready"] or copied or bool(told["restart_needed"]) or sources or profiles or certificates

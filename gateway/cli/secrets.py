@@ -97,7 +97,7 @@ _on_credential("refresh", "Fetch a profile's credential anew, and let the profil
 
 
 @secrets.command("rewrap")
-@click.option("--limit", type=int, help="how many profiles and stored secrets to look at in one call")
+@click.option("--limit", type=int, help="how many profiles, stored secrets and webhooks to look at in one call")
 @remote
 def rewrap(daemon: Daemon, /, as_json: bool, limit: int | None) -> None:
     """Seal with the present master key what older ones sealed, of all tenants.
@@ -112,7 +112,7 @@ def rewrap(daemon: Daemon, /, as_json: bool, limit: int | None) -> None:
         answer = daemon.call("POST", path("secrets", "rewrap"), query=query)
         calls.settled(answer, as_json)
         told, cursor = answer.body, answer.body["next_cursor"]
-        done.update({name: told[name] for name in ("checked", "profiles", "secrets")})
+        done.update({name: told[name] for name in ("checked", "profiles", "secrets", "webhooks")})
         done["unreadable"] += len(told["unreadable"])
         if not as_json:
             _tell_rewrapped(told["unreadable"], done, over=cursor is None)
@@ -126,11 +126,14 @@ def _tell_rewrapped(unreadable: Iterable[Mapping[str, Any]], done: Counter[str],
     for one in unreadable:
         field = f" {one['field']}" if one["field"] else ""
         click.echo(f"{one['kind']} {one['tenant']}/{one['name']}{field}: {one['detail']}", err=True)
-    counts = f"sealed anew: profiles {done['profiles']}, stored secrets {done['secrets']}; looked at {done['checked']}"
+    counts = (
+        f"sealed anew: profiles {done['profiles']}, stored secrets {done['secrets']}, webhooks {done['webhooks']};"
+        f" looked at {done['checked']}"
+    )
     if not over:
         click.echo(f"{counts} so far", err=True)
         return
-    nothing = done["profiles"] == done["secrets"] == done["unreadable"] == 0
+    nothing = done["profiles"] == done["secrets"] == done["webhooks"] == done["unreadable"] == 0
     click.echo(f"nothing to do: looked at {done['checked']}" if nothing else counts)
     if done["unreadable"]:
         click.echo(f"{done['unreadable']} cannot be opened: keep the older master keys", err=True)

@@ -109,6 +109,7 @@ class Line:
     failures: int = 0
     closed_until: float = 0.0
     error: CredentialError | None = None
+    answered_at: float | None = None
     uses: dict[str, int] = field(default_factory=lambda: dict.fromkeys(USES, 0))
     logins: Logins = field(init=False)
     _throttle: float = THROTTLED
@@ -138,6 +139,7 @@ class Line:
     def answered(self) -> None:
         """The source works."""
         self.failures, self.closed_until, self.error, self._throttle = 0, 0.0, None, THROTTLED
+        self.answered_at = self.clock()
 
     def failed(self, error: CredentialError, dice: Callable[[], float]) -> None:
         """Count what keeps everybody from the source; what is wrong with one secret does not."""

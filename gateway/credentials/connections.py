@@ -86,6 +86,11 @@ class Connection:
             return error.kind.value
         return "ok" if self.used else "unused"
 
+    @property
+    def answered_seconds(self) -> float | None:
+        """How long ago it last answered; None if it never did."""
+        return None if self.line.answered_at is None else self.line.clock() - self.line.answered_at
+
 
 def _has_parts(key: str, wanted: str) -> bool:
     """Does a CyberArk key have all these parts, each as it is written there?"""

@@ -18,6 +18,7 @@ from gateway.credentials.sealed import Seal, SealError
 from gateway.credentials.secret import Secret
 from gateway.observe import facts
 
+FILES_NAME: Final = "files"  # in metrics, where connections have theirs
 FILES: Final = Terms(fresh=FILE_SECONDS)
 PINNED: Final = Terms(fresh=10 * 365 * 86_400.0)  # a version never changes
 _MISSING: Final = Known(State.NEGATIVE, error=Kind.NOT_FOUND)
@@ -53,7 +54,7 @@ class Credentials:
     connections: Connections = field(default_factory=Connections)
     cache: Cache = field(default_factory=lambda: Cache(_seconds))
     on_denied: Callable[[str, str, tuple[str, ...], Credential], None] = lambda _owner, _host, _place, _wanted: None
-    _files: Line = field(default_factory=lambda: Line(_seconds, "files"))
+    _files: Line = field(default_factory=lambda: Line(_seconds, FILES_NAME))
 
     async def find(
         self, owner: str, host: str, place: tuple[str, ...], credential: Credential, *, why: Why = Why.USE

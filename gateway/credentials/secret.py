@@ -6,7 +6,9 @@
 import hashlib
 import hmac
 import os
+from collections.abc import Iterator
 from typing import Final, NoReturn, final
+from weakref import WeakValueDictionary
 
 MASK: Final = "Secret(…)"
 _KEY: Final = os.urandom(32)  # of this process: nobody can try guesses against a fingerprint that was shown
@@ -16,12 +18,13 @@ _KEY: Final = os.urandom(32)  # of this process: nobody can try guesses against 
 class Secret:
     """A value from a provider, to be revealed at the socket and nowhere before."""
 
-    __slots__ = ("__text", "fingerprint")
+    __slots__ = ("__text", "__weakref__", "fingerprint")
 
     def __init__(self, text: str) -> None:
         """Wrap the text; `fingerprint` tells two values apart, in this process. ValueError for a lone surrogate."""
         self.__text = text
         self.fingerprint: Final = hmac.new(_KEY, text.encode(), hashlib.sha256).hexdigest()[:12]
+        _living[id(self)] = self
 
     def reveal(self) -> str:
         """Give the text, to a provider's client or to a relay."""
@@ -51,3 +54,13 @@ class Secret:
         """Refuse to be pickled or copied."""
         message = "a secret is not serialised"
         raise TypeError(message)
+
+
+_living: Final[WeakValueDictionary[int, Secret]] = WeakValueDictionary()  # by identity: two may hold the same text
+
+
+def living() -> Iterator[str]:
+    """Give the texts of all secrets that somebody still has, for the log to look for; none lives longer for it."""
+    for reference in _living.valuerefs():  # a list: other threads make secrets meanwhile
+        if (secret := reference()) is not None:
+            yield secret.reveal()

@@ -11,8 +11,8 @@ from pydantic import BaseModel
 
 from gateway.directory.changes import Actor, Change
 from gateway.directory.entries import Item, place
-from gateway.directory.shapes import Link, Pause, Profile, StoredSecret, Template
-from gateway.directory.snapshot import Place, Snapshot
+from gateway.directory.shapes import Link, Pause, Profile, StoredSecret, Template, Webhook
+from gateway.directory.snapshot import EVERYTHING, Place, Snapshot
 from gateway.message.notification import compact
 from gateway.store.rows import Happening
 
@@ -20,7 +20,8 @@ SHOWN: Final = frozenset({
     "enabled", "is_default", "parent", "own_profiles", "fallback", "share_default", "limits.per_minute",
     "limits.queued", "limits.connections", "limits.messages_per_connection", "limits.recipients", "limits.bytes",
     "preset", "host", "port", "security", "tls.verify", "tls.min_version", "tls.allow_auth_unverified", "auth.method",
-    "connector", "force_sender", "scopes", "mode", "expires_at", "child", "version",
+    "connector", "force_sender", "scopes", "mode", "expires_at", "child", "version", "url.place", "events",
+    "disabled_reason",
 })  # fmt: skip
 HIDDEN: Final = frozenset({"tenant", "id", "sha256_hex", "sealed", "created_at", "updated_at", "profile", "file"})
 
@@ -37,9 +38,11 @@ def happenings(before: Snapshot, change: Change, actor: Actor) -> Iterator[Happe
         if isinstance(item, Link):
             yield from _linked(was if isinstance(was, Link) else None, item, actor)
             continue
+        if isinstance(item, Pause):
+            yield _paused(item, actor)
+            continue
         action = "update" if was is not None else "create"
-        changes = [] if isinstance(item, Pause) else _changes(was, item)
-        yield _told(actor, where, "pause" if isinstance(item, Pause) else f"{where[0]}.{action}", changes)
+        yield _told(actor, where, f"{where[0]}.{action}", _changes(was, item))
 
 
 def described(before: Snapshot, change: Change) -> list[Fields]:
@@ -67,11 +70,18 @@ def _dropped(before: Snapshot, where: Place, actor: Actor) -> Iterator[Happening
             above = was.parent if was is not None and was.parent is not None else tenant
             yield Happening(above, actor.name, actor.tenant, "tenant.delete", tenant, "[]")
         case "pause":
-            yield _told(actor, where, "resume", [])
+            yield _told(actor, where, "queue.resume" if where == EVERYTHING else "resume", [])
         case "key":
             yield _told(actor, where, "key.revoke", [])
         case _:
             yield _told(actor, where, f"{kind}.delete", [])
+
+
+def _paused(item: Pause, actor: Actor) -> Happening:
+    where = place(item)
+    if where != EVERYTHING:
+        return _told(actor, where, "pause", [])
+    return _told(actor, where, "queue.pause", [{"field": "reason", "after": item.reason}])
 
 
 def _linked(was: Link | None, link: Link, actor: Actor) -> Iterator[Happening]:
@@ -100,10 +110,24 @@ def _changes(was: object | None, item: Item) -> list[Fields]:
 
 
 def _document(item: BaseModel, *, new: bool) -> Fields:
+    if isinstance(item, Webhook):
+        return _webhook(item)
     by_name = isinstance(item, Profile | Template | StoredSecret)  # its name says which one it is, and never changes
     return item.model_dump(
         mode="json", by_alias=True, exclude_none=True, exclude_defaults=new, exclude={"name"} if by_name else None
     )
+
+
+def _webhook(webhook: Webhook) -> Fields:
+    """A query may hold a token: of that, and of the secret, only the log's reader is told that it changed."""
+    place, _, query = webhook.url.partition("?")
+    return {
+        "url": {"place": place, "query": query or None},
+        "events": list(webhook.events),
+        "enabled": webhook.enabled,
+        "disabled_reason": webhook.disabled_reason,
+        "secret": webhook.sealed,
+    }
 
 
 def _leaves(document: Fields, prefix: str = "") -> Iterator[tuple[str, Any]]:

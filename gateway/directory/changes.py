@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from gateway.directory.entries import Item, place
-from gateway.directory.shapes import Link, Pause, Preferences, Profile, Template, Tenant
-from gateway.directory.snapshot import API, DEPTH, ROOT, Place, Snapshot
+from gateway.directory.kinds import DisabledReason
+from gateway.directory.shapes import Link, Pause, PauseReason, Preferences, Profile, Template, Tenant, Webhook
+from gateway.directory.snapshot import API, DEPTH, EVERYTHING, ROOT, Place, Snapshot
 from gateway.problems import Code, Fault, Problem, refusal
 
 PARENTS_FIELDS: Final = ("parent", "enabled", "own_profiles", "limits")
@@ -124,6 +125,8 @@ def _belongings(snapshot: Snapshot, tenant: str) -> Iterator[Place]:
             yield "pause", tenant, name
     for secret in snapshot.secrets_of(tenant):
         yield place(secret)
+    for webhook in snapshot.webhooks_of(tenant):
+        yield place(webhook)
     for key in snapshot.keys_of(tenant):
         yield "key", tenant, key.id
 
@@ -296,6 +299,19 @@ def resume(snapshot: Snapshot, profile: Profile) -> Change:
     return Change(drop=[("pause", profile.tenant, profile.name)] if paused else [])
 
 
+def pause_all(snapshot: Snapshot, since: int, reason: PauseReason = "operator") -> Change:
+    """Stop all sending until a person resumes it. That the database is a copy counts for more than a person's wish."""
+    stands = snapshot.all_paused
+    if stands is not None and reason in ("operator", stands.reason):
+        return Change()
+    return Change([Pause(tenant=ROOT, since=since, reason=reason)])
+
+
+def resume_all(snapshot: Snapshot) -> Change:
+    """Let sending go on; a profile that was paused by itself stays so."""
+    return Change(drop=[EVERYTHING] if snapshot.all_paused else [])
+
+
 # The rest.
 
 
@@ -319,6 +335,24 @@ def delete_secret(snapshot: Snapshot, tenant: str, name: str) -> Change:
     if snapshot.users_of(tenant, name):
         raise Problem(Code.SECRET_IN_USE)
     return Change(drop=[("secret", tenant, name)])
+
+
+def save_webhook(snapshot: Snapshot, webhook: Webhook) -> Change:
+    """Make or change a webhook."""
+    return Change([] if snapshot.find(place(webhook)) == webhook else [webhook])
+
+
+def disable_webhook(snapshot: Snapshot, where: tuple[str, str], reason: DisabledReason) -> Change:
+    """Tell a webhook (tenant, id) nothing any more, until a person enables it again."""
+    webhook = snapshot.webhooks.get(where)
+    if webhook is None or not webhook.enabled:
+        return Change()
+    return Change([webhook.model_copy(update={"enabled": False, "disabled_reason": reason})])
+
+
+def delete_webhook(webhook: Webhook) -> Change:
+    """Delete a webhook; what it was still to be told goes with it."""
+    return Change(drop=[place(webhook)])
 
 
 def declare(

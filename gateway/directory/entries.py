@@ -12,12 +12,12 @@ from typing import Any, assert_never
 from pydantic import ValidationError
 
 from gateway.directory.shapes import Key as KeyShape
-from gateway.directory.shapes import Link, Pause, Preferences, Profile, Shape, StoredSecret, Template, Tenant
-from gateway.directory.snapshot import API, ROOT, Key, Place, Snapshot
+from gateway.directory.shapes import Link, Pause, Preferences, Profile, Shape, StoredSecret, Template, Tenant, Webhook
+from gateway.directory.snapshot import API, EVERYTHING, ROOT, Key, Place, Snapshot
 from gateway.observe import facts
 from gateway.store.rows import Entry
 
-Item = Tenant | Profile | Link | Preferences | Template | StoredSecret | Pause | KeyShape
+Item = Tenant | Profile | Link | Preferences | Template | StoredSecret | Webhook | Pause | KeyShape
 
 REVOKED = "revoked"  # the mark of a provisioned key that was revoked; it has no body
 
@@ -37,6 +37,8 @@ def place(item: Item) -> Place:
             return "template", item.tenant, item.name
         case StoredSecret():
             return "secret", item.tenant, item.name
+        case Webhook():
+            return "webhook", item.tenant, item.id
         case Pause():
             return "pause", item.tenant, item.profile
         case KeyShape():
@@ -62,6 +64,7 @@ _SHAPES: dict[str, type[Shape]] = {
     "preferences": Preferences,
     "template": Template,
     "secret": StoredSecret,
+    "webhook": Webhook,
     "pause": Pause,
     "key": KeyShape,
 }
@@ -145,10 +148,7 @@ class _Tables:
     def put(self, item: Item, origin: str) -> None:
         """Put an object in its place."""
         where = place(item)
-        if origin != API:
-            self._table("origins")[where] = origin
-        elif where in (self._copies.get("origins") or self._snapshot.origins):
-            del self._table("origins")[where]
+        self._put_origin(where, origin)
         match item:
             case Tenant():
                 self._put_tenant(item)
@@ -164,12 +164,21 @@ class _Tables:
                 self._table("preferences")[item.tenant] = item
             case Template() | StoredSecret():
                 self._table(_BY_NAME[where[0]])[item.tenant, item.name] = item
+            case Webhook():
+                self._table("webhooks")[item.tenant, item.id] = item
+                self._join("_webhooks", item.tenant, item.id)
             case Pause():
-                self._set("paused").add((item.tenant, item.profile))
+                self._put_pause(item)
             case KeyShape():
                 self._table("keys")[item.id] = key_of(item)
             case _:
                 assert_never(item)
+
+    def _put_origin(self, where: Place, origin: str) -> None:
+        if origin != API:
+            self._table("origins")[where] = origin
+        elif where in (self._copies.get("origins") or self._snapshot.origins):
+            del self._table("origins")[where]
 
     def _put_tenant(self, tenant: Tenant) -> None:
         before = self._table("tenants").get(tenant.id)
@@ -191,7 +200,8 @@ class _Tables:
             "preferences": lambda: self._table("preferences").pop(tenant, None),
             "template": lambda: self._table(_BY_NAME[kind]).pop((tenant, name), None),
             "secret": lambda: self._table(_BY_NAME[kind]).pop((tenant, name), None),
-            "pause": lambda: self._set("paused").discard((tenant, name)),
+            "webhook": lambda: self._drop_webhook(tenant, name),
+            "pause": lambda: self._drop_pause(where),
             "key": lambda: self._table("keys").pop(name, None),
             REVOKED: lambda: self._set("revoked").discard(name),
         }
@@ -208,6 +218,22 @@ class _Tables:
     def _drop_profile(self, tenant: str, name: str) -> None:
         self._table("profiles").pop((tenant, name), None)
         self._part("_own", tenant, name)
+
+    def _drop_webhook(self, tenant: str, id_: str) -> None:
+        self._table("webhooks").pop((tenant, id_), None)
+        self._part("_webhooks", tenant, id_)
+
+    def _put_pause(self, pause: Pause) -> None:
+        if place(pause) == EVERYTHING:
+            self._copies["all_paused"] = pause
+        else:
+            self._set("paused").add((pause.tenant, pause.profile))
+
+    def _drop_pause(self, where: Place) -> None:
+        if where == EVERYTHING:
+            self._copies["all_paused"] = None
+        else:
+            self._set("paused").discard(where[1:])
 
     def _drop_link(self, owner: str, profile: str, child: str) -> None:
         link = (owner, profile, child)

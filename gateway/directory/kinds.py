@@ -3,8 +3,12 @@
 A refusal says what would be right and never repeats what was given. Its kind is the code that callers are told.
 """
 
+import base64
+import binascii
+import re
 from ipaddress import ip_address, ip_network
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, NamedTuple
+from urllib.parse import urlsplit
 
 import idna
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, StringConstraints, WithJsonSchema
@@ -15,6 +19,15 @@ from gateway.message.address import AddressError, Mailbox, TextError, check_text
 
 MAX_NAME: Final = 200  # characters of a display name
 RESERVED_NAMES: Final = frozenset({"test", "push"})
+WEB_PORTS: Final = {"https": 443, "http": 80}
+SIGNING_PREFIX: Final = "whsec_"
+SIGNING_OCTETS: Final = (24, 64)  # the fewest and the most of a secret that signs
+
+_WEB_URL: Final = re.compile(
+    r"(https?)://(\[[0-9a-f:.]+\]|[^\s/?#@:\\\[\]]+)(?::([0-9]{1,5}))?"
+    r"((?:/[a-z0-9._~!$&'()*+,;=:@/%-]*)?)((?:\?[a-z0-9._~!$&'()*+,;=:@/%?-]*)?)",
+    re.IGNORECASE,
+)
 
 
 def refuse(kind: str, detail: str) -> PydanticCustomError:
@@ -108,6 +121,59 @@ def _not_reserved(name: str) -> str:
     return name
 
 
+class WebPlace(NamedTuple):
+    """Whom a web address leads to: its scheme, its host as a name or an address without brackets, and its port."""
+
+    scheme: str
+    host: str
+    port: int
+
+
+def web_place(url: str) -> WebPlace:
+    """Take apart a web address that was accepted."""
+    parts = urlsplit(url)
+    return WebPlace(parts.scheme, parts.hostname or "", parts.port or WEB_PORTS[parts.scheme])
+
+
+def _web_url(text: str) -> str:
+    """Accept a web address, kept with its host in the one form in which hosts are compared."""
+    found = _WEB_URL.fullmatch(text)
+    if found is None:
+        raise refuse("bad_url", "A web address is https://host/path, without a login and without a fragment.")
+    scheme, host, port, path, query = found.groups()
+    name = _host(host.removeprefix("[").removesuffix("]"))
+    if (":" in name) != host.startswith("["):
+        raise refuse("bad_url", "In a web address an IPv6 address stands in brackets, and nothing else does.")
+    if port is not None and not 1 <= int(port) <= 65535:
+        raise refuse("bad_url", "A port is a number from 1 to 65535.")
+    told = "" if port is None or int(port) == WEB_PORTS[scheme.lower()] else f":{int(port)}"
+    return f"{scheme.lower()}://{f'[{name}]' if ':' in name else name}{told}{path or '/'}{query}"
+
+
+def signing_key(secret: str) -> bytes:
+    """Decode a secret that signs, as Standard Webhooks has it. ValueError if it is none."""
+    if not secret.startswith(SIGNING_PREFIX):
+        raise ValueError("it begins otherwise")
+    key = base64.b64decode(secret.removeprefix(SIGNING_PREFIX), validate=True)
+    if not SIGNING_OCTETS[0] <= len(key) <= SIGNING_OCTETS[1]:
+        raise ValueError("it is too short, or too long")
+    return key
+
+
+def _signing_secret(text: str) -> str:
+    try:
+        signing_key(text)
+    except (ValueError, binascii.Error):
+        raise refuse("bad_base64", "A signing secret is whsec_ and 24 to 64 octets in Base64.") from None
+    return text
+
+
+def _each_once(events: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(events)) < len(events):
+        raise refuse("repeated", "Each event is named once.")
+    return events
+
+
 ADDRESS_SCHEMA: Final[JsonDict] = {
     "title": "Address",
     "examples": ["ann@example.test", {"name": "Ann", "address": "ann@example.test"}],
@@ -140,3 +206,20 @@ Word = Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME), Afte
 CategoryPattern = Annotated[str, StringConstraints(pattern=r"^(\*|[a-z0-9_]+(\.[a-z0-9_]+)*(\.\*)?)$", max_length=100)]
 NetworkText = Annotated[str, AfterValidator(_network)]
 Scope = Literal["send", "read", "profiles", "secrets", "admin"]
+WebUrl = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=2_000),
+    AfterValidator(_web_url),
+    WithJsonSchema({"type": "string", "format": "uri", "maxLength": 2_000, "examples": ["https://example.test/hook"]}),
+]
+SigningSecret = Annotated[
+    str,
+    StringConstraints(max_length=100),
+    AfterValidator(_signing_secret),
+    WithJsonSchema({"type": "string", "pattern": "^whsec_[A-Za-z0-9+/]{32,86}={0,2}$", "maxLength": 100}),
+]
+EventType = Literal[
+    "notification.relayed", "notification.failed", "notification.expired", "profile.parked", "profile.unparked"
+]
+EventTypes = Annotated[tuple[EventType, ...], Field(min_length=1, max_length=5), AfterValidator(_each_once)]
+DisabledReason = Literal["gone", "failing", "overflow"]

@@ -20,7 +20,7 @@ from gateway.credentials.sealed import Seal, SealError
 from gateway.directory.changes import Actor
 from gateway.directory.directory import Directory, seal_place
 from gateway.directory.entries import place
-from gateway.directory.shapes import Profile, StoredSecret
+from gateway.directory.shapes import Profile, StoredSecret, Webhook
 from gateway.directory.snapshot import ROOT, Place, Snapshot
 from gateway.message.notification import compact
 from gateway.store.rows import Happening
@@ -30,7 +30,7 @@ BATCH: Final = 100  # objects a transaction
 MOST: Final = 10_000  # objects a page
 FIRST: Final[Place] = ("", "", "")
 
-_Item = Profile | StoredSecret
+_Item = Profile | StoredSecret | Webhook
 _Resealed = Mapping[str, str]  # an object's new ciphertexts by the old ones
 
 
@@ -54,6 +54,7 @@ class Page:
     checked: int
     profiles: int
     secrets: int
+    webhooks: int
     unreadable: Sequence[Unreadable]
     last: Place | None
 
@@ -68,7 +69,7 @@ class _Plan:
     def happening(self, actor: Actor) -> Happening:
         """Who does it, and to how many objects."""
         kinds = Counter(kind for kind, _, _ in self.resealed)
-        told = [{"field": "profiles", "after": kinds["profile"]}, {"field": "secrets", "after": kinds["secret"]}]
+        told = [{"field": f"{kind}s", "after": kinds[kind]} for kind in ("profile", "secret", "webhook")]
         return Happening(ROOT, actor.name, actor.tenant, ACTION, "", compact(told))
 
 
@@ -82,7 +83,7 @@ async def rewrap(directory: Directory, actor: Actor, after: Place = FIRST, limit
         put = await directory.reseal(actor, partial(_exchanged, batch), told)
         done.update(place(item)[0] for item in put)
         told = [] if put else told
-    return Page(len(plan.places), done["profile"], done["secret"], plan.unreadable, plan.last)
+    return Page(len(plan.places), done["profile"], done["secret"], done["webhook"], plan.unreadable, plan.last)
 
 
 def _plan(snapshot: Snapshot, seal: Seal, after: Place, limit: int) -> _Plan:
@@ -111,11 +112,12 @@ def _holders(snapshot: Snapshot) -> Iterator[Place]:
         if any(credential.sealed is not None for _, credential in profile.credentials()):
             yield place(profile)
     yield from map(place, snapshot.secrets.values())
+    yield from map(place, snapshot.webhooks.values())
 
 
 def _find(snapshot: Snapshot, where: Place) -> _Item | None:
     found = snapshot.find(where)
-    return found if isinstance(found, Profile | StoredSecret) else None
+    return found if isinstance(found, Profile | StoredSecret | Webhook) else None
 
 
 def _sealed(item: _Item | None) -> Iterator[tuple[str | None, Sequence[str], str]]:
@@ -123,6 +125,10 @@ def _sealed(item: _Item | None) -> Iterator[tuple[str | None, Sequence[str], str
     match item:
         case StoredSecret():
             yield None, stored_place(item.tenant, item.name, item.version), item.sealed
+        case Webhook():
+            yield "secret", item.sealed_for, item.sealed
+            if item.previous is not None:
+                yield "previous", item.sealed_for, item.previous
         case Profile():
             for slot, credential in item.credentials():
                 if credential.sealed is not None:
@@ -143,6 +149,9 @@ def _exchanged(batch: Mapping[Place, _Resealed], snapshot: Snapshot) -> list[_It
 def _resealed(item: _Item, resealed: _Resealed) -> _Item:
     if isinstance(item, StoredSecret):
         return item.model_copy(update={"sealed": resealed[item.sealed]})
+    if isinstance(item, Webhook):
+        exchanged = {name: resealed.get(old, old) for name in ("sealed", "previous") if (old := getattr(item, name))}
+        return item.model_copy(update=exchanged)
     for slot, credential in list(item.credentials()):
         if credential.sealed is not None and credential.sealed in resealed:
             item = item.with_credential(slot, credential.model_copy(update={"sealed": resealed[credential.sealed]}))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from ipaddress import ip_address
-from typing import Final
+from typing import Final, assert_never
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -19,7 +19,7 @@ from gateway.credentials.connections import Connections
 from gateway.credentials.local import LocalSecrets, lent_to
 from gateway.credentials.oauth.source import MACHINE, is_directory
 from gateway.credentials.reference import Credential
-from gateway.directory.entries import Item
+from gateway.directory.entries import Item, place
 from gateway.directory.shapes import (
     OAUTH_METHODS,
     PASSWORD_METHODS,
@@ -30,6 +30,7 @@ from gateway.directory.shapes import (
     Profile,
     Template,
     Tenant,
+    Webhook,
 )
 from gateway.directory.snapshot import DEPTH, ROOT, Place, Snapshot
 from gateway.message import template
@@ -50,6 +51,7 @@ KNOWN_OAUTH: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
 OTHER_OAUTH: Final[Mapping[str, tuple[str, ...]]] = {"client_secret": ("client_id",), "refresh_token": ("client_id",)}
 USUAL_PORTS: Final = {Security.IMPLICIT_TLS: (465,), Security.STARTTLS: (587, 25, 2525), Security.NONE: (25, 2525)}
 WELL_KNOWN: Final = frozenset({25, 465, 587})
+MOST_WEBHOOKS: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,7 @@ class Denial(Fault):
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What the operator allows profiles to do; connectors and OAuth providers with the tenants that may use them."""
+    """What the operator allows tenants to do; connectors and OAuth providers with those that may use them."""
 
     egress: EgressPolicy
     plaintext_auth: tuple[str, ...] = ()
@@ -99,6 +101,7 @@ class Policy:
     oauth: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     local: LocalSecrets = field(default_factory=LocalSecrets)
     connections: Connections = field(default_factory=Connections)
+    webhooks: EgressPolicy = field(default_factory=lambda: EgressPolicy((443,), public=True))
 
 
 def sender_allowed(profile: Profile, address: str) -> bool:
@@ -136,19 +139,28 @@ def faults(snapshot: Snapshot, put: Iterable[Item], drop: Iterable[Place], polic
             case Link():
                 lists[item.child] = None
                 found += _link(snapshot, item)
-            case Preferences():
-                found += _unknown(snapshot, "preferences", item.tenant)
-            case Template():
-                found += _unknown(snapshot, "template", item.tenant, item.name)
-                found += _template(item)
-            case Key():
-                found += _unknown(snapshot, "key", item.tenant, item.id)
+            case Preferences() | Template() | Webhook() | Key():
+                found += _unknown(snapshot, *place(item))
+                found += _alone(snapshot, item, policy)
             case _:
                 pass
     for tenant in lists:
         found += _defaults(snapshot, tenant)
         found += _duplicates(snapshot, tenant)
     return list(dict.fromkeys(found))  # a link may be reached by its own way and by its child's
+
+
+def _alone(snapshot: Snapshot, item: Preferences | Template | Webhook | Key, policy: Policy) -> Iterator[RuleFault]:
+    """What is wrong with an object to which no other refers."""
+    match item:
+        case Template():
+            yield from _template(item)
+        case Webhook():
+            yield from _webhook(snapshot, item, policy.webhooks)
+        case Preferences() | Key():
+            pass
+        case _:
+            assert_never(item)
 
 
 def _left_behind(snapshot: Snapshot, place: Place) -> Iterator[RuleFault]:
@@ -158,7 +170,13 @@ def _left_behind(snapshot: Snapshot, place: Place) -> Iterator[RuleFault]:
         yield RuleFault(kind, tenant, name, "profile_in_use", "The profile is linked to children.")
     if kind == "tenant" and tenant not in snapshot.tenants:
         used = snapshot.children(tenant) or snapshot.links_to(tenant) or snapshot.own_profiles(tenant)
-        if used or tenant in snapshot.preferences or snapshot.keys_of(tenant) or snapshot.templates_of(tenant):
+        if (
+            used
+            or snapshot.webhooks_of(tenant)
+            or tenant in snapshot.preferences
+            or snapshot.keys_of(tenant)
+            or snapshot.templates_of(tenant)
+        ):
             yield RuleFault(kind, tenant, name, "tenant_in_use", "The tenant has children or belongings.")
 
 
@@ -400,3 +418,19 @@ def _template(one: Template) -> Iterator[RuleFault]:
         yield RuleFault("template", one.tenant, one.name, "required", "text or html is required.", "/text")
     for error in template.check(one.subject, one.text, one.html):
         yield RuleFault("template", one.tenant, one.name, "bad_template", str(error), f"/{error.part}")
+
+
+def _webhook(snapshot: Snapshot, webhook: Webhook, egress: EgressPolicy) -> Iterator[RuleFault]:
+    def fault(pointer: str, code: str, detail: str) -> RuleFault:
+        return RuleFault("webhook", webhook.tenant, webhook.id, code, detail, pointer)
+
+    if len(snapshot.webhooks_of(webhook.tenant)) > MOST_WEBHOOKS:
+        yield fault("", "too_many", f"A tenant has at most {MOST_WEBHOOKS} webhooks.")
+    scheme, host, port = webhook.place
+    policy = egress.over(scheme)
+    try:
+        permitted = policy.permits(ip_address(host), port)
+    except ValueError:  # a name: where it leads is judged whenever something is sent there
+        permitted = policy.permits_port(port)
+    if not permitted and webhook.enabled:
+        yield fault("/url", "egress_refused", "The operator's policy does not permit this address and port.")

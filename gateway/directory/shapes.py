@@ -13,6 +13,8 @@ from gateway.credentials.reference import Credential
 from gateway.directory.kinds import (
     BareAddress,
     CategoryPattern,
+    DisabledReason,
+    EventTypes,
     Host,
     Line,
     Mailboxes,
@@ -23,7 +25,10 @@ from gateway.directory.kinds import (
     Scope,
     SenderPattern,
     TenantId,
+    WebPlace,
+    WebUrl,
     Word,
+    web_place,
 )
 from gateway.message.notification import Severity
 from gateway.smtp.session import Security
@@ -260,11 +265,53 @@ class StoredSecret(Shape):
     updated_at: int
 
 
-class Pause(Shape):
-    """A profile that a person has stopped for a while."""
+class WebhookFields(Shape):
+    """What a tenant says of an endpoint that shall be told what happens."""
+
+    url: WebUrl = Field(repr=False)
+    events: EventTypes
+    enabled: bool = True
+
+
+class Webhook(WebhookFields):
+    """An endpoint of a tenant's that is told what happens. What it is told is signed with a secret, which is sealed.
+
+    `previous` is the secret before it, `rotated_at` (ms) when that was replaced: for a day both sign. The URL's query
+    may hold a token, so it is shown to nobody but the tenant.
+    """
 
     tenant: TenantId
-    profile: ProfileName
+    id: Annotated[str, StringConstraints(pattern=r"^[a-z0-9]{8,32}$")]
+    disabled_reason: DisabledReason | None = None
+    sealed: str = Field(repr=False)
+    previous: str | None = Field(None, repr=False)
+    rotated_at: int = 0
+    created_at: int
+
+    @property
+    def place(self) -> WebPlace:
+        """Whom it leads to."""
+        return web_place(self.url)
+
+    @property
+    def sealed_for(self) -> tuple[str, str, str]:
+        """Where its secrets belong."""
+        return "webhook", self.tenant, self.id
+
+
+PauseReason = Literal["operator", "restored", "cloned"]
+
+
+class Pause(Shape):
+    """A profile that a person has stopped for a while; of `system` and without a profile, all sending.
+
+    Of all sending also since when, in milliseconds, and why: a person wanted it so, or the database is a copy.
+    """
+
+    tenant: TenantId
+    profile: ProfileName | Literal[""] = ""
+    since: int = 0
+    reason: PauseReason = "operator"
 
 
 class Key(Shape):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from typing import Literal, NamedTuple
 
-from gateway.directory.shapes import Link, Preferences, Profile, Rule, StoredSecret, Template, Tenant
+from gateway.directory.shapes import Link, Pause, Preferences, Profile, Rule, StoredSecret, Template, Tenant, Webhook
 from gateway.message.notification import Severity
 
 ROOT = "system"
@@ -105,10 +105,13 @@ class Resolution:
 Place = tuple[str, str, str]
 """Where an object stands: kind, tenant, name."""
 
+EVERYTHING: Place = ("pause", ROOT, "")
+"""Where the pause of all sending stands."""
+
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
-    """Tenants, profiles, links, preferences, templates, pauses and keys.
+    """Tenants, profiles, links, preferences, templates, webhooks, pauses and keys; `all_paused` stands if nothing may be sent.
 
     `origins` names who made an object, where that is not the API. `unreadable`: newer code wrote something that counts
     as not there, so that nobody should send by this snapshot. A change copies the tables that it touches, and of
@@ -122,7 +125,9 @@ class Snapshot:
     preferences: Mapping[str, Preferences] = field(default_factory=dict)
     templates: Mapping[tuple[str, str], Template] = field(default_factory=dict)
     secrets: Mapping[tuple[str, str], StoredSecret] = field(default_factory=dict)
+    webhooks: Mapping[tuple[str, str], Webhook] = field(default_factory=dict)
     paused: frozenset[tuple[str, str]] = frozenset()
+    all_paused: Pause | None = None
     keys: Mapping[str, Key] = field(default_factory=dict)
     revoked: frozenset[str] = frozenset()
     origins: Mapping[Place, str] = field(default_factory=dict)
@@ -131,6 +136,7 @@ class Snapshot:
     _own: Mapping[str, Collection[str]] = field(default_factory=dict)
     _inherited: Mapping[str, Collection[tuple[str, str, str]]] = field(default_factory=dict)
     _pushed: Mapping[str, Collection[tuple[str, str, str]]] = field(default_factory=dict)
+    _webhooks: Mapping[str, Collection[str]] = field(default_factory=dict)
     _routes: dict[tuple[str, str | None], Route] = field(default_factory=dict)
 
     def provisioned(self, place: Place) -> bool:
@@ -154,10 +160,18 @@ class Snapshot:
                 return self.templates.get((tenant, name))
             case "secret":
                 return self.secrets.get((tenant, name))
+            case "webhook":
+                return self.webhooks.get((tenant, name))
+            case "pause" if place == EVERYTHING:
+                return self.all_paused
             case "pause":
                 return place if (tenant, name) in self.paused else None
             case _:
                 return self.keys.get(name)
+
+    def is_paused(self, owner: str, profile: str) -> bool:
+        """Does a person keep this profile's mail from leaving, with all other mail or alone?"""
+        return self.all_paused is not None or (owner, profile) in self.paused
 
     # Tenants.
 
@@ -296,6 +310,10 @@ class Snapshot:
     def secrets_of(self, tenant: str) -> list[StoredSecret]:
         """The tenant's secrets in the built-in store."""
         return [secret for (owner, _), secret in self.secrets.items() if owner == tenant]
+
+    def webhooks_of(self, tenant: str) -> list[Webhook]:
+        """The tenant's webhooks."""
+        return [self.webhooks[tenant, id_] for id_ in self._webhooks.get(tenant, ())]
 
     def users_of(self, tenant: str, secret: str) -> list[str]:
         """The tenant's profiles that refer to a secret of the built-in store."""

@@ -170,6 +170,7 @@ def _notification(
         metadata=request.metadata,
         recipients=addressees.envelope,
         content=_content(request, addressees),
+        traceparent=call.traceparent,
     )
 
 

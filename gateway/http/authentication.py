@@ -24,6 +24,7 @@ from gateway.problems import Code, Problem
 
 FAILURES: Final = 100  # attempts a client may get wrong in a row …
 FAILURE_INTERVAL: Final = 500.0  # ms … and how often it gets one back
+FORGOTTEN_LATER: Final = 100  # keys that were revoked
 NOBODY: Final = bytes(32)  # no secret is known to hash to it
 CREDENTIALS: Final = struct.Struct("3i")  # pid, uid, gid: struct ucred of unix(7)
 
@@ -67,8 +68,16 @@ class Authenticator:
             address = client_address(request, self._services.settings.http.trusted_proxies)
             if address is None or not is_within(address, key.cidrs):
                 return None
-        self._services.last_used[key.id] = now
+        self._used(key, snapshot, now)
         return key
+
+    def _used(self, key: Key, snapshot: Snapshot, now: int) -> None:
+        """Note when a key was used; those of keys that are no more are forgotten once they are the most."""
+        last_used = self._services.last_used
+        last_used[key.id] = now
+        if len(last_used) > 2 * len(snapshot.keys) + FORGOTTEN_LATER:
+            for gone in last_used.keys() - snapshot.keys.keys():
+                del last_used[gone]
 
     def _refusal(self, request: web.BaseRequest) -> Problem:
         address = bucket_name(client_address(request, self._services.settings.http.trusted_proxies))

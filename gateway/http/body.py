@@ -36,6 +36,8 @@ async def read_body(request: web.BaseRequest, http: Http) -> bytes:
     except TimeoutError:
         detail = f"The body did not arrive within {http.body_timeout_seconds} seconds."
         raise Problem(Code.REQUEST_TIMEOUT, detail, headers=CLOSE) from None
+    except ConnectionError:  # the client has gone, and nobody reads the answer
+        raise Problem(Code.BAD_REQUEST, "The connection ended within the body.", headers=CLOSE) from None
 
 
 async def _arriving(request: web.BaseRequest, http: Http) -> bytes:

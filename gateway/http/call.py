@@ -6,18 +6,20 @@ takes it and returns an `Answer`, or raises a `Problem`.
 """
 
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Final, Protocol
 
 from aiohttp import web
 
 from gateway.credentials.credentials import Credentials
 from gateway.directory.directory import Directory
-from gateway.directory.shapes import Profile
+from gateway.directory.shapes import Profile, Webhook
 from gateway.directory.snapshot import Snapshot
 from gateway.http.admission import Admission
 from gateway.http.faults import NoQuery, S, parse, parse_query
+from gateway.observe import tracing
 from gateway.outbox.outbox import Outbox
 from gateway.problems import Code, Problem
 from gateway.settings import Settings
@@ -60,6 +62,29 @@ class Catcher(Protocol):
         """What was caught and is still kept, newest first."""
 
 
+class Tried(Protocol):
+    """What came of telling a webhook something."""
+
+    @property
+    def ok(self) -> bool:
+        """Did it take it?"""
+
+    @property
+    def result(self) -> StrEnum:
+        """What came of it, in one word."""
+
+    @property
+    def status(self) -> int | None:
+        """What it answered, if it did."""
+
+    @property
+    def milliseconds(self) -> int:
+        """How long that took."""
+
+
+RelayLook = tuple[str, int, str, float | None]
+"""A relay (host, port) as one profile's lane sees it: the lane's state, and how many seconds ago it was in order."""
+
 Test = Callable[[Profile, Trial, Callable[[Step], None]], Awaitable[Report]]
 """Sends a test message by a profile; told each phase as it passes."""
 
@@ -67,6 +92,11 @@ Test = Callable[[Profile, Trial, Callable[[Step], None]], Awaitable[Report]]
 async def untested(_profile: Profile, _trial: Trial, _tell: Callable[[Step], None]) -> Report:
     """Test nothing, where nothing is sent."""
     return Report(())
+
+
+async def untold(_webhook: Webhook) -> Tried:
+    """Tell nobody, where nobody is told anything."""
+    raise Problem(Code.UNAVAILABLE)
 
 
 async def _nothing(*_: object) -> None:
@@ -78,7 +108,8 @@ class Services:
     """All that the HTTP layer works with.
 
     `held` tells whether mail of a flow waits for somebody to act; `reasons` why the daemon is not ready (empty: it
-    is); `states` how each profile in use stands; `resume` lets a profile (owner, name) go on that stood still. `lags`
+    is); `states` how each profile in use stands, `relays` how their relays do; `restart_needed` names the settings that
+    wait for a restart; `resume` lets a profile (owner, name) go on that stood still. `lags`
     tells whether another daemon may have changed something of which this one has not heard for too long, and `catch_up`
     hears of it. The hooks are told: an answer (route, status, seconds), an unexpected failure (request id, error), and
     an API key that was refused (client address).
@@ -92,10 +123,13 @@ class Services:
     held: Callable[[Flow], bool] = lambda _flow: False
     reasons: Callable[[], list[str]] = list
     states: Callable[[], dict[tuple[str, str], str]] = dict
+    relays: Callable[[], Iterable[RelayLook]] = tuple
+    restart_needed: Sequence[str] = ()
     resume: Callable[[tuple[str, str]], Awaitable[None]] = _nothing
     lags: Callable[[], bool] = lambda: False
     catch_up: Callable[[], Awaitable[None]] = _nothing
     test: Test = untested
+    test_webhook: Callable[[Webhook], Awaitable[Tried]] = untold
     catcher: Catcher | None = None
     on_answer: Callable[[str, int, float], None] = lambda _route, _status, _seconds: None
     on_failure: Callable[[str, BaseException], None] = lambda _request_id, _error: None
@@ -134,6 +168,7 @@ class Call:
     request_id: str
     body: bytes = b""
     row: StoredRow | None = None
+    span: tracing.Span | None = None
 
     def parsed(self, shape: type[S]) -> S:
         """Give the body as a value. Raises a problem with all its faults."""
@@ -152,6 +187,11 @@ class Call:
         """Raise `not_found` for a tenant that is not there, and likewise for one outside the caller's reach."""
         if not self.snapshot.within(tenant, self.caller.tenant):
             raise Problem(Code.NOT_FOUND)
+
+    @property
+    def traceparent(self) -> str | None:
+        """The trace of what is accepted here: our own span in it while one is recorded, else what the caller sent."""
+        return tracing.given(self.request.headers) if self.span is None else self.span.traceparent
 
     @property
     def now(self) -> int:

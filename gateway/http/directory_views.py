@@ -12,6 +12,7 @@ from pydantic.config import JsonDict
 from gateway.directory.kinds import BareAddress, Host, ProfileName, TenantId
 from gateway.directory.shapes import (
     Link,
+    PauseReason,
     Preferences,
     Profile,
     ProfileFields,
@@ -301,11 +302,25 @@ class QueueView(View):
     oldest_seconds: int | None
 
 
+class PauseView(View):
+    """That all sending is paused; `reason` is for administrators of `system` alone, and null for everybody else."""
+
+    since: ShownTime
+    reason: PauseReason | None
+
+
+class QueuePauseView(View):
+    """Whether all sending is paused; null: it is not."""
+
+    paused: PauseView | None
+
+
 class QueueList(View):
-    """What waits, by profile."""
+    """What waits, by profile; `paused` unless all of it may go."""
 
     items: tuple[QueueView, ...]
     next_cursor: str | None
+    paused: PauseView | None
 
 
 class SecretView(View):

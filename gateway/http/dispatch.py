@@ -20,6 +20,7 @@ from gateway.http.call import Answer, Call, Caller, Services
 from gateway.http.routing import Resource, Route, Router
 from gateway.http.stream import SERVER, Streamed
 from gateway.message.entropy import random_hex
+from gateway.observe import facts, log, tracing
 from gateway.observe.failpoint import failpoint
 from gateway.problems import MEDIA_TYPE, Code, Problem
 from gateway.store.protocol import KeyWithdrawn, StoreError, StoreFull, StoreUnavailable
@@ -36,6 +37,7 @@ class Dispatcher:
 
     def __init__(self, services: Services, router: Router, *, admin_socket: bool = False) -> None:
         """Answer from these routes, with these services."""
+        self.answering = 0
         self._services = services
         self._router = router
         self._authenticator = Authenticator(services, admin_socket=admin_socket)
@@ -43,20 +45,30 @@ class Dispatcher:
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request, whatever happens on the way."""
         began = time.perf_counter()
+        self.answering += 1
         given = request.headers.get("X-Request-Id")
         request_id = given if given is not None and REQUEST_ID.fullmatch(given) else random_hex(32)
+        scope = log.Answering(request_id)
+        span: tracing.Span | None = None
         name = ""
         try:
             if self._services.lags() and request.rel_url.raw_path.startswith(PROTECTED):
                 await self._services.catch_up()  # a key may have been revoked at another daemon
             route, call = self._begin(request, request_id)
             name = route.name
+            if route.brings_mail:
+                span = call.span = tracing.request(route.method, route.path, request.headers)
             answer = await self._answer(route, call)
         except Problem as problem:
             answer = refused(problem, request_id)
         except Exception as error:  # noqa: BLE001 - the last place at which a failure can become an answer
             answer = refused(self._problem(error, request_id), request_id)
+        finally:
+            self.answering -= 1
         self._services.on_answer(name, answer.status, time.perf_counter() - began)
+        if span is not None:
+            span.end(answer.status, failed=answer.status >= 500)
+        scope.over()
         return response(answer, request_id)
 
     def _begin(self, request: web.BaseRequest, request_id: str) -> tuple[Route, Call]:
@@ -128,6 +140,7 @@ def _method_not_allowed(resource: Resource) -> Problem:
 
 def refused(problem: Problem, request_id: str) -> Answer:
     """Answer a problem."""
+    facts.refused(problem.code.code)
     headers = {"Content-Type": MEDIA_TYPE, "Cache-Control": "no-store", **problem.headers}
     return Answer(problem.code.status, problem.body(request_id), headers)
 

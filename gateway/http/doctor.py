@@ -1,29 +1,56 @@
 """How the daemon is, on one page for the operator: what is not as it should be, and what soon will not.
 
 Profiles are those that were in use since the daemon began, and those that are paused; only what is not in order of them
-is told one by one, the first two hundred by name. No secret's source and no relay is asked.
+is told one by one, the first two hundred by name. Of relays the first two hundred are told, those before all others that
+somebody's mail does not reach. No secret's source and no relay is asked.
 """
 
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Final
 
 from gateway import __version__
 from gateway.directory.shapes import Profile
 from gateway.directory.snapshot import ROOT
-from gateway.http.call import Answer, Call, json_answer
+from gateway.http.call import Answer, Call, RelayLook, json_answer
 from gateway.http.credentials import standing
+from gateway.http.directory_views import PauseView
+from gateway.http.queue import pause_view
 from gateway.http.resources import Document
 from gateway.http.values import ShownTime, show_time, time_text
 from gateway.http.views import View
 from gateway.observe import metrics
 from gateway.problems import Code, Problem
 from gateway.store.protocol import StoreUnavailable
-from gateway.store.rows import DaemonRow
+from gateway.store.rows import DaemonRow, StoreHealth
 
 MOST: Final = 200
 IN_ORDER: Final = frozenset({"fresh", "unused"})
+
+
+class StoreStandingView(View):
+    """How the database is: bytes of it, of its log, and free on its disk; below `floor` nothing is accepted.
+
+    Null where only the database's server knows. `last_backup_at` is as of when the last backup is that was fetched whole.
+    """
+
+    engine: str
+    schema_version: int | None
+    bytes: int | None
+    log_bytes: int | None
+    free_bytes: int | None
+    floor_bytes: int | None
+    last_backup_at: ShownTime | None
+
+
+class OutboxStandingView(View):
+    """What is not final: how much, of that put off, since when the oldest is here, and the longest due waits to go."""
+
+    unfinished: int
+    deferred: int
+    oldest_seconds: int | None
+    overdue_seconds: int | None
 
 
 class ConnectionStandingView(View):
@@ -32,6 +59,16 @@ class ConnectionStandingView(View):
     name: str
     kind: str
     health: str
+    answered_seconds: int | None
+
+
+class RelayStandingView(View):
+    """A relay, and how many profiles that use it stand how. `proven_seconds` ago it let us in, or took a message."""
+
+    host: str
+    port: int
+    states: dict[str, int]
+    proven_seconds: int | None
 
 
 class CredentialStandingView(View):
@@ -76,15 +113,21 @@ class DaemonStandingView(View):
 class DoctorView(View):
     """How the daemon is. `states` counts profiles; certificates are those that end first.
 
-    `daemons` are all that share the database, itself included; none on SQLite, or while the database is away.
+    `daemons` are all that share the database, itself included; none on SQLite, or while the database is away. Then
+    `outbox` is null, too. `paused` is null unless all sending is; `restart_needed` names settings that wait for one.
+    `relays` are those of the profiles that this daemon carries the mail of.
     """
 
     version: str
-    store: str
+    store: StoreStandingView
     ready: bool
     reasons: tuple[str, ...]
+    paused: PauseView | None
+    restart_needed: tuple[str, ...]
+    outbox: OutboxStandingView | None
     daemons: tuple[DaemonStandingView, ...]
     connections: tuple[ConnectionStandingView, ...]
+    relays: tuple[RelayStandingView, ...]
     states: dict[str, int]
     profiles: tuple[ProfileStandingView, ...]
     certificates: tuple[CertificateStandingView, ...]
@@ -100,14 +143,23 @@ async def show(call: Call) -> Answer:
     return json_answer(
         {
             "version": __version__,
-            "store": call.services.store.engine,
+            "store": await _store(call),
             "ready": not reasons,
             "reasons": reasons,
+            "paused": pause_view(call.snapshot.all_paused, ROOT),
+            "restart_needed": list(call.services.restart_needed),
+            "outbox": await _outbox(call),
             "daemons": [_daemon(one) for one in await _daemons(call)],
             "connections": [
-                {"name": one.name, "kind": one.settings.kind, "health": one.health()}
+                {
+                    "name": one.name,
+                    "kind": one.settings.kind,
+                    "health": one.health(),
+                    "answered_seconds": _whole(one.answered_seconds),
+                }
                 for one in sorted(connections, key=lambda one: one.name)
             ],
+            "relays": _relays(call.services.relays()),
             "states": dict(Counter(states.values())),
             "profiles": list(_not_in_order(call, states))[:MOST],
             "certificates": [
@@ -116,6 +168,63 @@ async def show(call: Call) -> Answer:
             ],
         }
     )
+
+
+async def _store(call: Call) -> Document:
+    store = call.services.store
+    health: StoreHealth | None = None
+    with suppress(StoreUnavailable):  # which the reasons tell
+        health = await store.health()
+    schema, size, log, free, floor, backed_up_at = health or (None,) * len(StoreHealth._fields)
+    return {
+        "engine": store.engine,
+        "schema_version": schema,
+        "bytes": size,
+        "log_bytes": log,
+        "free_bytes": free,
+        "floor_bytes": floor,
+        "last_backup_at": show_time(backed_up_at),
+    }
+
+
+async def _outbox(call: Call) -> Document | None:
+    store, now = call.services.store, call.now
+    try:
+        depths, backlog = await store.depths(), await store.backlog()
+    except StoreUnavailable:
+        return None
+    oldest_at = min((depth.oldest_at for depth in depths), default=None)
+    due_at = min((flow.next_due_at for flow in backlog if flow.next_due_at <= now), default=None)
+    return {
+        "unfinished": sum(depth.waiting for depth in depths),
+        "deferred": sum(depth.deferred for depth in depths),
+        "oldest_seconds": None if oldest_at is None else max(0, now - oldest_at) // 1000,
+        "overdue_seconds": None if due_at is None else (now - due_at) // 1000,
+    }
+
+
+def _whole(seconds: float | None) -> int | None:
+    return None if seconds is None else int(seconds)
+
+
+def _relays(looks: Iterable[RelayLook]) -> list[Document]:
+    """Tell each relay once, however many profiles use it."""
+    states: defaultdict[tuple[str, int], Counter[str]] = defaultdict(Counter)
+    proven: dict[tuple[str, int], float] = {}
+    for host, port, state, seconds in looks:
+        states[host, port][state] += 1
+        if seconds is not None:
+            proven[host, port] = min(seconds, proven.get((host, port), seconds))
+    ordered = sorted(states, key=lambda relay: (states[relay].keys() <= {"active", "paused"}, relay))
+    return [
+        {
+            "host": host,
+            "port": port,
+            "states": dict(states[host, port]),
+            "proven_seconds": _whole(proven.get((host, port))),
+        }
+        for host, port in ordered[:MOST]
+    ]
 
 
 async def _daemons(call: Call) -> list[DaemonRow]:

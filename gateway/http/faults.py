@@ -10,7 +10,7 @@ again, and the rules look at what remains (`Shape.contradictions`). A valid body
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, TypeVar, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails, from_json
@@ -83,14 +83,39 @@ def parse(shape: type[S], body: bytes) -> S:
 
 def parse_query(shape: type[S], query: Sequence[tuple[str, str]]) -> S:
     """Validate a query string's names and values. Raises a problem with all its faults."""
-    values = dict(query)
-    if len(values) != len(query):
-        raise refusal([Fault("", "repeated", "A query parameter is given more than once.")])
+    return whole(read_query(shape, query))
+
+
+def read_query(shape: type[S], query: Sequence[tuple[str, str]]) -> Reading[S]:
+    """Validate a query string's names and values, each of which may be absent. Raises a problem for a repeated one."""
+    values = _collected(shape, query)
     try:
         value = shape.model_validate(values, strict=False)
     except ValidationError as error:
-        raise refusal(translated(error)) from None
-    return whole(Reading(value, tuple(value.contradictions(frozenset()))))
+        broken = _broken(error)
+        rest = shape.model_validate({name: given for name, given in values.items() if name not in broken}, strict=False)
+        return Reading(rest, (*translated(error), *rest.contradictions(broken)), broken)
+    return Reading(value, tuple(value.contradictions(frozenset())))
+
+
+def _collected(shape: type[S], query: Sequence[tuple[str, str]]) -> dict[str, str | list[str]]:
+    """Give each name its value, or its values where the shape has a list."""
+    lists = {name for name, field in shape.model_fields.items() if get_origin(field.annotation) is tuple}
+    values: dict[str, str | list[str]] = {}
+    for name, value in query:
+        known = values.setdefault(name, []) if name in lists else None
+        if isinstance(known, list):
+            known.append(value)
+        elif name in values:
+            raise refusal([Fault("", "repeated", "A query parameter is given more than once.")])
+        else:
+            values[name] = value
+    return values
+
+
+def _broken(error: ValidationError) -> frozenset[str]:
+    """The top-level fields that have faults."""
+    return frozenset(str(line["loc"][0]) for line in error.errors(include_url=False) if line["loc"])
 
 
 def whole(reading: Reading[S]) -> S:
@@ -105,7 +130,7 @@ def _faulty(shape: type[S], body: bytes, error: ValidationError) -> Reading[S]:
     document = _document(body)
     if not isinstance(document, dict):
         return Reading(None, faults)
-    broken = frozenset(str(line["loc"][0]) for line in error.errors(include_url=False) if line["loc"])
+    broken = _broken(error)
     rest = {name: value for name, value in document.items() if name not in broken}
     try:
         value = shape.model_validate_json(json.dumps(rest))
@@ -148,5 +173,5 @@ def pointer(place: Iterable[int | str]) -> str:
 
 OWN_KINDS: Final = frozenset({
     "bad_address", "bad_base64", "bad_category", "bad_cidr", "bad_content_type", "bad_cursor", "bad_header", "bad_host",
-    "bad_time", "conflict", "control_character", "repeated", "required", "too_long", "too_many",
+    "bad_time", "bad_url", "conflict", "control_character", "repeated", "required", "too_long", "too_many",
 })  # fmt: skip

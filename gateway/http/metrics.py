@@ -1,14 +1,27 @@
 """The metrics listener: /metrics in Prometheus' text form or OpenMetrics, and the two health answers."""
 
+import asyncio
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 from aiohttp import web
+from prometheus_client import Metric
 from prometheus_client.exposition import choose_encoder
 
 from gateway.http.call import Services
 from gateway.observe.metrics import Everything
 from gateway.settings import ListenAddress, TcpAddress, UnixAddress
+
+
+class _Collected(NamedTuple):
+    """Metrics as they were at one moment, for the library's encoders."""
+
+    metrics: list[Metric]
+
+    def collect(self) -> list[Metric]:
+        return self.metrics
 
 
 class MetricsServer:
@@ -18,6 +31,7 @@ class MetricsServer:
         """Prepare; nothing listens before `start`."""
         self._services = services
         self._everything = Everything(services.credentials.cache.looks)
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="metrics")  # of its own: the other may wait for names
         application = web.Application()
         application.add_routes(
             [
@@ -51,10 +65,14 @@ class MetricsServer:
     async def stop(self) -> None:
         """Stop listening."""
         await self._runner.cleanup()
+        self._writer.shutdown(wait=False)
 
     async def _metrics(self, request: web.Request) -> web.Response:
+        """Read everything at one moment, and write it elsewhere: that takes longer than callers should wait for."""
         encoder, content_type = choose_encoder(request.headers.get("Accept", ""))
-        return web.Response(body=encoder(self._everything), headers={"Content-Type": content_type})
+        collected = _Collected(list(self._everything.collect()))
+        body = await asyncio.get_running_loop().run_in_executor(self._writer, encoder, collected)
+        return web.Response(body=body, headers={"Content-Type": content_type})
 
     async def _live(self, _: web.Request) -> web.Response:
         return web.json_response({"status": "live"})

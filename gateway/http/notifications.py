@@ -15,7 +15,7 @@ from gateway.directory.snapshot import ROOT, Resolution
 from gateway.http.acceptance import Candidate, Promise, candidate, canonical, replayed
 from gateway.http.admission import rate_limited
 from gateway.http.call import JSON_HEADERS, Answer, Call, json_answer
-from gateway.http.faults import read
+from gateway.http.faults import Reading, read
 from gateway.http.schema import (
     BatchEnvelope,
     BatchItem,
@@ -25,6 +25,7 @@ from gateway.http.schema import (
 )
 from gateway.http.values import write_cursor
 from gateway.http.views import NotificationList, rendered, status_now, summary, view
+from gateway.observe import facts
 from gateway.outbox.outbox import Cancellation
 from gateway.problems import Code, Fault, Problem
 from gateway.store.rows import Acceptance, Inserted, Limited, Listing, Mismatched, Replayed, Stage, StoredRow, Withdrawn
@@ -40,21 +41,32 @@ Refusal = Mismatched | Withdrawn | Limited
 async def post(call: Call) -> Answer:
     """Accept one notification."""
     call.no_query()
-    reading = read(NotificationRequest, call.body)
-    promise = _promise(call)
+    return await accept(call, read(NotificationRequest, call.body), promised(call, call.body))
+
+
+async def accept(call: Call, reading: Reading[NotificationRequest], promise: Promise | None) -> Answer:
+    """Accept what was read as one notification, once under its key. Raises the problem that tells why not."""
     try:
         chosen = candidate(call, reading, promise)
         result = await _commit_one(call, chosen)
     except Problem as problem:
         return await _remembered(call, reading.value, promise, problem)
     if isinstance(result, Inserted):
+        _tell_accepted(chosen)
         return Answer(202, chosen.submission.answer.encode(), {**JSON_HEADERS, "Location": chosen.href})
     return _again(call, result, chosen.resolution)
+
+
+def _tell_accepted(chosen: Candidate) -> None:
+    notification, profile = chosen.submission.notification, chosen.resolution.profile
+    place = None if profile is None else (profile.tenant, profile.name)
+    facts.notification_accepted(notification.id, notification.tenant, place, notification.traceparent)
 
 
 def _again(call: Call, result: Replayed | Refusal, resolution: Resolution | None) -> Answer:
     if not isinstance(result, Replayed):
         raise _problem(result)
+    facts.replayed()
     document = replayed(result.answer, resolution, call.caller.tenant)
     return json_answer(document, 202, Location=str(document["href"]), Idempotency_Replayed="true")
 
@@ -85,13 +97,14 @@ async def _remembered(
     return _again(call, result, None)
 
 
-def _promise(call: Call) -> Promise | None:
+def promised(call: Call, octets: bytes) -> Promise | None:
+    """Give the request's idempotency key with what it stands for; None if it has no key."""
     keys = call.request.headers.getall("Idempotency-Key", ())
     if not keys:
         return None
     key = keys[0]
     if len(keys) == 1 and 0 < len(key) <= MAX_KEY and key.isascii() and key.isprintable() and " " not in key:
-        return Promise(key, call.body)
+        return Promise(key, octets)
     detail = f"Idempotency-Key is one header of 1 to {MAX_KEY} visible ASCII characters."
     return Promise("", b"", Fault("", "bad_idempotency_key", detail))
 
@@ -124,6 +137,7 @@ async def batch(call: Call) -> Answer:
         detail = "In a batch each item carries its own idempotency_key."
         raise Problem(Code.INVALID, detail, errors=[Fault("", "bad_idempotency_key", detail)])
     items = call.parsed(BatchEnvelope).notifications
+    facts.batch(len(items))
     judged = []
     for item in items:
         judged.append(_judged(call, item))
@@ -162,14 +176,17 @@ def _judged(call: Call, item: object) -> Candidate | _Refused:
 def _result(index: int, one: Candidate, result: Acceptance, request_id: str) -> dict[str, object]:
     match result:
         case Inserted():
+            _tell_accepted(one)
             return {"index": index, "status": 202, "id": one.submission.notification.id}
         case Replayed(answer):
+            facts.replayed()
             return {"index": index, "status": 202, "id": replayed(answer, one.resolution, "")["id"]}
         case _:
             return _refused(index, _problem(result), request_id)
 
 
 def _refused(index: int, problem: Problem, request_id: str) -> dict[str, object]:
+    facts.refused(problem.code.code)
     return {"index": index, "status": problem.code.status, "problem": problem.document(request_id)}
 
 

@@ -1,14 +1,23 @@
-"""What waits, by profile: how much, since when, and why it does not go."""
+"""What waits, by profile: how much, since when, and why it does not go; and pausing all of it.
+
+Everybody learns that all sending is paused; why is told to the operator alone.
+"""
 
 from collections import defaultdict
 from dataclasses import dataclass
 
-from gateway.directory.snapshot import Snapshot
-from gateway.http.call import Answer, Call
-from gateway.http.resources import Document, page
+from gateway.directory import changes
+from gateway.directory.directory import Work
+from gateway.directory.shapes import Pause
+from gateway.directory.snapshot import ROOT, Snapshot
+from gateway.http.call import Answer, Call, json_answer
+from gateway.http.resources import Document, actor, page
+from gateway.http.values import time_text
+from gateway.problems import Code, Problem
 from gateway.store.rows import FlowDepth
 
 UNKNOWN = "unknown"
+PAUSED = "paused"
 
 
 @dataclass(slots=True)
@@ -51,12 +60,49 @@ async def listing(call: Call) -> Answer:
             lines[tenant, name] = _Line(tenant, name, state)
     for tenant, name in snapshot.paused:
         if snapshot.within(tenant, root):
-            lines[tenant, name] = _Line(tenant, name, "paused")
+            lines[tenant, name] = _Line(tenant, name, PAUSED)
+    if snapshot.all_paused is not None:
+        states = dict.fromkeys(snapshot.profiles, PAUSED)
+        for line in lines.values():
+            line.state = PAUSED
     for depth in await call.services.store.depths():
         if snapshot.within(depth.flow.tenant, root):
             _line(lines, snapshot, depth, root, states).add(depth)
     now = call.now
-    return page(call, list(lines.values()), lambda line: f"{line.tenant}/{line.profile}", lambda line: line.view(now))
+    paused = pause_view(snapshot.all_paused, root)
+    return page(call, list(lines.values()), _name, lambda line: line.view(now), paused=paused)
+
+
+def _name(line: _Line) -> str:
+    return f"{line.tenant}/{line.profile}"
+
+
+def pause_view(pause: Pause | None, root: str) -> Document | None:
+    """Show the pause of all sending to callers whose reach begins at `root`; null if there is none."""
+    if pause is None:
+        return None
+    return {"since": time_text(pause.since), "reason": pause.reason if root == ROOT else None}
+
+
+async def pause(call: Call) -> Answer:
+    """Stop all sending until it is resumed; mail is accepted and kept."""
+    now = call.now
+    return await _changed(call, lambda snapshot: changes.pause_all(snapshot, now))
+
+
+async def resume(call: Call) -> Answer:
+    """Let sending go on."""
+    return await _changed(call, changes.resume_all)
+
+
+async def _changed(call: Call, work: Work) -> Answer:
+    """Change it for all tenants, so for `system` alone."""
+    call.no_query()
+    if call.caller.tenant != ROOT:
+        raise Problem(Code.FORBIDDEN)
+    directory = call.services.directory
+    await directory.change(actor(call), work)
+    return json_answer({"paused": pause_view(directory.snapshot.all_paused, ROOT)})
 
 
 def _line(
@@ -74,5 +120,5 @@ def _line(
         return lines.setdefault(place, _Line(*place, states.get(place, "active")))
     here = (depth.flow.tenant, profile.name)
     if (*place, depth.flow.tenant) in snapshot.links:  # how the owner's profile stands is the owner's affair
-        return lines.setdefault(here, _Line(*here, "held" if place in snapshot.paused else "active"))
+        return lines.setdefault(here, _Line(*here, "held" if snapshot.is_paused(*place) else "active"))
     return lines.setdefault((None, None), _Line(None, None, UNKNOWN))

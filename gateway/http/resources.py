@@ -140,8 +140,10 @@ def parsed(shape: type[M], given: Document, faults: Sequence[Fault] = ()) -> M:
 # Lists.
 
 
-def page(call: Call, items: Sequence[T], name: Callable[[T], str], view: Callable[[T], Document]) -> Answer:
-    """Answer one page of items, in the order of their names."""
+def page(
+    call: Call, items: Sequence[T], name: Callable[[T], str], view: Callable[[T], Document], **beside: object
+) -> Answer:
+    """Answer one page of items, in the order of their names, with other members `beside` them."""
     query = call.query(PageQuery)
     ordered = sorted(items, key=name)
     if query.cursor is not None:
@@ -152,4 +154,4 @@ def page(call: Call, items: Sequence[T], name: Callable[[T], str], view: Callabl
         ordered = [item for item in ordered if name(item) > after]
     shown = ordered[: query.limit]
     more = write_cursor(name(shown[-1]).encode()) if len(ordered) > len(shown) else None
-    return Answer(200, written({"items": [view(item) for item in shown], "next_cursor": more}))
+    return Answer(200, written({"items": [view(item) for item in shown], "next_cursor": more, **beside}))

@@ -12,6 +12,7 @@ from gateway.directory.shapes import Tenant
 from gateway.http import (
     apply,
     audit,
+    backup,
     credentials,
     doctor,
     keys,
@@ -19,10 +20,12 @@ from gateway.http import (
     operations,
     profiles,
     queue,
+    receivers,
     secrets,
     templates,
     tenants,
     testing,
+    webhooks,
 )
 from gateway.http.call import Answer, Call
 from gateway.http.directory_views import (
@@ -41,6 +44,7 @@ from gateway.http.directory_views import (
     ProfileView,
     PushView,
     QueueList,
+    QueuePauseView,
     RenderedView,
     SecretConnectionList,
     SecretList,
@@ -53,6 +57,7 @@ from gateway.http.directory_views import (
     TenantView,
 )
 from gateway.http.openapi import document
+from gateway.http.receivers.payload import AlertGroup
 from gateway.http.routing import Route
 from gateway.http.schema import (
     ApplyQuery,
@@ -62,6 +67,7 @@ from gateway.http.schema import (
     NotificationRequest,
     PageQuery,
     PushRequest,
+    ReceiverQuery,
     RenderRequest,
     ResolutionQuery,
     RewrapQuery,
@@ -94,6 +100,19 @@ TEST_NOTE: Final = (
     "200 whether it is green or red. With `Accept: text/event-stream` each phase comes at once as an event `phase`, and "
     "the answer last as the event `result`. At most ten a minute, and two at once, of a tenant."
 )
+ACCEPTED: Final = {"Location": "The notification.", "Idempotency-Replayed": "`true` if this repeats an answer."}
+ACCEPTANCE: Final = (
+    Code.NOT_FOUND, Code.NO_PROFILE, Code.TENANT_DISABLED, Code.NO_RECIPIENT, Code.IDEMPOTENCY_MISMATCH, *LIMITS, *STORE,
+)  # fmt: skip
+RECEIVER_NOTE: Final = (
+    "The words are those of the tenant's template of this name, or of the one that `template` names, filled with the "
+    "payload; without one, and where it cannot be filled, they are ours. Fields that are not described are ignored. "
+    "The severity is the gravest that a firing alert's label `severity` says, and `info` once all is resolved. The same "
+    "query and body of the same key are one notification within five minutes, and another one after that."
+)
+RECEIVER_KEY_HEADER: Final = {
+    "Idempotency-Key": "Instead of the five minutes: the same key, query and body are one notification."
+}
 PATCH_NOTE: Final = "A JSON merge patch (RFC 7396) on what GET answers."
 
 NOTIFICATIONS: Final = (
@@ -109,11 +128,8 @@ NOTIFICATIONS: Final = (
             "be used now; which one is used is decided at sending."
         ),
         request_headers=KEY_HEADER,
-        answer_headers={"Location": "The notification.", "Idempotency-Replayed": "`true` if this repeats an answer."},
-        problems=(
-            Code.NOT_FOUND, Code.NO_PROFILE, Code.TENANT_DISABLED, Code.NO_RECIPIENT, Code.SENDER_FORCED,
-            Code.SENDER_NOT_ALLOWED, Code.IDEMPOTENCY_MISMATCH, *LIMITS, *STORE,
-        ),
+        answer_headers=ACCEPTED,
+        problems=(Code.SENDER_FORCED, Code.SENDER_NOT_ALLOWED, *ACCEPTANCE),
     ),
     Route(
         "POST", "/v1/notifications/batch", "notification.batch", notifications.batch,
@@ -163,6 +179,35 @@ NOTIFICATIONS: Final = (
             "`admin`."
         ),
         problems=(Code.ALREADY_FINAL, Code.CONTENT_GONE, Code.IN_FLIGHT, *STORE),
+    ),
+)  # fmt: skip
+
+RECEIVERS: Final = (
+    Route(
+        "POST", "/v1/receivers/alertmanager", "receiver.alertmanager", receivers.alertmanager,
+        "Send what Alertmanager's webhook posts as one notification",
+        scopes=SEND,
+        query=ReceiverQuery,
+        body=AlertGroup,
+        status=202,
+        answer=NotificationAccepted,
+        description=f"Category `alerts.alertmanager`, template `alertmanager`. {RECEIVER_NOTE}",
+        request_headers=RECEIVER_KEY_HEADER,
+        answer_headers=ACCEPTED,
+        problems=ACCEPTANCE,
+    ),
+    Route(
+        "POST", "/v1/receivers/grafana", "receiver.grafana", receivers.grafana,
+        "Send what Grafana's webhook contact point posts as one notification",
+        scopes=SEND,
+        query=ReceiverQuery,
+        body=AlertGroup,
+        status=202,
+        answer=NotificationAccepted,
+        description=f"Category `alerts.grafana`, template `grafana`. {RECEIVER_NOTE}",
+        request_headers=RECEIVER_KEY_HEADER,
+        answer_headers=ACCEPTED,
+        problems=ACCEPTANCE,
     ),
 )  # fmt: skip
 
@@ -348,7 +393,7 @@ PROFILE: Final = (
             "takes scope `secrets`; a password that is there already, given back as it was read, goes nowhere else."
         ),
         problems=(
-            Code.TENANT_DISABLED, Code.LOCKED_BY_PARENT, Code.DUPLICATE_PROFILE, Code.PLAINTEXT_AUTH,
+            Code.NO_PROFILE, Code.TENANT_DISABLED, Code.LOCKED_BY_PARENT, Code.DUPLICATE_PROFILE, Code.PLAINTEXT_AUTH,
             Code.AUTH_UNVERIFIED, Code.EGRESS_REFUSED, Code.SECRET_NOT_ALLOWED, *STORE,
         ),
     ),
@@ -548,6 +593,80 @@ SECRETS: Final = (
     ),
 )  # fmt: skip
 
+WEBHOOKS: Final = (
+    Route(
+        "GET", "/v1/tenants/{tenant}/webhooks", "webhook.list", webhooks.listing,
+        "List a tenant's webhooks",
+        scopes=ADMIN,
+        query=PageQuery,
+        answer=webhooks.WebhookList,
+    ),
+    Route(
+        "POST", "/v1/tenants/{tenant}/webhooks", "webhook.create", webhooks.create,
+        "Make a webhook",
+        scopes=ADMIN,
+        body=webhooks.WebhookBody,
+        status=201,
+        answer=webhooks.NewWebhookView,
+        description=(
+            "What happens is posted to `url` as Standard Webhooks describes it: headers `webhook-id`, "
+            "`webhook-timestamp` and `webhook-signature`. Without a `secret` one is made; this answer alone shows it."
+        ),
+        answer_headers={**VERSION, "Location": "The webhook."},
+        problems=(Code.EGRESS_REFUSED, *STORE),
+    ),
+    Route(
+        "GET", "/v1/tenants/{tenant}/webhooks/{id}", "webhook.show", webhooks.show,
+        "Show a webhook",
+        scopes=ADMIN,
+        locate=webhooks.locate,
+        answer=webhooks.WebhookView,
+        answer_headers=VERSION,
+    ),
+    Route(
+        "PUT", "/v1/tenants/{tenant}/webhooks/{id}", "webhook.replace", webhooks.save,
+        "Replace a webhook",
+        scopes=ADMIN,
+        locate=webhooks.locate,
+        body=webhooks.WebhookChange,
+        answer=webhooks.WebhookView,
+        description="With a new `secret` both that and the one before sign for a day. `enabled` clears the reason.",
+        request_headers=IF_MATCH,
+        answer_headers=VERSION,
+        problems=(Code.EGRESS_REFUSED, Code.PRECONDITION_FAILED, *STORE),
+    ),
+    Route(
+        "PATCH", "/v1/tenants/{tenant}/webhooks/{id}", "webhook.patch", webhooks.save,
+        "Change a webhook",
+        scopes=ADMIN,
+        locate=webhooks.locate,
+        body=webhooks.WebhookChange,
+        answer=webhooks.WebhookView,
+        description=PATCH_NOTE,
+        request_headers=IF_MATCH,
+        answer_headers=VERSION,
+        problems=(Code.EGRESS_REFUSED, Code.PRECONDITION_FAILED, *STORE),
+    ),
+    Route(
+        "DELETE", "/v1/tenants/{tenant}/webhooks/{id}", "webhook.delete", webhooks.delete,
+        "Delete a webhook, and what it was still to be told",
+        scopes=ADMIN,
+        locate=webhooks.locate,
+        status=204,
+        request_headers=IF_MATCH,
+        problems=(Code.PRECONDITION_FAILED, *STORE),
+    ),
+    Route(
+        "POST", "/v1/tenants/{tenant}/webhooks/{id}/test", "webhook.test", webhooks.test,
+        "Send a test event at once, and say what came of it",
+        scopes=ADMIN,
+        locate=webhooks.locate,
+        answer=webhooks.WebhookTestView,
+        description="200 whether it is good or not. Nothing of what the endpoint answers is shown but its status.",
+        problems=(Code.RATE_LIMITED, *STORE),
+    ),
+)  # fmt: skip
+
 QUEUE: Final = (
     Route(
         "GET", "/v1/queue", "queue.list", queue.listing,
@@ -558,6 +677,24 @@ QUEUE: Final = (
         description="States: `active`, `paused`, `parked:<reason>`, `open` (its relay is left alone), `held`.",
         problems=(Code.UNAVAILABLE,),
     ),
+    Route(
+        "POST", "/v1/queue/pause", "queue.pause", queue.pause,
+        "Pause all sending; mail is accepted and kept",
+        scopes=ADMIN,
+        answer=QueuePauseView,
+        description="Of all tenants, so for administrators of `system` alone. What is on the wire gets its final reply.",
+        problems=STORE,
+    ),
+    Route(
+        "POST", "/v1/queue/resume", "queue.resume", queue.resume,
+        "Let sending go on after all of it was paused",
+        scopes=ADMIN,
+        answer=QueuePauseView,
+        description=(
+            "Of all tenants, so for administrators of `system` alone. A profile that was paused by itself stays so."
+        ),
+        problems=STORE,
+    ),
 )  # fmt: skip
 
 HEALTH: Final = (
@@ -567,6 +704,18 @@ HEALTH: Final = (
         scopes=ADMIN,
         answer=doctor.DoctorView,
         description="Of all tenants, so for administrators of `system` alone.",
+    ),
+    Route(
+        "GET", "/v1/backup", "backup", backup.backup,
+        "Fetch a consistent copy of the database",
+        scopes=ADMIN,
+        media_type=backup.MEDIA_TYPE,
+        description=(
+            "Of all tenants, so for administrators of `system` alone. Only where the database is SQLite; the master key is "
+            "not in it. Wherever the copy is opened, sending is paused until somebody resumes it."
+        ),
+        answer_headers={"Content-Disposition": "A name for the file, with the time as of which it is."},
+        problems=(Code.BACKUP_RUNNING, Code.BACKUP_BY_SERVER, *STORE),
     ),
     Route("GET", "/livez", "livez", operations.livez, "Is the daemon alive?", answer=operations.HealthView),
     Route(
@@ -585,11 +734,13 @@ async def _describe(call: Call) -> Answer:
 
 ROUTES: Final = (
     *NOTIFICATIONS,
+    *RECEIVERS,
     *QUEUE,
     *SECRETS,
     *TREE,
     *PROFILE,
     *TEMPLATES,
+    *WEBHOOKS,
     *TENANTS,
     *HEALTH,
     Route("GET", "/openapi.json", "openapi", _describe, "This document"),

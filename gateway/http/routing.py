@@ -54,6 +54,11 @@ class Route:
         object.__setattr__(self, "admitted", self.scopes | {"admin"})
 
     @property
+    def brings_mail(self) -> bool:
+        """Is what it takes a notification, or makes one?"""
+        return self.body is not None and "send" in self.scopes
+
+    @property
     def public(self) -> bool:
         """Is it open to everybody?"""
         return not self.scopes

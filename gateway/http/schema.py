@@ -17,6 +17,7 @@ from gateway.http.values import (
     STRUCTURED_HEADERS,
     Address,
     Addresses,
+    BareAddresses,
     Base64,
     Category,
     ContentId,
@@ -206,6 +207,21 @@ class ListQuery(Shape):
     until: Time | None = None
     limit: Limit = 50
     cursor: Cursor | None = None
+
+
+class ReceiverQuery(Shape):
+    """What a sender of alerts cannot say in its body; `severity` instead of what the alerts say."""
+
+    tenant: TenantId | None = None
+    to: BareAddresses = ()
+    cc: BareAddresses = ()
+    bcc: BareAddresses = ()
+    profile: ObjectName | None = None
+    category: Category | None = None
+    severity: Severity | None = None
+    template: ObjectName | None = None
+    priority: Literal["high", "normal", "low"] = "normal"
+    ttl_seconds: Annotated[int, Field(ge=MIN_TTL, le=MAX_TTL)] | None = None
 
 
 class ViewQuery(Shape):

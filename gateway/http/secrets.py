@@ -33,6 +33,7 @@ class RewrapView(View):
     checked: int
     profiles: int
     secrets: int
+    webhooks: int
     unreadable: tuple[UnreadableView, ...]
     next_cursor: str | None
 
@@ -113,6 +114,7 @@ async def rewrap(call: Call) -> Answer:
             "checked": done.checked,
             "profiles": done.profiles,
             "secrets": done.secrets,
+            "webhooks": done.webhooks,
             "unreadable": [one._asdict() for one in done.unreadable],
             "next_cursor": None if done.last is None else write_cursor("/".join(done.last).encode()),
         }

@@ -49,6 +49,7 @@ class HttpServer:
         self._runner: web.ServerRunner | None = None
         self._tls: ssl.SSLContext | None = None
         self._files: list[Path] = []
+        self._dispatcher = Dispatcher(services, self._router, admin_socket=admin_socket)
         self.port = 0
 
     @classmethod
@@ -67,10 +68,9 @@ class HttpServer:
 
     async def start(self) -> None:
         """Bind all addresses and listen; `port` is then that of the first TCP address. OSError, and nothing is left open."""
-        dispatcher = Dispatcher(self._services, self._router, admin_socket=self._admin_socket)
         self._tls = None if self._admin_socket else tls_context(self._http)
         server = Server(
-            dispatcher.handle,
+            self._dispatcher.handle,
             keepalive_timeout=float(self._http.header_timeout_seconds),
             access_log=None,
             lingering_time=LINGER_SECONDS,
@@ -97,6 +97,17 @@ class HttpServer:
             if isinstance(address, UnixAddress):
                 self._files.append(address.path)
             await web.SockSite(self._runner, listener, ssl_context=self._tls, backlog=BACKLOG).start()
+
+    @property
+    def answering(self) -> int:
+        """How many requests are being answered."""
+        return self._dispatcher.answering
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open."""
+        server = None if self._runner is None else self._runner.server
+        return 0 if server is None else len(server.connections)
 
     def renew_certificate(self, http: Http) -> None:
         """Show the certificate that these settings name to whoever connects from now on. OSError if it cannot be used."""

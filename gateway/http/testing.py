@@ -24,7 +24,7 @@ from gateway.directory import changes
 from gateway.directory.changes import Change
 from gateway.directory.presets import filled
 from gateway.directory.shapes import Profile
-from gateway.directory.snapshot import Snapshot
+from gateway.directory.snapshot import ROOT, Snapshot
 from gateway.http.call import Answer, Call, json_answer
 from gateway.http.directory_views import EXAMPLE, ProfileBody
 from gateway.http.faults import read, whole
@@ -116,7 +116,7 @@ async def saved(call: Call) -> Answer:
     if isinstance(found, Profile):
         return await _answered(_Test(call, found, trial, name))
     usable = call.snapshot.route(tenant, name).profile
-    if usable is None or (usable.tenant, usable.name) in call.snapshot.paused:
+    if usable is None or call.snapshot.is_paused(usable.tenant, usable.name):
         raise Problem(Code.NO_PROFILE)
     return await _answered(_Test(call, usable, trial, name, inherited=True))
 
@@ -139,6 +139,8 @@ async def unsaved(call: Call) -> Answer:
 
 def _check_tenant(call: Call, *, own: bool) -> None:
     """Nobody sends by a test what those above have stopped; they themselves may look before they allow it again."""
+    if call.snapshot.all_paused is not None and call.caller.tenant != ROOT:
+        raise Problem(Code.NO_PROFILE, "All sending is paused.")
     tenant = call.snapshot.tenants[call.params["tenant"]]
     if actor(call).above(call.snapshot, tenant.id):
         return

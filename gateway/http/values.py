@@ -22,6 +22,8 @@ from gateway.message.address import Mailbox
 MAX_CURSOR: Final = 256
 MAX_SUBJECT: Final = 998  # characters; RFC 5322 §2.1.1 has as many in a line
 MAX_HEADER_VALUE: Final = 2048
+EARLIEST: Final = -62_135_596_800_000  # ms; the years 1 to 9999 in UTC, beyond which no time can be written …
+LATEST: Final = 253_402_300_799_999  # … though one with an offset can be read
 MAX_WORD: Final = 900  # octets that a structured header cannot fold, so that its line stays below 998
 
 _TIME: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
@@ -47,10 +49,11 @@ def parse_time(value: object) -> int:
     """Read an RFC 3339 time with its offset as milliseconds since the epoch."""
     if isinstance(value, str) and _TIME.fullmatch(value):
         try:
-            at = datetime.fromisoformat(value.upper())
-            return round(at.timestamp() * 1000)
+            at = round(datetime.fromisoformat(value.upper()).timestamp() * 1000)
         except (ValueError, OverflowError):
-            pass
+            at = LATEST + 1
+        if EARLIEST <= at <= LATEST:
+            return at
     raise refuse("bad_time", "A time is written as in RFC 3339, with its offset: 2030-01-31T12:00:00Z.")
 
 
@@ -111,6 +114,10 @@ TIME_SCHEMA: Final[JsonDict] = {"type": "string", "format": "date-time", "exampl
 
 Address = Annotated[Mailbox, PlainValidator(mailbox), WithJsonSchema(ADDRESS_SCHEMA)]
 Addresses = Annotated[tuple[Address, ...], Field(max_length=100)]
+BareAddresses = Annotated[
+    tuple[Annotated[Mailbox, PlainValidator(mailbox), WithJsonSchema({"type": "string", "maxLength": 254})], ...],
+    Field(max_length=100),
+]
 Category = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)*$", max_length=100)]
 Subject = Annotated[str, StringConstraints(min_length=1, max_length=MAX_SUBJECT), AfterValidator(line)]
 Filename = Annotated[str, StringConstraints(min_length=1, max_length=255), AfterValidator(line)]

@@ -131,6 +131,7 @@ class NotificationView(NotificationSummary):
     message_id: str
     sender: ShownAddress | None = Field(serialization_alias="from")
     on_ambiguous: OnAmbiguous
+    traceparent: str | None
     events: tuple[EventView, ...]
     content: ContentView | None = None
 
@@ -225,6 +226,7 @@ def view(call: Call, row: StoredRow, *, with_content: bool = False) -> Notificat
         message_id=known.envelope.message_id,
         sender=known.envelope.sender,
         on_ambiguous=known.envelope.on_ambiguous,
+        traceparent=known.envelope.traceparent,
         events=_events(call, row, known),
         content=_content(decode_content(row.content)) if with_content and row.content else None,
     )

@@ -96,6 +96,7 @@ class Notification:
     metadata: Mapping[str, str]
     recipients: tuple[tuple[str, Role], ...]
     content: Content
+    traceparent: str | None = None
 
 
 def compact(value: object) -> str:

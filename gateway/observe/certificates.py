@@ -1,25 +1,30 @@
-"""When the certificates end that relays showed: the first of them by name, and how many are known.
+"""When certificates end: those that relays showed, the listener's own, and those of the connections to secret stores.
 
 A relay's name is a label nowhere else, because tenants choose it: so only the hundred that end first are shown.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
+from cryptography import x509
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 Relay = tuple[str, int]
+Role = tuple[str, str]
+"""A connection to a secret store, and what its certificate is there: `client` is ours, `ca` whom we trust."""
 
 MOST_SHOWN: Final = 100
 MOST_KEPT: Final = 10_000
 
 
 class Certificates(Collector):
-    """By host and port, seconds since the epoch; `prefix` begins the metrics' names."""
+    """Ends in seconds since the epoch; `prefix` begins the metrics' names."""
 
     def __init__(self, prefix: str) -> None:
-        """Begin with none."""
+        """Begin with none. `http` is the end of the listener's own; None: it speaks no TLS."""
+        self.http: float | None = None
+        self.connections: Mapping[Role, float] = {}
         self._prefix = prefix
         self._ends: dict[Relay, float] = {}
 
@@ -31,13 +36,13 @@ class Certificates(Collector):
             del self._ends[next(iter(self._ends))]
 
     def soonest(self) -> list[tuple[Relay, float]]:
-        """Those that end first, the next one first."""
+        """Those of relays that end first, the next one first."""
         return sorted(self._ends.items(), key=lambda one: one[1])[:MOST_SHOWN]
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Give the metrics."""
         ends = GaugeMetricFamily(
-            self._prefix + "relay_certificate_end_seconds",
+            self._prefix + "relay_certificate_end_timestamp_seconds",
             "When a relay's certificate ends, of the hundred that end first.",
             labels=["relay"],
         )
@@ -47,3 +52,25 @@ class Certificates(Collector):
         yield GaugeMetricFamily(
             self._prefix + "relay_certificates", "Relays whose certificates are known.", value=len(self._ends)
         )
+        http = GaugeMetricFamily(
+            self._prefix + "http_certificate_end_timestamp_seconds", "When the HTTP listener's own certificate ends."
+        )
+        if self.http is not None:
+            http.add_metric([], self.http)
+        yield http
+        stores = GaugeMetricFamily(
+            self._prefix + "secret_connection_certificate_end_timestamp_seconds",
+            "When the first certificate in a file of a connection ends: of the client, or of whom it trusts.",
+            labels=["connection", "role"],
+        )
+        for role, at in self.connections.items():
+            stores.add_metric(role, at)
+        yield stores
+
+
+def first_end(pem: bytes) -> float | None:
+    """When the first of these certificates ends; None if they cannot be read."""
+    try:
+        return min(one.not_valid_after_utc.timestamp() for one in x509.load_pem_x509_certificates(pem))
+    except ValueError:
+        return None

@@ -25,6 +25,10 @@ Place = Literal[
     "smtp.reply_read",
     "result.after_commit",
     "maint.checkpoint",
+    "backup.filled",
+    "restore.cleared",
+    "life.announced",
+    "life.committed",
 ]
 PLACES: Final[tuple[Place, ...]] = get_args(Place)
 

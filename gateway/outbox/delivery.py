@@ -25,6 +25,12 @@ class Envelope:
     sender: Mailbox | None
     simulated: bool
     metadata: Mapping[str, str]
+    traceparent: str | None  # of the trace that its acceptance belongs to (W3C Trace Context)
+
+    @property
+    def trace_id(self) -> str | None:
+        """The trace's id alone."""
+        return None if self.traceparent is None else self.traceparent.split("-")[1]
 
 
 def encode_envelope(notification: Notification) -> str:
@@ -36,6 +42,7 @@ def encode_envelope(notification: Notification) -> str:
         None if sender is None else [sender.address, sender.name],
         notification.simulated,
         notification.metadata,
+        notification.traceparent,
     ]
     while len(fields) > 3 and not fields[-1]:
         fields.pop()
@@ -45,7 +52,8 @@ def encode_envelope(notification: Notification) -> str:
 def decode_envelope(stored: str) -> Envelope:
     """Read what `encode_envelope` wrote."""
     fields: list[Any] = from_json(stored)
-    message_id, severity, on_ambiguous, send_at, sender, simulated, metadata = fields + [None] * (7 - len(fields))
+    fields += [None] * (8 - len(fields))
+    message_id, severity, on_ambiguous, send_at, sender, simulated, metadata, traceparent = fields
     return Envelope(
         message_id,
         severity,
@@ -54,6 +62,7 @@ def decode_envelope(stored: str) -> Envelope:
         Mailbox(*sender) if sender else None,
         bool(simulated),
         metadata or {},
+        traceparent,
     )
 
 

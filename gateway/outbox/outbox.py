@@ -14,13 +14,13 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Final
+from typing import Final, Protocol
 
 from pydantic_core import from_json
 
 from gateway.message.notification import Notification, compact, encode_content
 from gateway.observe import facts
-from gateway.outbox.delivery import Delivery, Lease, encode_envelope
+from gateway.outbox.delivery import Delivery, Lease, decode_envelope, encode_envelope
 from gateway.outbox.states import RETRYABLE, Recipient, State, Status, decode, encode, status_of
 from gateway.outbox.verdict import Circumstances, Judgement, Schedule, burns_no_attempt, judge
 from gateway.smtp.outcome import RecipientOutcome, Relayed, Transaction, Unknown
@@ -49,6 +49,34 @@ SWEEP_ROWS: Final = 500
 SIMULATED: Final = Reply(250, "2.0.0", "simulated")
 
 Clock = Callable[[], int]
+
+
+class Row(Protocol):
+    """What tells a notification apart, new or known."""
+
+    @property
+    def id(self) -> str:
+        """Its id."""
+
+    @property
+    def flow(self) -> Flow:
+        """Whose it is, and the profile that it names."""
+
+    @property
+    def category(self) -> str:
+        """What it is about."""
+
+    @property
+    def accepted_at(self) -> int:
+        """When it came."""
+
+    @property
+    def envelope(self) -> str:
+        """The rest, as the store keeps it."""
+
+
+Tell = Callable[[Row, Sequence[tuple[int, Judgement]], Status], str | None]
+"""Writes what webhooks shall be told of judgements that are about to be committed; None: nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +123,10 @@ class Outbox:
         self.on_ready: Callable[[Flow, int], None] = lambda _flow, _due_at: None  # news
         self.on_found: Callable[[Flow, int], object] = lambda _flow, _due_at: None  # everybody finds it who looks
         self.on_revoked: Callable[[str], None] = lambda _id: None  # of mail that is not in our hands
-        self.on_accepted: Callable[[int], None] = lambda _count: None
-        self.on_event: Callable[[str, int], None] = lambda _event, _count: None
+        self.on_accepted: Callable[[str, int, int], None] = lambda _tenant, _recipients, _octets: None
+        self.on_event: Callable[[str, int, str], None] = lambda _event, _count, _tenant: None
+        self.tell: Tell = lambda _row, _judgements, _status: None
+        self.on_told: Callable[[str], None] = lambda _tenant: None
         self._store = store
         self._schedule = schedule
         self._retention = retention or Retention()
@@ -139,17 +169,29 @@ class Outbox:
 
         A caller that goes away meanwhile changes nothing: what is committed is counted and sent all the same.
         """
-        rows = [_new_row(submission, self._retention) for submission in submissions]
+        rows = [self._telling(_new_row(submission, self._retention)) for submission in submissions]
         committed = self._store.accept(rows, self.clock())
-        committed.add_done_callback(partial(self._accepted, rows))
+        committed.add_done_callback(partial(self._accepted, submissions, rows))
         return committed
 
-    def _accepted(self, rows: list[NewRow], committed: "asyncio.Future[list[Acceptance]]") -> None:
+    def _telling(self, row: NewRow) -> NewRow:
+        """Give a row with what is told of it, if it comes to its end as it comes."""
+        if row.stage is not Stage.FINAL:
+            return row
+        ended = [(index, Judgement(one, "", "")) for index, one in enumerate(decode(row.recipients))]
+        return row._replace(told=self.tell(row, ended, Status(row.status)))
+
+    def _accepted(
+        self, submissions: Sequence[Submission], rows: list[NewRow], committed: "asyncio.Future[list[Acceptance]]"
+    ) -> None:
         if committed.cancelled() or committed.exception() is not None:
             return
-        fresh = [row for row, result in zip(rows, committed.result(), strict=True) if isinstance(result, Inserted)]
-        self.on_accepted(len(fresh))
-        for row in fresh:
+        for submission, row, result in zip(submissions, rows, committed.result(), strict=True):
+            if not isinstance(result, Inserted):
+                continue
+            self.on_accepted(row.flow.tenant, len(submission.notification.recipients), _octets(row.content or ""))
+            if row.told is not None:
+                self.on_told(row.flow.tenant)
             if row.stage is Stage.READY:
                 self.queued[row.flow.tenant] += 1
                 self.on_ready(row.flow, row.due_at)
@@ -265,7 +307,7 @@ class Outbox:
             judgements += _cancelled(delivery.recipients)
         settlement = self._settlement(delivery, judgements, held=held, by=by)
         written = self._store.settle(settlement)
-        written.add_done_callback(partial(self._finished, delivery, judgements, settlement))
+        written.add_done_callback(partial(self._finished, delivery, judgements, settlement, by))
         return written
 
     def _finished(
@@ -273,17 +315,22 @@ class Outbox:
         delivery: Delivery,
         judgements: list[tuple[int, Judgement]],
         settlement: Settlement,
+        by: str,
         written: "asyncio.Future[bool]",
     ) -> None:
         self._let_go(delivery)
         if written.cancelled() or written.exception() is not None:
             return
         if not written.result():
-            self.on_event("lease_lost", 1)
+            self.on_event("lease_lost", 1, delivery.row.flow.tenant)
+            facts.lease_lost(delivery.row.id, delivery.row.flow.tenant, delivery.envelope.traceparent)
             return
         for _, judgement in judgements:
             if judgement.event:
-                self.on_event(judgement.event, 1)
+                self.on_event(judgement.event, 1, delivery.row.flow.tenant)
+        _tell(delivery.row, judgements, by, delivery.envelope.traceparent)
+        if settlement.told is not None:
+            self.on_told(delivery.row.flow.tenant)
         if settlement.stage is Stage.FINAL:
             self.queued[delivery.row.flow.tenant] -= 1
         elif settlement.stage is Stage.READY:
@@ -295,16 +342,18 @@ class Outbox:
         now = self.clock()
         row = delivery.row
         stage, due_at = _stage(delivery.recipients, row.due_at)
+        status = status_of(delivery.recipients, sending=False, scheduled=False, held=held)
         return Settlement(
             seq=row.seq,
             lease_token=delivery.lease.token,
             stage=stage,
-            status=status_of(delivery.recipients, sending=False, scheduled=False, held=held),
+            status=status,
             due_at=due_at,
             finished_at=now if stage is Stage.FINAL else None,
             recipients=encode(delivery.recipients),
             events=_events(now, delivery.recipients, judgements, by),
             erase=stage is Stage.FINAL and self._erasable(delivery.recipients),
+            told=self.tell(row, judgements, status),
         )
 
     def _erasable(self, recipients: Sequence[Recipient]) -> bool:
@@ -327,17 +376,20 @@ class Outbox:
 
         Mail that is already on the wire cannot be called back: what of it is not accepted is then not tried again.
         """
+        revoked = False
         while (row := await self._store.get(notification_id)) is not None:
             if row.stage is Stage.LEASED:
-                self.revoke(notification_id)
+                revoked = self.revoke(notification_id) or revoked
             if row.stage is Stage.FINAL or (row.stage is Stage.LEASED and row.cancelled):
-                return None if row.cancelled else Cancellation.FINISHED
+                # What we revoked is ended by whoever has it in hand, who may be faster than we.
+                return None if row.cancelled or (revoked and _stopped(row)) else Cancellation.FINISHED
             if await self._store.change(replace(self._cancellation(row), key_id=key_id)):
                 if row.stage is Stage.LEASED:
                     if not self.revoke(notification_id):  # the claim may have reached us only now
                         self.on_revoked(notification_id)
                 else:
                     self.queued[row.flow.tenant] -= 1
+                    self.on_event(State.CANCELLED, _unfinished(row), row.flow.tenant)
                 return None
         return Cancellation.GONE
 
@@ -444,7 +496,11 @@ class Outbox:
         if not await self._store.change(change):
             return False
         self.queued[row.flow.tenant] -= change.stage is Stage.FINAL
-        self.on_event(event, sum(not recipient.final for recipient in decode(row.recipients)))
+        self.on_event(event, _unfinished(row), row.flow.tenant)
+        if event is State.EXPIRED:
+            _tell(row, _expired(decode(row.recipients)), "", _traceparent(row))
+        if change.told is not None:
+            self.on_told(row.flow.tenant)
         return True
 
     def _ending(self, row: StoredRow) -> tuple[Change, State]:
@@ -454,7 +510,8 @@ class Outbox:
         judgements = _expired(recipients)
         for index, judgement in judgements:
             recipients[index] = judgement.recipient
-        return _change(row, recipients, self.clock(), judgements), State.EXPIRED
+        change = _change(row, recipients, self.clock(), judgements)
+        return replace(change, told=self.tell(row, judgements, Status(change.status))), State.EXPIRED
 
     async def keep(self) -> None:
         """Renew leases and sweep, for ever.
@@ -491,6 +548,25 @@ def _readable(row: LeasedRow, lease: Lease) -> Delivery | None:
         return None
 
 
+def _tell(
+    row: LeasedRow | StoredRow, judgements: list[tuple[int, Judgement]], by: str, traceparent: str | None
+) -> None:
+    """Tell operators what came of recipients."""
+    for index, judgement in judgements:
+        if judgement.event:
+            reply = judgement.recipient.reply
+            said = None if reply is None else (reply.code, reply.enhanced)
+            facts.outcome(judgement.event, row.id, row.flow.tenant, by, index, said, traceparent)
+
+
+def _traceparent(row: StoredRow) -> str | None:
+    """The trace of a row that is ended, whether or not the rest of it can be read."""
+    try:
+        return decode_envelope(row.envelope).traceparent
+    except (ValueError, TypeError):
+        return None
+
+
 def _new_row(submission: Submission, retention: Retention) -> NewRow:
     notification = submission.notification
     due_at = notification.send_at or notification.accepted_at
@@ -519,6 +595,15 @@ def _new_row(submission: Submission, retention: Retention) -> NewRow:
         idempotency=submission.idempotency,
         per_minute=submission.per_minute,
     )
+
+
+def _unfinished(row: StoredRow) -> int:
+    """How many recipients were not final."""
+    return sum(not recipient.final for recipient in decode(row.recipients))
+
+
+def _octets(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())
 
 
 def _stage(recipients: Sequence[Recipient], due_at: int) -> tuple[Stage, int]:
@@ -576,6 +661,10 @@ def _cancelled(recipients: list[Recipient]) -> list[tuple[int, Judgement]]:
     for index, judgement in judgements:
         recipients[index] = judgement.recipient
     return judgements
+
+
+def _stopped(row: StoredRow) -> bool:
+    return any(recipient.state is State.CANCELLED for recipient in decode(row.recipients))
 
 
 def _due_now(recipient: Recipient, now: int) -> Judgement:

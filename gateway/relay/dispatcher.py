@@ -9,26 +9,28 @@ whose results are being committed, which bounds what a crash can send twice; a f
 
 import asyncio
 import itertools
+import time
 from collections import deque
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from contextlib import AsyncExitStack, suppress
+from contextvars import Context
 from dataclasses import dataclass, replace
 from typing import Final, assert_never
 
 from gateway.credentials.provider import Why
 from gateway.directory.directory import Directory
-from gateway.directory.shapes import Template
-from gateway.observe import facts
+from gateway.directory.shapes import PauseReason, Template
+from gateway.observe import facts, tracing
 from gateway.outbox.delivery import Delivery
 from gateway.outbox.outbox import Outbox
 from gateway.outbox.verdict import TEN_MINUTES, Consequence, Halve, Park, Rest, Trip, beyond_the_message, consequence
 from gateway.relay.holding import Holding
 from gateway.relay.lane import HELPING, Lane
 from gateway.relay.render import Held, Prepared
-from gateway.relay.routes import Feeding, Routes
+from gateway.relay.routes import Counts, Feeding, Routes
 from gateway.relay.sign_in import Opened, SignIns
 from gateway.relay.slots import Slots
-from gateway.smtp.outcome import Fault, Refused, Rejected, Relayed, Transaction, Trouble
+from gateway.smtp.outcome import Fault, Refused, Rejected, Relayed, Transaction, Trouble, answer_class
 from gateway.smtp.pool import Pool, Session
 from gateway.smtp.session import Security
 from gateway.smtp.transaction import Engine, Envelope
@@ -81,6 +83,11 @@ class Dispatcher:
         outbox.on_ready = self._routes.ready
         outbox.on_found = self._routes.found
         outbox.on_revoked = self._holding.revoke
+        self.on_parked: Callable[[Place, str], None] = lambda _place, _reason: None
+        self.on_unparked: Callable[[Place, str], None] = lambda _place, _reason: None
+        self._parked: dict[Place, str] = {}  # of our lanes, for what was told of them
+        self._all_paused: PauseReason | None = None
+        self._tell_pause()
         directory.on_change.append(self.refresh)
 
     async def run(self) -> None:
@@ -100,7 +107,7 @@ class Dispatcher:
         if self._tasks is None:
             message = "the dispatcher does not run"
             raise RuntimeError(message)
-        return self._tasks.create_task(work)
+        return self._tasks.create_task(work, context=Context())  # not that of the request which set it going
 
     async def drain(self, seconds: float) -> None:
         """Stop taking mail, give back what has not begun, wait for final replies, then hang up."""
@@ -139,11 +146,22 @@ class Dispatcher:
         for gone in self._routes.renew():
             gone.close()
             self._pool.drop(gone.lane.place)
-        paused = self._directory.snapshot.paused
+            if gone.lane.place not in self._directory.snapshot.profiles:
+                self._parked.pop(gone.lane.place, None)
+        self._tell_pause()
+        snapshot = self._directory.snapshot
         for place, feeding in self._routes.lanes.items():
-            self._pause(feeding, paused=place in paused)
+            self._pause(feeding, paused=snapshot.is_paused(*place))
         if self._tasks is not None and any(feeding.waits_for_secret for feeding in self._routes.lanes.values()):
             self._spawn(self._look_for_new_secrets())
+
+    def _tell_pause(self) -> None:
+        pause = self._directory.snapshot.all_paused
+        before, self._all_paused = self._all_paused, None if pause is None else pause.reason
+        if self._all_paused is not None and before is None:
+            facts.sending_paused(self._all_paused)
+        elif self._all_paused is None and before is not None:
+            facts.sending_resumed()
 
     async def _look_for_new_secrets(self) -> None:
         """Let go on what stood still for a secret that is another one now."""
@@ -181,11 +199,20 @@ class Dispatcher:
             feeding.wake.set()
 
     def holds(self, flow: Flow) -> bool:
-        """Does this flow's mail wait for a person: no usable profile, a disabled tenant, a paused profile?"""
+        """Does this flow's mail wait for a person: no usable profile, a disabled tenant, a pause?"""
         profile = self._routes.profile_of(flow)
         if profile is None:
             return True
-        return (profile.tenant, profile.name) in self._directory.snapshot.paused
+        return self._directory.snapshot.is_paused(profile.tenant, profile.name)
+
+    def counts(self) -> Counts:
+        """How our lanes stand, the breakers, and the connections."""
+        busy = sum(working.engine is not None for working in self._workers.values())
+        return self._routes.counts(self._now())._replace(busy=busy, idle=len(self._pool))
+
+    def may_send(self, flow: Flow) -> bool:
+        """May this flow's mail go at once, as far as anybody here knows?"""
+        return self._routes.may_send(flow, self._now())
 
     def states(self) -> dict[Place, str]:
         """How each lane of ours stands."""
@@ -198,12 +225,29 @@ class Dispatcher:
         others = self._holding.elsewhere().items()
         return {**{place: state for place, state in others if state != "paused"}, **self.states()}
 
+    def relays(self) -> list[tuple[str, int, str, float | None]]:
+        """How the relay of each lane of ours stands: host, port, the lane's state, and since how long it is proven (s)."""
+        now = self._now()
+        lanes = [feeding.lane for feeding in self._routes.lanes.values() if not feeding.lane.elsewhere]
+        return [
+            (
+                lane.profile.host,
+                lane.profile.port,
+                lane.state(now),
+                None if lane.proven_at is None else now - lane.proven_at,
+            )
+            for lane in lanes
+        ]
+
     # Lanes that come and go.
 
     def taken(self, lanes: Mapping[Place, float | None]) -> None:
         """They are ours now; how far the rate of each was spent is in seconds, None if nobody knows."""
         for place, spent in lanes.items():
             self._routes.rate(place).take_over(self._now(), spent)
+            state, _, reason = self._holding.elsewhere().get(place, "").partition(":")
+            if state == "parked":  # whoever had it has told so
+                self._parked[place] = reason
             if (feeding := self._routes.lanes.get(place)) is not None:
                 feeding.lane.standstill = None  # what it stood still for is what somebody else knows by now
                 feeding.lane.elsewhere = False
@@ -214,6 +258,7 @@ class Dispatcher:
         if (feeding := self._routes.lanes.get(place)) is not None:
             feeding.lane.elsewhere = True
             feeding.wake.set()
+        self._parked.pop(place, None)
         self._pool.drop(place)
 
     def left(self, place: Place) -> float | None:
@@ -229,6 +274,7 @@ class Dispatcher:
             if (feeding := self._routes.lanes.get(place)) is not None:
                 feeding.lane.elsewhere = True
                 feeding.wake.set()
+            self._parked.pop(place, None)
             self._pool.hang_up(place)
         for worker, working in self._workers.items():
             if working.place in places:
@@ -379,6 +425,7 @@ class Dispatcher:
             self._heed(feeding, self._consequence(feeding, opened), opened.detail)
             return None
         feeding.tls_failures = 0
+        lane.proven_at = self._now()
         facts.session_opened(lane.place, verified=opened.relay.security is Security.NONE or opened.relay.tls.verify)
         return Session(opened.engine, (lane.place, opened.relay), self._now())
 
@@ -409,7 +456,9 @@ class Dispatcher:
                 upcoming = None
                 if (signed := await self._signed(feeding, current)) is None:
                     break
-                transaction = await self._transact(engine, signed, follow)
+                began = time.perf_counter()
+                transaction = await self._transact(lane, engine, signed, follow)
+                facts.carried(time.perf_counter() - began, map(answer_class, transaction.outcomes))
                 if len(settling) == UNCOMMITTED:
                     await settling.popleft()
                 settling.append(self._settle(feeding, current, transaction))
@@ -466,7 +515,7 @@ class Dispatcher:
         return replace(prepared, envelope=signed)
 
     def _transact(
-        self, engine: Engine, prepared: Prepared, follow: Callable[[], Envelope | None]
+        self, lane: Lane, engine: Engine, prepared: Prepared, follow: Callable[[], Envelope | None]
     ) -> Coroutine[object, object, Transaction]:
         delivery = prepared.delivery
 
@@ -476,9 +525,11 @@ class Dispatcher:
         async def dot() -> bool:
             return await self._outbox.dot(delivery, prepared.indexes)
 
-        return engine.transact(
+        carrying = engine.transact(
             prepared.envelope, fence=fence, before_dot=dot if delivery.strict else None, follow=follow
         )
+        span = tracing.relay(delivery.envelope.traceparent, delivery.row.id, *lane.place)
+        return carrying if span is None else _recorded(carrying, span)
 
     def _next(self, feeding: Feeding, *, pipelined: bool) -> Prepared | None:
         """Take the next message and render it; what cannot be sent is settled on the side."""
@@ -527,9 +578,12 @@ class Dispatcher:
         if beyond is not None:
             self._heed(feeding, beyond, "the relay put a message off")
         elif any(isinstance(outcome, (Relayed, Refused)) for outcome in outcomes):
+            feeding.lane.proven_at = self._now()
             stood = feeding.lane.answered(born)
             if stood is not None:
                 facts.unparked(feeding.lane.place, stood)
+            if self._parked and feeding.lane.standstill is None:
+                self._tell_unparked(feeding.lane.place)
 
     def _heed(self, feeding: Feeding, told: Consequence, detail: str) -> None:
         """Do with the lane what a verdict asks for."""
@@ -542,9 +596,12 @@ class Dispatcher:
                 lane.stand(reason, steps, now)
                 self._pool.drop(lane.place)
                 facts.parked(lane.place, reason, detail)
+                self._tell_parked(lane.place, reason)
             case Rest(steps, reason):
                 lane.stand(reason, steps, now)
                 facts.parked(lane.place, reason, detail)
+                if reason != Trouble.AUTH_HELD_BACK:  # which is over in a moment
+                    self._tell_parked(lane.place, reason)
             case Halve(seconds):
                 lane.halved_until = now + seconds
                 self._pool.drop(lane.place)
@@ -553,3 +610,25 @@ class Dispatcher:
                 assert_never(told)
         if lane.wait(now) != 0.0 and self._tasks is not None and (given_up := lane.empty()):
             self._spawn(self._give_back(given_up))
+
+    def _tell_parked(self, place: Place, reason: str) -> None:
+        """Tell once that a profile is parked, however often that shows, and for whatever reason after the first."""
+        if place not in self._parked:
+            self._parked[place] = reason
+            self.on_parked(place, reason)
+
+    def _tell_unparked(self, place: Place) -> None:
+        """Tell that a profile works again of which was told that it does not."""
+        if (reason := self._parked.pop(place, None)) is not None:
+            self.on_unparked(place, reason)
+
+
+async def _recorded(carrying: Coroutine[object, object, Transaction], span: tracing.Span) -> Transaction:
+    """Record an attempt, and what came of its recipients: no more than the words for it."""
+    came = "cut"
+    try:
+        transaction = await carrying
+        came = ",".join(sorted({type(outcome).__name__.lower() for outcome in transaction.outcomes}))
+    finally:
+        span.end(came, failed=came != "relayed")
+    return transaction

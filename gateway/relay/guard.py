@@ -13,7 +13,7 @@ import secrets
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Final
+from typing import Final, TypeVar
 from weakref import WeakValueDictionary
 
 from gateway.smtp.outcome import Fault, Phase, Trouble, Watch, unwatched
@@ -23,10 +23,13 @@ from gateway.smtp.transaction import Engine
 from gateway.store.protocol import Store, StoreError, StoreUnavailable
 from gateway.store.rows import Ending, Permission, SignIn
 
+T = TypeVar("T")
+
 MOST_REFUSALS: Final = 3
 WITHIN: Final = 1_800_000  # ms
 ASK_AGAIN: Final = 0.25  # seconds, while others are at the account …
 ASKS: Final = 40  # … and so often
+MOST: Final = 10_000  # accounts of which something is remembered: users are for callers to name
 TOO_OFTEN: Final = Fault(
     Phase.AUTH,
     Trouble.AUTH_FAILED,
@@ -49,7 +52,7 @@ class Guard:
         """`store` keeps the count."""
         self._store = store
         self._accepted: dict[SignIn, Login] = {}
-        self._forgiven: set[SignIn] = set()
+        self._forgiven: dict[SignIn, None] = {}
         self._unsettled: dict[SignIn, int] = {}  # tickets that may be counted though they are for nothing
         self._turns: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
 
@@ -68,7 +71,7 @@ class Guard:
         """A person says that it may be tried again: once, and then the guard stands as before."""
         sign_in = _sign_in(owner, host, username)
         if sign_in not in self._accepted:
-            self._forgiven.add(sign_in)
+            _remember(self._forgiven, sign_in, None)
 
     async def open(self, owner: str, relay: Relay, opener: Opener, watch: Watch = unwatched) -> Engine | Fault:
         """Open a session if its login may be tried; else `TOO_OFTEN`, or a fault that is over in a moment."""
@@ -103,8 +106,8 @@ class Guard:
                 opened.abort()
             raise
         if not isinstance(opened, Fault) and relay.login is not None:
-            self._accepted[attempt.sign_in] = relay.login
-            self._forgiven.discard(attempt.sign_in)
+            _remember(self._accepted, attempt.sign_in, relay.login)
+            self._forgiven.pop(attempt.sign_in, None)
         return opened
 
     # Counting.
@@ -113,13 +116,13 @@ class Guard:
         """Use what earlier attempts left over: a ticket, and a person's word."""
         ticket = self._unsettled.pop(sign_in, None) or _new_ticket()
         forgiven = sign_in in self._forgiven
-        self._forgiven.discard(sign_in)
+        self._forgiven.pop(sign_in, None)
         return _Attempt(sign_in, ticket, forgiven)
 
     def _leave_over(self, attempt: "_Attempt") -> None:
-        self._unsettled[attempt.sign_in] = attempt.ticket
+        _remember(self._unsettled, attempt.sign_in, attempt.ticket)
         if attempt.forgiven:
-            self._forgiven.add(attempt.sign_in)
+            _remember(self._forgiven, attempt.sign_in, None)
 
     async def _held_back(self, attempt: "_Attempt") -> Fault | None:
         """Have an attempt counted; answers why it must not be made, if so."""
@@ -191,6 +194,14 @@ def _ending(opened: Engine | Fault) -> Ending:
 def _sign_in(owner: str, host: str, username: str) -> SignIn:
     """Name an account and who uses it; the user's name may come from a secret store, and is kept nowhere."""
     return SignIn(host, sha256(username.encode(errors="surrogatepass")).hexdigest(), owner)
+
+
+def _remember(table: dict[SignIn, T], sign_in: SignIn, what: T) -> None:
+    """Keep what is new; the oldest goes, which costs a question to the store, a count for half an hour, or a word again."""
+    table.pop(sign_in, None)
+    table[sign_in] = what
+    if len(table) > MOST:
+        del table[next(iter(table))]
 
 
 def _new_ticket() -> int:

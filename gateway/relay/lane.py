@@ -47,6 +47,7 @@ class Lane:
         self.working = 0
         self.paused = False
         self.elsewhere = False  # another daemon has it
+        self.proven_at: float | None = None  # when its relay last let us in, or took a message
         self.ready = 0  # claimed messages that wait for a session
         self._shares: dict[str, Share] = {}
         self._ring: deque[Share] = deque()

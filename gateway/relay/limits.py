@@ -40,7 +40,7 @@ class Rate:
         return max(0.0, BURST_SECONDS - 60.0 / (self.per_minute or 1))
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, weakref_slot=True)
 class Breaker:
     """Keeps everybody away from a relay that is in trouble; shared by all lanes to one host and port.
 
@@ -49,6 +49,7 @@ class Breaker:
     """
 
     open_until: float = 0.0
+    since: float = 0.0  # when it was opened first, if it is half open
     _faults: int = 0
     _rest: float = 0.0
 
@@ -74,6 +75,8 @@ class Breaker:
             if pause:
                 self.open_until = now + max(float(self._faults), seconds or 0.0)
             return False
+        if not self.half_open:
+            self.since = now
         self._rest = min(max(self._rest * 2, FIRST_REST), LONGEST_REST)
         self.open_until = now + max(self._rest, seconds or 0.0)
         return True

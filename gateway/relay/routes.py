@@ -11,9 +11,11 @@ Of the lanes that other daemons have this one knows only what it was told; it pa
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
+from weakref import WeakValueDictionary
 
 from gateway.credentials.provider import Why
 from gateway.directory.directory import Directory
@@ -58,6 +60,17 @@ class Feeding:
         self.wake.set()
 
 
+class Counts(NamedTuple):
+    """How many lanes stand how, and are parked for what reason; how many breakers are open, one of them so long (s)."""
+
+    states: Counter[str]
+    parked: Counter[str]
+    breakers: int
+    longest: float
+    busy: int = 0
+    idle: int = 0
+
+
 class Routes:
     """From flows to lanes. `opened` is told of each lane that is opened."""
 
@@ -67,7 +80,8 @@ class Routes:
         self._holding = holding or Holding()
         self._directory = directory
         self._opened = opened
-        self._breakers: dict[tuple[str, str, int], Breaker] = {}
+        # As long as a lane has it: hosts and ports are for people to choose, and to choose anew.
+        self._breakers: WeakValueDictionary[tuple[str, str, int], Breaker] = WeakValueDictionary()
         self._rates: dict[Place, Rate] = {}
         self._routes: dict[Flow, Feeding] = {}
         self._unrouted: dict[Flow, int] = {}
@@ -131,7 +145,7 @@ class Routes:
         feeding = self.lanes[place] = Feeding(Lane(profile, breaker))
         feeding.lane.rate = self.rate(place)
         feeding.lane.rate.per_minute = profile.limits.per_minute  # an edit does not begin the minute anew
-        feeding.lane.paused = place in self._directory.snapshot.paused
+        feeding.lane.paused = self._directory.snapshot.is_paused(*place)
         feeding.lane.elsewhere = not self._holding.holds(place)
         self._opened(feeding)
         return feeding
@@ -140,7 +154,9 @@ class Routes:
         """How far a profile's rate is spent, whether or not there is a lane for it at the moment."""
         if (rate := self._rates.get(place)) is None:
             profile = self._directory.snapshot.profiles.get(place)
-            rate = self._rates[place] = Rate(None if profile is None else profile.limits.per_minute)
+            if profile is None:
+                return Rate(None)
+            rate = self._rates[place] = Rate(profile.limits.per_minute)
         return rate
 
     def renew(self) -> list[Feeding]:
@@ -153,10 +169,36 @@ class Routes:
                 waiting[flow] = min(due_at, waiting.get(flow, due_at))
         for feeding in gone:
             del self.lanes[feeding.lane.place]
+            if feeding.lane.place not in profiles:
+                self._rates.pop(feeding.lane.place, None)
         self._routes.clear()
         for flow, due_at in waiting.items():
             self.ready(flow, due_at)
         return gone
+
+    # Looking.
+
+    def counts(self, now: float) -> Counts:
+        """How our lanes stand, and the breakers."""
+        ours = [feeding.lane for feeding in self.lanes.values() if not feeding.lane.elsewhere]
+        since = [breaker.since for breaker in self._breakers.values() if breaker.half_open]
+        return Counts(
+            Counter(lane.state(now).partition(":")[0] for lane in ours),
+            Counter(lane.standstill.reason for lane in ours if lane.standstill is not None),
+            len(since),
+            now - min(since, default=now),
+        )
+
+    def may_send(self, flow: Flow, now: float) -> bool:
+        """May a flow's mail go at once, as far as anybody here knows? No lane is opened to find out."""
+        profile = self.profile_of(flow)
+        if profile is None or self._directory.snapshot.is_paused(profile.tenant, profile.name):
+            return False
+        place = profile.tenant, profile.name
+        feeding = self.lanes.get(place)
+        if feeding is None or feeding.lane.elsewhere:
+            return place not in self._holding.elsewhere()
+        return feeding.lane.free(now) and not feeding.lane.proving
 
     # Standing in for one another.
 

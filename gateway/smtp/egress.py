@@ -1,12 +1,12 @@
-"""Where mail may go: the operator's policy over addresses and ports, asked for every address that is ever dialled.
+"""Where tenants' traffic may go: the operator's policy over addresses and ports, asked for every address ever dialled.
 
-Public and private addresses are open on the mail ports; loopback, link-local, metadata services, multicast and
+Public and private addresses are open on the mail ports, to webhooks only public ones; loopback, link-local, metadata services, multicast and
 reserved ranges only where `allow` says so; `deny` wins over everything. An IPv4 address hidden in an IPv6 one
 (mapped, NAT64, 6to4) is judged as both.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final, Protocol
 
@@ -33,11 +33,12 @@ class Rule(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EgressPolicy:
-    """May this address and port be dialled for a profile?"""
+    """May this address and port be dialled for a tenant? `public`: of private networks only what `allow` adds."""
 
     ports: tuple[int, ...]
     allow: Sequence[Rule] = ()
     deny: Sequence[Rule] = ()
+    public: bool = False
 
     def permits(self, address: Address, port: int) -> bool:
         """Judge one address; every IPv4 address inside an IPv6 one must be permitted too."""
@@ -50,8 +51,12 @@ class EgressPolicy:
         """Is there an address at which this port may be dialled?"""
         return port in self.ports or any(rule.port in (None, port) for rule in self.allow)
 
+    def over(self, scheme: str) -> "EgressPolicy":
+        """Give the policy for a web address of this scheme: without TLS nothing is open but what `allow` says."""
+        return self if scheme == "https" else replace(self, ports=())
+
     def _open(self, address: Address, port: int) -> bool:
-        return port in self.ports and not _special(address)
+        return port in self.ports and not _special(address) and (_public(address) or not self.public)
 
 
 def _matches(rules: Sequence[Rule], address: Address, port: int) -> bool:
@@ -74,6 +79,13 @@ def _special(address: Address) -> bool:
         or address.is_reserved
         or (isinstance(address, IPv4Address) and address in IPv4Network("0.0.0.0/8"))
     )
+
+
+def _public(address: Address) -> bool:
+    """Is it reached from everywhere? One that holds an IPv4 address is as public as that, which is judged too."""
+    if isinstance(address, IPv6Address) and address.is_site_local:
+        return False
+    return address.is_global or bool(_embedded(address))
 
 
 def _embedded(address: Address) -> list[Address]:

@@ -7,6 +7,7 @@ and every recipient has exactly one of four outcomes.
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import assert_never
 
 from gateway.smtp.reply import Reply
 
@@ -111,6 +112,23 @@ class Rejected:
 
 
 RecipientOutcome = Relayed | Refused | Untaken | Unknown | Rejected
+
+
+def answer_class(outcome: RecipientOutcome) -> str:
+    """Name the kind of an outcome, as it is counted."""
+    match outcome:
+        case Relayed():
+            return "relayed"
+        case Refused(_, reply):
+            return "refused_4yz" if reply.transient else "refused_5yz"
+        case Rejected():
+            return "rejected"
+        case Untaken():
+            return "untaken"
+        case Unknown():
+            return "unknown"
+        case _:
+            assert_never(outcome)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,14 @@ clear. A password goes over an unverified or missing TLS only where the profile 
 import asyncio
 import re
 import ssl
+import time
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, cast
 
 import aiosmtplib
 
+from gateway.observe import facts
 from gateway.observe.failpoint import failpoint
 from gateway.smtp import certificate
 from gateway.smtp.dial import Dialer, Proxy
@@ -67,7 +69,8 @@ class Opener:
         context = None if relay.security is Security.NONE else _context(relay.tls)
         if isinstance(context, Fault):
             return context
-        sock = await self.dialer.dial(relay.host, relay.port, relay.proxy, watch)
+        timed = _Timed(watch, anonymous=relay.login is None)
+        sock = await self.dialer.dial(relay.host, relay.port, relay.proxy, timed)
         if isinstance(sock, Fault):
             return sock
         failpoint("smtp.connected")
@@ -80,7 +83,7 @@ class Opener:
             local_hostname=self.ehlo_name,
             timeout=self.timeouts.command,
         )
-        opening = _Opening(client, relay, watch)
+        opening = _Opening(client, relay, timed)
         try:
             fault = await opening.run()
         except BaseException:
@@ -95,6 +98,21 @@ class Opener:
         engine = Engine(cast("asyncio.Transport", client.transport), _capabilities(client), self.timeouts, watch)
         engine.certificate = opening.certificate
         return engine
+
+
+class _Timed:
+    """Watches an opening on behalf of another: how long did each phase take?"""
+
+    def __init__(self, watch: Watch, *, anonymous: bool) -> None:
+        self._watch = watch
+        self._untimed = Phase.AUTH if anonymous else None
+        self._since = time.perf_counter()
+
+    def __call__(self, phase: Phase, what: object) -> None:
+        since, self._since = self._since, time.perf_counter()
+        if phase is not self._untimed:
+            facts.phase_passed(phase, self._since - since)
+        self._watch(phase, what)
 
 
 class _Client(aiosmtplib.SMTP):

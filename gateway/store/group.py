@@ -29,7 +29,7 @@ COLUMNS: Final = (
     " id, tenant, profile, category, key_id, priority, expires_at, accepted_at, envelope, body,"
     " key, sha256, answer, forget_at, most, bytes"
 )
-NOTHING, BEGIN, SETTLE, ACCEPT, CLAIM = range(5)
+NOTHING, BEGIN, SETTLE, ACCEPT, CLAIM, TELL = range(6)
 
 _WIDTH: Final = COLUMNS.count(",") + 1
 _IDLE: Final[Job] = (NOTHING, *(None,) * (_WIDTH - 1))
@@ -37,6 +37,8 @@ _FIRST: Final[Job] = (BEGIN, *(None,) * (_WIDTH - 1))
 _REST_OF_SETTLE: Final = (None,) * 16
 _BEFORE_CLAIM: Final = (None,) * 5
 _AMID_CLAIM: Final = (None,) * 11
+_BEFORE_TOLD: Final = (None,) * 19
+_REST_OF_TELL: Final = (None,) * 6
 
 LEASED: Final = (
     "n.seq, n.id, n.tenant, n.profile, n.category, n.priority, n.due_at, n.expires_at, n.accepted_at, n.recipients,"
@@ -52,6 +54,11 @@ _DUE_OF_PRIORITY: Final = """
 _NEXT_OF_PRIORITY: Final = (
     "coalesce((SELECT due_at FROM notification WHERE stage=0 AND tenant=NEW.tenant AND profile=NEW.profile"
     f" AND priority={{}} ORDER BY due_at LIMIT 1), {NEVER})"
+)
+
+_TELL: Final = (
+    "INSERT OR IGNORE INTO webhook_event (id, tenant, webhook, due_at, expires_at, body, traceparent)"
+    " SELECT value->>0, value->>1, value->>2, value->>3, value->>4, value->>5, value->>6 FROM json_each({told})"
 )
 
 _SCHEMA: Final = f"""
@@ -74,6 +81,12 @@ CREATE TEMP TRIGGER settle INSTEAD OF INSERT ON job WHEN NEW.kind={SETTLE} BEGIN
    WHERE seq=NEW.seq AND stage={Stage.LEASED} AND lease_token=NEW.token;
   INSERT INTO lost SELECT NEW.place WHERE changes()=0;
   DELETE FROM content WHERE seq=NEW.seq AND NEW.erase AND NOT EXISTS (SELECT 1 FROM lost WHERE place=NEW.place);
+END;
+
+-- Behind what it tells of, and only if that was written.
+CREATE TEMP TRIGGER tell INSTEAD OF INSERT ON job WHEN NEW.kind={TELL} BEGIN
+  {_TELL.format(told="NEW.body")}
+   WHERE NOT EXISTS (SELECT 1 FROM lost WHERE place=NEW.place);
 END;
 
 CREATE TEMP TRIGGER accept INSTEAD OF INSERT ON job WHEN NEW.kind={ACCEPT} BEGIN
@@ -147,6 +160,16 @@ def claiming(token: int, claim: Claim) -> Job:
         CLAIM, None, None, token, claim.lease_until, None, None, claim.now, *_BEFORE_CLAIM, tenant, profile,
         *_AMID_CLAIM, claim.limit, claim.max_bytes,
     )  # fmt: skip
+
+
+def telling(place: int | None, told: str) -> Job:
+    """Events for webhooks; `place` is that of the result they tell of, behind which they stand (None: of a new row)."""
+    return (TELL, place, *_BEFORE_TOLD, told, *_REST_OF_TELL)
+
+
+def tell(db: apsw.Connection, told: str) -> None:
+    """Insert events for webhooks."""
+    db.execute(_TELL.format(told="?"), (told,))
 
 
 def new_token() -> int:

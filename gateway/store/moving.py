@@ -21,8 +21,10 @@ from typing import Any, Final, Protocol, Self
 import apsw
 
 from gateway.store import audit
+from gateway.store.copying import COPIED_AT
 from gateway.store.parts import AUDIT, COUNTS_EMBEDDED, COUNTS_SHARED, PAGE_CHARACTERS, PAGE_ROWS, PARTS, Key, Part, Row
 from gateway.store.postgresql.migrations import migrate
+from gateway.store.postgresql.restoring import refuse_daemons
 from gateway.store.postgresql.server import Connection, Server, ValueRefused
 from gateway.store.postgresql.store import MOVING_FROM
 from gateway.store.protocol import StoreBroken, StoreError
@@ -34,7 +36,7 @@ INSTANCE: Final = "instance"
 PROGRESS: Final = "move_progress"
 COUNTING_SECONDS: Final = 600.0
 # Not the audit log: it only grows, so what is there of it stays right.
-COPIED_ANEW: Final = "notification, queue, content, idempotency, directory, refused_login, signed_in"
+COPIED_ANEW: Final = "notification, queue, content, idempotency, directory, refused_login, signed_in, webhook_event"
 
 
 class Listener(Protocol):
@@ -96,8 +98,11 @@ async def move(path: Path, server: Server, name: str, listener: Listener) -> Mov
     if not await asyncio.to_thread(path.is_file):
         raise StoreError(f"there is no database at {path}")
     try:
-        async with SqliteStore(path, for_move=True), _Target(server) as target:
+        async with SqliteStore(path, for_move=True) as store, _Target(server) as target:
+            copied = await store.copied()
             with _Source(path) as source:
+                if copied is not None:  # whoever opens it there has to look first
+                    source.mark(COPIED_AT, str(store.clock()), keep=True)
                 return await _move(source, target, name, listener)
     except (apsw.Error, OSError) as error:
         raise StoreBroken(f"{path} could not be read: {type(error).__name__}: {error}") from error
@@ -256,8 +261,7 @@ class _Target:
 
         async def work(connection: Connection) -> Progress:
             async with connection.transaction():
-                await connection.execute("LOCK TABLE daemon IN SHARE MODE")  # who comes now finds the mark
-                await _refuse_daemons(connection)
+                await refuse_daemons(connection)  # who comes now finds the mark
                 self.marks = dict(await connection.fetch("SELECT name, value FROM meta"))
                 await self._refuse_strangers(connection, source)
                 progress = Progress.read(self.marks.get(PROGRESS, '["", {}, {}]'))
@@ -327,6 +331,8 @@ class _Target:
                     "SELECT setval('notification_seq', 1 + (SELECT coalesce(max(seq), 0) FROM notification), false)"
                 )
                 await connection.execute(_MARK, MOVED_FROM, source.instance)
+                if (copied_at := source.marked(COPIED_AT)) is not None:
+                    await connection.execute(_MARK, COPIED_AT, copied_at)
                 await connection.execute("DELETE FROM meta WHERE name = ANY($1)", [MOVING_FROM, PROGRESS])
 
         await self._server.run(work)
@@ -342,15 +348,6 @@ _HELD: Final = {
     "audit rows": "audit",
     "refused sign-ins": "refused_login",
     "accounts signed in to": "signed_in",
+    "webhook events": "webhook_event",
 }
 _HOLDS: Final = f"SELECT {', '.join(f'EXISTS (SELECT FROM {table})' for table in _HELD.values())}"
-
-
-async def _refuse_daemons(connection: Connection) -> None:
-    alive = await connection.fetchval(
-        "SELECT count(*) FROM daemon WHERE lease_until > extract(epoch FROM clock_timestamp()) * 1000"
-    )
-    if alive:
-        raise StoreError(
-            f"{alive} daemon{'s work' if alive > 1 else ' works'} on the database: stop them (one that was killed counts for half a minute)"
-        )

@@ -166,7 +166,24 @@ SIGNED_IN: Final = Part(
     insert="kept AS (INSERT INTO signed_in SELECT * FROM given)",
 )
 
-PARTS: Final = (NOTIFICATIONS, IDEMPOTENCY, DIRECTORY, AUDIT, REFUSED, SIGNED_IN)
+_EVENTS: Final = "SELECT id, tenant, webhook, due_at, expires_at, attempts, body, traceparent FROM webhook_event"
+EVENTS: Final = Part(
+    name="webhook events",
+    key="id",
+    first=("",),
+    embedded=_EVENTS,
+    shared=_EVENTS,
+    columns=(
+        "id text, tenant text, webhook text, due_at bigint, expires_at bigint, attempts integer, body text,"
+        " traceparent text"
+    ),
+    insert="""
+kept AS (
+  INSERT INTO webhook_event (id, tenant, webhook, due_at, expires_at, attempts, body, traceparent) SELECT * FROM given
+)""",
+)
+
+PARTS: Final = (NOTIFICATIONS, IDEMPOTENCY, DIRECTORY, AUDIT, REFUSED, SIGNED_IN, EVENTS)
 
 # The same names on both engines. On PostgreSQL a row stands in `queue` besides, and has to say the same there.
 COUNTS_EMBEDDED: Final = """
@@ -181,7 +198,8 @@ UNION ALL SELECT 'directory entries', count(*) FROM directory
 UNION ALL SELECT 'directory revision', coalesce(max(value), 0) + 0 FROM meta WHERE name = 'directory_revision'
 UNION ALL SELECT 'audit rows', count(*) FROM audit
 UNION ALL SELECT 'refused sign-ins', count(*) FROM refused_login
-UNION ALL SELECT 'accounts signed in to', count(*) FROM signed_in"""
+UNION ALL SELECT 'accounts signed in to', count(*) FROM signed_in
+UNION ALL SELECT 'webhook events', count(*) FROM webhook_event"""
 COUNTS_SHARED: Final = """
 SELECT 'notifications', count(*) FROM notification
 UNION ALL SELECT 'queued', count(*) FROM queue q JOIN notification n ON n.seq = q.seq AND n.finished_at IS NULL
@@ -196,4 +214,5 @@ UNION ALL SELECT 'directory entries', count(*) FROM directory
 UNION ALL SELECT 'directory revision', value::bigint FROM meta WHERE name = 'directory_revision'
 UNION ALL SELECT 'audit rows', count(*) FROM audit
 UNION ALL SELECT 'refused sign-ins', count(*) FROM refused_login
-UNION ALL SELECT 'accounts signed in to', count(*) FROM signed_in"""
+UNION ALL SELECT 'accounts signed in to', count(*) FROM signed_in
+UNION ALL SELECT 'webhook events', count(*) FROM webhook_event"""

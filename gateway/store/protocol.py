@@ -10,7 +10,10 @@ A store that several daemons share has a `roster` besides: who of them lives, an
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, BinaryIO, Protocol
 
 from gateway.store.rows import (
     Acceptance,
@@ -21,10 +24,15 @@ from gateway.store.rows import (
     DaemonRow,
     Ending,
     Entry,
+    EventBacklog,
+    EventResult,
+    EventWish,
     Flow,
     FlowBacklog,
+    FlowCensus,
     FlowDepth,
     Happening,
+    LeasedEvent,
     LeasedRow,
     Listing,
     NewRow,
@@ -35,6 +43,8 @@ from gateway.store.rows import (
     Settlement,
     SignIn,
     StoredRow,
+    StoreHealth,
+    WebhookEvent,
 )
 
 
@@ -56,6 +66,26 @@ class StoreBroken(StoreError):
 
 class StoreBusy(StoreError):
     """Another process holds the database."""
+
+
+class CopyRunning(StoreError):
+    """A copy is being made, or read, already."""
+
+
+class Copied(StrEnum):
+    """How a database came here that no daemon has opened since: by `restore`, or by other means."""
+
+    RESTORED = "restored"
+    CLONED = "cloned"
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A whole copy of a store in one file, as of then (ms). The file is open for reading, and has no name."""
+
+    taken_at: int
+    size: int
+    file: BinaryIO
 
 
 class KeyWithdrawn(StoreError):
@@ -113,6 +143,13 @@ class Roster(Protocol):
         """Hear what is sent, ourselves included; None: something may have been missed."""
 
 
+class Copier(Protocol):
+    """Makes copies of a store while it is in use."""
+
+    def copy(self) -> AbstractAsyncContextManager[Copy]:
+        """Make a copy for the time of the block. Raises `CopyRunning`, `StoreFull`, and `StoreError` if it is not whole."""
+
+
 class Store(Protocol):
     """Durable rows. Times are milliseconds since the epoch."""
 
@@ -129,6 +166,22 @@ class Store(Protocol):
     @property
     def roster(self) -> Roster | None:
         """Who else works here; None if nobody else can."""
+
+    @property
+    def copier(self) -> Copier | None:
+        """What makes copies of it; None if that is its server's affair."""
+
+    async def copied(self) -> Copied | None:
+        """Is it a copy that no daemon has opened yet? Then nothing is to be sent before a person has looked."""
+
+    async def settle_in(self) -> None:
+        """Begin a new life in this place; a copy is none from now on."""
+
+    async def backed_up(self, taken_at: int) -> None:
+        """Note that somebody has a whole copy, as of then."""
+
+    async def health(self) -> StoreHealth:
+        """Tell how large it is, how much room there is, and when it was backed up last."""
 
     def clock(self) -> int:
         """Tell the time by which rows fall due and leases end."""
@@ -184,8 +237,14 @@ class Store(Protocol):
     async def depths(self) -> list[FlowDepth]:
         """Count what each flow has that is not final."""
 
+    async def census(self, now: int) -> list[FlowCensus]:
+        """Count what is not final by flow and by how it waits; reads all of it, so ask rarely."""
+
     async def forget(self, tenant: str, limit: int) -> int:
-        """Delete up to `limit` rows of a tenant, its idempotency keys, and where it signed in; answers how many rows."""
+        """Delete up to `limit` rows of a tenant, its idempotency keys, its webhook events, and where it signed in.
+
+        Answers how many rows.
+        """
 
     async def unfinished(self) -> dict[str, int]:
         """Count the rows that are not final, by tenant."""
@@ -195,6 +254,21 @@ class Store(Protocol):
 
         Answers the larger of both numbers: while it is `limit` there may be more.
         """
+
+    async def add_events(self, events: Sequence[WebhookEvent]) -> None:
+        """Insert events for webhooks; one that is there already stays as it is."""
+
+    async def claim_events(self, wishes: Sequence[EventWish], now: int, lease_until: int) -> list[LeasedEvent]:
+        """Take due events of these webhooks, those first that fell due first, each under a lease."""
+
+    async def settle_events(self, results: Sequence[EventResult]) -> None:
+        """Write what becomes of events; where a lease is lost, nothing is written."""
+
+    async def drop_events(self, tenant: str, webhook: str) -> None:
+        """Delete the events of a webhook."""
+
+    async def pending_events(self) -> list[EventBacklog]:
+        """Count the events of each webhook that has some, leased ones included."""
 
     async def directory(self) -> tuple[int, list[Entry]]:
         """Read the directory's revision and all of its entries."""

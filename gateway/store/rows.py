@@ -1,7 +1,9 @@
 """Rows as values: what goes into the store and what comes out of it.
 
 Times are milliseconds since the epoch. `recipients`, `events`, `envelope` and `content` are text that the outbox
-writes and reads, as `body` and `changes` are the directory's; the store keeps them and looks at none of it.
+writes and reads, as `body` and `changes` are the directory's; the store keeps them and looks at none of it. `told` is a
+JSON array of webhook events, each an array of a `WebhookEvent`'s fields in their order: they are inserted in the very
+commit that writes what they tell of, or not at all.
 
 A notification row is in one of four stages:
 
@@ -15,7 +17,7 @@ write its result. RESTING waits for a person (an outcome nobody knows, held). FI
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from enum import Enum, IntEnum
+from enum import Enum, IntEnum, StrEnum
 from typing import Any, NamedTuple
 
 
@@ -65,6 +67,7 @@ class NewRow(NamedTuple):
     status: str = "queued"
     idempotency: Idempotency | None = None
     per_minute: int | None = None
+    told: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +167,7 @@ class Settlement(NamedTuple):
     recipients: str
     events: str
     erase: bool
+    told: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +225,7 @@ class Change:
     cancelled: bool = False
     erase: bool = False
     key_id: str | None = None
+    told: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,6 +255,92 @@ class FlowDepth(NamedTuple):
     waiting: int
     deferred: int
     oldest_at: int
+
+
+class Wait(StrEnum):
+    """How a notification that is not final waits: to be sent now, or later, put off, claimed, or left to a person."""
+
+    READY = "ready"
+    SCHEDULED = "scheduled"
+    DEFERRED = "deferred"
+    LEASED = "leased"
+    RESTING = "resting"
+
+
+class FlowCensus(NamedTuple):
+    """How many rows of one flow wait so, when the oldest of them was accepted, and when the first falls due."""
+
+    flow: Flow
+    wait: Wait
+    rows: int
+    oldest_at: int
+    due_at: int
+
+
+class WebhookEvent(NamedTuple):
+    """Something that a tenant's webhook shall be told, the first time at `due_at`, and not after `expires_at`."""
+
+    id: str
+    tenant: str
+    webhook: str
+    due_at: int
+    expires_at: int
+    body: str
+    traceparent: str | None = None
+
+
+class EventWish(NamedTuple):
+    """A wish for due events of one webhook, at most `most` of them."""
+
+    tenant: str
+    webhook: str
+    most: int
+
+
+class LeasedEvent(NamedTuple):
+    """An event in our hands, until the time at which it falls due again; `attempts` were made before."""
+
+    id: str
+    tenant: str
+    webhook: str
+    expires_at: int
+    attempts: int
+    lease_token: int
+    body: str
+    traceparent: str | None
+
+
+class EventResult(NamedTuple):
+    """What becomes of an event under its lease: it is due again at `due_at`, or over (None)."""
+
+    id: str
+    lease_token: int
+    due_at: int | None
+    attempts: int
+
+
+class EventBacklog(NamedTuple):
+    """A webhook that has events: how many, when the first falls due, and which ends first."""
+
+    tenant: str
+    webhook: str
+    waiting: int
+    due_at: int
+    expires_at: int
+
+
+class StoreHealth(NamedTuple):
+    """How a store is: bytes of the database, of its log, free on its disk, and below which nothing is accepted.
+
+    None where only its server knows. `backed_up_at` is when the last copy was made here that somebody has whole.
+    """
+
+    schema: int
+    size: int | None
+    log: int | None = None
+    free: int | None = None
+    floor: int | None = None
+    backed_up_at: int | None = None
 
 
 class Entry(NamedTuple):

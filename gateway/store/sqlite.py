@@ -10,10 +10,11 @@ import fcntl
 import itertools
 import json
 import os
+import secrets
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
@@ -21,10 +22,21 @@ from typing import Any, Final, Self, TypeVar
 import apsw
 import apsw.bestpractice
 
-from gateway.store import audit, group
+from gateway.observe.failpoint import failpoint
+from gateway.store import audit, copying, events, group
 from gateway.store.clock import wall_clock
+from gateway.store.copying import BACKED_UP_AT, COPIED_AT, Copier
 from gateway.store.group import Value
-from gateway.store.protocol import RevisionConflict, Roster, StoreBroken, StoreBusy, StoreError
+from gateway.store.life import Life
+from gateway.store.protocol import (
+    Copied,
+    RevisionConflict,
+    Roster,
+    StoreBroken,
+    StoreBusy,
+    StoreError,
+    StoreUnavailable,
+)
 from gateway.store.rows import (
     Acceptance,
     AuditRow,
@@ -33,10 +45,15 @@ from gateway.store.rows import (
     Claimed,
     Ending,
     Entry,
+    EventBacklog,
+    EventResult,
+    EventWish,
     Flow,
     FlowBacklog,
+    FlowCensus,
     FlowDepth,
     Happening,
+    LeasedEvent,
     LeasedRow,
     Listing,
     NewRow,
@@ -46,6 +63,9 @@ from gateway.store.rows import (
     SignIn,
     Stage,
     StoredRow,
+    StoreHealth,
+    Wait,
+    WebhookEvent,
     leased,
     stored,
 )
@@ -54,12 +74,13 @@ from gateway.store.writer import Accept, Run, Writer
 T = TypeVar("T")
 
 SQLITE_VERSION: Final = apsw.sqlite_lib_version()
-SCHEMA: Final = 3
+SCHEMA: Final = 4
 CHUNK: Final = 32  # rows a statement: enough to amortise it, few enough texts to keep prepared
 AUDIT_PAGE: Final = 256  # rows of the audit log that are checked at once: other readers get their turn in between
 FEW: Final = 20  # tenants whose mail is looked up tenant by tenant and then sorted
 MIGRATIONS: Final = Path(__file__).with_name("migrations")
 MOVING: Final = "moving"  # in `meta`: a move to another store was begun, and no daemon worked here since
+LIFE: Final = "life"  # in `meta`: the id that the file beside the database knows
 MOVED_TO: Final = "moved_to"  # in `meta`: the id of the database that has everything now, and how people call it
 
 _STORED: Final = (
@@ -97,6 +118,10 @@ class SqliteStore:
         self.writer = Writer(path.parent, disk_floor_bytes)
         self.failed = self.writer.failed
         self.roster: Roster | None = None  # the file's lock keeps everybody else out
+        self.copier = Copier(path, disk_floor_bytes, vfs)
+        self._floor = disk_floor_bytes
+        self._life = Life(path)
+        self._settled_in = False
 
     async def __aenter__(self) -> Self:
         """Lock, open, check and migrate the file, and start the threads."""
@@ -112,6 +137,9 @@ class SqliteStore:
 
     async def __aexit__(self, *_: object) -> None:
         """Finish what was asked for, fold the log back into the file and unlock it."""
+        if self._settled_in:  # what was copied until now is of an older life
+            with suppress(StoreError):
+                await self.settle_in()
         await self._loop.run_in_executor(self._reader, self.writer.stop)
         await self._loop.run_in_executor(self._reader, self._close)
         self._reader.shutdown()
@@ -138,13 +166,10 @@ class SqliteStore:
 
     def _open(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._lock = _locked(self.path)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(self._lock)
-            raise StoreBusy(f"another daemon holds {self.path}") from error
-        try:
+            copying.install(self.path)
+            copying.clear(copying.copy_of(self.path))
             self._open_files()
         except BaseException as error:
             os.close(self._lock)
@@ -211,6 +236,7 @@ class SqliteStore:
         )
         self._db.execute("UPDATE notification SET lease_until=0 WHERE stage=1")
         self._db.execute("UPDATE refused_login SET trying=0 WHERE trying=1")
+        events.recover(self._db)
 
     def _scalar(self, sql: str) -> Value:
         return self._db.execute(sql).fetchall()[0][0]
@@ -347,6 +373,8 @@ class SqliteStore:
             changed = db.changes() == 1
             if changed and change.erase:
                 db.execute("DELETE FROM content WHERE seq=?", (before.seq,))
+            if changed and change.told is not None:
+                group.tell(db, change.told)
             return changed
 
         return await self._write(work)
@@ -422,8 +450,34 @@ class SqliteStore:
             lambda db: [FlowDepth(Flow(tenant, profile), *counts) for tenant, profile, *counts in _rows(db, sql)]
         )
 
+    async def census(self, now: int) -> list[FlowCensus]:
+        """Count what is not final by flow and by how it waits; reads all of it, so ask rarely.
+
+        It has a connection and a thread of its own, so that nobody else's reading waits for it.
+        """
+        sql = (
+            "SELECT tenant, profile, CASE WHEN stage=1 THEN 'leased' WHEN stage=2 THEN 'resting'"
+            " WHEN status='deferred' THEN 'deferred' WHEN due_at>? THEN 'scheduled' ELSE 'ready' END wait,"
+            " count(*), min(accepted_at), min(due_at) FROM notification WHERE stage<3 GROUP BY tenant, profile, wait"
+        )
+
+        def work() -> list[FlowCensus]:
+            with closing(apsw.Connection(str(self.path), flags=apsw.SQLITE_OPEN_READONLY, vfs=self._vfs)) as db:
+                return [
+                    FlowCensus(Flow(tenant, profile), Wait(wait), *counts)
+                    for tenant, profile, wait, *counts in _rows(db, sql, now)
+                ]
+
+        try:
+            return await asyncio.to_thread(work)
+        except apsw.Error as error:  # those who read what matters find out whether the file is to blame
+            raise StoreUnavailable(f"the database could not be read: {type(error).__name__}") from error
+
     async def forget(self, tenant: str, limit: int) -> int:
-        """Delete up to `limit` rows of a tenant, its idempotency keys, and where it signed in; answers how many rows."""
+        """Delete up to `limit` rows of a tenant, its idempotency keys, its webhook events, and where it signed in.
+
+        Answers how many rows.
+        """
 
         def work(db: apsw.Connection) -> int:
             sql = "SELECT seq FROM notification WHERE tenant=? LIMIT ?"
@@ -433,6 +487,7 @@ class SqliteStore:
                     db.execute(f"DELETE FROM {table} WHERE seq IN ({','.join('?' * len(chunk))})", chunk)
             db.execute("DELETE FROM idempotency WHERE tenant=?", (tenant,))
             db.execute("DELETE FROM signed_in WHERE tenant=?", (tenant,))
+            events.forget(db, tenant)
             return len(gone)
 
         return await self._write(work)
@@ -476,6 +531,29 @@ class SqliteStore:
             return max(len(old), db.changes())
 
         return await self._write(work)
+
+    # Webhook events.
+
+    async def add_events(self, told: Sequence[WebhookEvent]) -> None:
+        """Insert events for webhooks; one that is there already stays as it is."""
+        await self._write(lambda db: events.add(db, told))
+
+    async def claim_events(self, wishes: Sequence[EventWish], now: int, lease_until: int) -> list[LeasedEvent]:
+        """Take due events of these webhooks, those first that fell due first, each under a lease."""
+        return await self._write(lambda db: events.claim(db, wishes, now, lease_until))
+
+    async def settle_events(self, results: Sequence[EventResult]) -> None:
+        """Write what becomes of events; where a lease is lost, nothing is written."""
+        await self._write(lambda db: events.settle(db, results))
+
+    async def drop_events(self, tenant: str, webhook: str) -> None:
+        """Delete the events of a webhook."""
+        while await self._write(lambda db: events.drop(db, tenant, webhook)) == events.DROPPED_AT_ONCE:
+            pass
+
+    async def pending_events(self) -> list[EventBacklog]:
+        """Count the events of each webhook that has some, leased ones included."""
+        return await self._read(events.pending)
 
     async def directory(self) -> tuple[int, list[Entry]]:
         """Read the directory's revision and all of its entries."""
@@ -547,6 +625,60 @@ class SqliteStore:
             if fault is not None or last is None:
                 return fault
 
+    # Copies.
+
+    async def copied(self) -> Copied | None:
+        """Is it a copy that no daemon has opened yet, put back by `restore` or in another way?"""
+        marks = await self._marks()
+        if COPIED_AT in marks:
+            return Copied.RESTORED
+        life = marks.get(LIFE)
+        known = life is None or await self._loop.run_in_executor(self._reader, self._life.knows, life)
+        return None if known else Copied.CLONED
+
+    async def settle_in(self) -> None:
+        """Begin a new life in this place; a copy is none from now on."""
+        before, life = (await self._marks()).get(LIFE), secrets.token_hex(16)
+
+        def work(db: apsw.Connection) -> None:
+            db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (LIFE, life))
+            db.execute("DELETE FROM meta WHERE name=?", (COPIED_AT,))
+
+        await self._write_life(*([] if before is None else [before]), life)
+        failpoint("life.announced")
+        await self._write(work)
+        failpoint("life.committed")
+        await self._write_life(life)
+        self._settled_in = True
+
+    async def _write_life(self, *ids: str) -> None:
+        try:
+            await self._loop.run_in_executor(self._reader, self._life.write, *ids)
+        except OSError as error:
+            raise StoreUnavailable(f"{error.filename or self.path}: {error.strerror}") from error
+
+    async def _marks(self) -> dict[str, str]:
+        return await self._read(lambda db: {str(name): str(value) for name, value in db.execute("SELECT * FROM meta")})
+
+    async def backed_up(self, taken_at: int) -> None:
+        """Note that somebody has a whole copy, as of then."""
+        sql = "INSERT OR REPLACE INTO meta VALUES (?, ?)"
+        await self._write(lambda db: db.execute(sql, (BACKED_UP_AT, str(taken_at))) and None)
+
+    async def health(self) -> StoreHealth:
+        """Tell how large it is, how much room there is, and when it was backed up last."""
+        marks = await self._marks()
+        backed_up_at = marks.get(BACKED_UP_AT)
+
+        def work() -> StoreHealth:
+            space, log = os.statvfs(self.path.parent), Path(f"{self.path}-wal")
+            return StoreHealth(
+                SCHEMA, self.path.stat().st_size, log.stat().st_size if log.exists() else 0,
+                space.f_bavail * space.f_frsize, self._floor, None if backed_up_at is None else int(backed_up_at),
+            )  # fmt: skip
+
+        return await self._loop.run_in_executor(self._reader, work)
+
     # Logins.
 
     async def try_login(
@@ -589,8 +721,38 @@ class SqliteStore:
         )
 
 
-def _rows(db: apsw.Connection, sql: str) -> Iterable[tuple[Any, ...]]:
-    return db.execute(sql)
+def _locked(path: Path) -> int:
+    """Lock the database for this process, which also says that no other works on it; answers the lock's descriptor."""
+    lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(lock)
+        raise StoreBusy(f"another daemon holds {path}") from error
+    return lock
+
+
+@contextmanager
+def held_file(path: Path) -> Iterator[int]:
+    """Keep all daemons from a database for the time of the block; gives the lock's descriptor. Raises `StoreBusy`."""
+    lock = _locked(path)
+    try:
+        yield lock
+    finally:
+        os.close(lock)
+
+
+def audit_fault(db: apsw.Connection, tenant: str) -> int | None:
+    """Check a tenant's whole audit log; answers the first number that is missing or wrong, None if all is well."""
+    last: AuditRow | None = None
+    while True:
+        fault, last = _check_page(db, tenant, last)
+        if fault is not None or last is None:
+            return fault
+
+
+def _rows(db: apsw.Connection, sql: str, *values: Value) -> Iterable[tuple[Any, ...]]:
+    return db.execute(sql, values)
 
 
 def _revision(db: apsw.Connection) -> int:

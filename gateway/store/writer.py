@@ -200,9 +200,11 @@ class Writer:
         settles, runs, accepts, claims = _sorted_by_kind(batch)
         outcomes, fresh = self._judged(accepts)
         results = [group.settling(place, job) for place, (job, _) in enumerate(settles)]
+        results += [group.telling(place, job.told) for place, (job, _) in enumerate(settles) if job.told is not None]
         tokens = [group.new_token() for _ in claims]
         rest = [group.accepting(seq, row) for seq, row in enumerate(fresh, self._next_seq)]
         self._next_seq += len(fresh)
+        rest += [group.telling(None, row.told) for row in fresh if row.told is not None]
         rest += [group.claiming(token, claim) for token, (claim, _) in zip(tokens, claims, strict=True)]
         if accepts:
             failpoint("accept.before_commit")

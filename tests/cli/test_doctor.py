@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -17,6 +17,15 @@ if TYPE_CHECKING:
     from tests.cli.conftest import Shell
 
 PARKED = "parked:secret_missing"
+STORE = {
+    "engine": "PostgreSQL 18", "schema_version": 3, "bytes": 5_000_000, "log_bytes": None, "free_bytes": None,
+    "floor_bytes": None, "last_backup_at": None,
+}  # fmt: skip
+WELL: dict[str, Any] = {
+    "version": "1", "store": STORE, "ready": True, "reasons": [], "paused": None, "restart_needed": [], "outbox": None,
+    "daemons": [], "connections": [], "relays": [], "states": {}, "profiles": [], "certificates": [],
+}  # fmt: skip
+SINCE = "2027-01-15T08:00:00.000Z"
 
 
 def test_all_in_order(shell: Shell) -> None:
@@ -29,21 +38,58 @@ def test_all_in_order(shell: Shell) -> None:
 def test_a_certificate_that_ends_soon_needs_a_person(days: int, trouble: bool) -> None:
     """Two weeks before its end it is time to renew it."""
     ends = datetime.now(UTC) + timedelta(days=days)
-    told = {"ready": True, "connections": [], "profiles": [], "certificates": [{"ends_at": ends.isoformat()}]}
+    assert needs_a_person({**WELL, "certificates": [{"ends_at": ends.isoformat()}]}) is trouble
+
+
+@pytest.mark.parametrize(("reason", "trouble"), [("operator", False), ("restored", True), ("cloned", True)])
+def test_a_copy_needs_a_person(reason: str, trouble: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    """That a person paused sending is as it should be; that the database is a copy is not. Both are told."""
+    told = {**WELL, "paused": {"since": SINCE, "reason": reason}}
+    show(told)
     assert needs_a_person(told) is trouble
+    assert "all sending is paused since 2027-01-15T08:00:00Z" in capsys.readouterr().out
+
+
+def test_a_restart_that_is_needed_needs_a_person(capsys: pytest.CaptureFixture[str]) -> None:
+    """Settings that wait for a restart are named."""
+    told = {**WELL, "restart_needed": ["http.listen", "store"]}
+    show(told)
+    assert needs_a_person(told)
+    assert "a restart is needed for http.listen, store\n" in capsys.readouterr().out
+
+
+def test_store_outbox_and_relays(capsys: pytest.CaptureFixture[str]) -> None:
+    """How large and how old everything is, as far as anybody knows."""
+    store = {**STORE, "log_bytes": 250_000, "free_bytes": 9e9, "floor_bytes": 268e6, "last_backup_at": SINCE}
+    outbox = {"unfinished": 7, "deferred": 2, "oldest_seconds": 90, "overdue_seconds": 30}
+    relays = [
+        {"host": "a.example", "port": 25, "states": {"parked:auth_failed": 1, "active": 2}, "proven_seconds": 4},
+        {"host": "b.example", "port": 587, "states": {"active": 1}, "proven_seconds": None},
+    ]
+    vault = {"name": "corp", "kind": "vault", "health": "ok", "answered_seconds": 12}
+    show({**WELL, "store": store, "outbox": outbox, "relays": relays, "connections": [vault]})
+    show(WELL)
+
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "store: schema 3, 5.0 MB, its log 0.2 MB, 9000 MB free, of which 268 stay so, backed up 2027-01-15T08:00:00",
+        "outbox: 7 unfinished, 2 deferred, the oldest for 90 s, due for 30 s",
+        "connection corp (vault): ok, answered 12 s ago",
+        "relay a.example:25: 2 active, 1 parked:auth_failed, proven 4 s ago",
+        "relay b.example:587: 1 active",
+        "profiles: none was in use yet",
+        f"daemon 1 (command line {__version__}) on PostgreSQL 18: ready",
+        "store: schema 3, 5.0 MB",
+        "profiles: none was in use yet",
+    ]
 
 
 def test_daemons_that_share_the_database(capsys: pytest.CaptureFixture[str]) -> None:
     """A line for each; of one of a version that did not tell, what is known."""
-    told = {
-        "version": "1", "store": "PostgreSQL 18", "reasons": [], "connections": [], "states": {}, "profiles": [],
-        "certificates": [],
-        "daemons": [
-            {"host": None, "began_at": None, "lanes": 2, "retiring": True, "here": False},
-            {"host": "b.example", "began_at": "2027-01-15T08:00:00.000Z", "lanes": 1, "retiring": False, "here": True},
-        ],
-    }  # fmt: skip
-    show(told)
+    daemons = [
+        {"host": None, "began_at": None, "lanes": 2, "retiring": True, "here": False},
+        {"host": "b.example", "began_at": SINCE, "lanes": 1, "retiring": False, "here": True},
+    ]
+    show({**WELL, "daemons": daemons})
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("daemon on ")]
     assert lines == [
         "daemon on an unknown host: 2 lanes, retiring",

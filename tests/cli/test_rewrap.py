@@ -91,8 +91,10 @@ def test_a_master_key_is_replaced(daemon: Daemon, runner: asyncio.Runner) -> Non
     row = next(one for one in shell.told("audit", "list", "--tenant", "system")["items"] if "rewrap" in one["action"])
 
     assert nothing == "nothing to do: looked at 2\n"
-    assert done == "sealed anew: profiles 1, stored secrets 1; looked at 2\n"
-    assert once_more == {"checked": 2, "profiles": 0, "secrets": 0, "unreadable": [], "next_cursor": None}
+    assert done == "sealed anew: profiles 1, stored secrets 1, webhooks 0; looked at 2\n"
+    assert once_more == {
+        "checked": 2, "profiles": 0, "secrets": 0, "webhooks": 0, "unreadable": [], "next_cursor": None,
+    }  # fmt: skip
     assert (checked["ok"], row["actor"], row["action"]) == (True, "socket", "secret.rewrap")
     assert PASSWORD not in daemon.log + done
 
@@ -105,8 +107,8 @@ def test_progress_is_told_and_each_answer_is_a_line(daemon: Daemon, runner: asyn
     result = shell.run("secrets", "rewrap", "--limit", "1")
     lines = shell.good("secrets", "rewrap", "--limit", "1", "--json").splitlines()
 
-    assert result.stderr == "sealed anew: profiles 1, stored secrets 0; looked at 1 so far\n"
-    assert result.stdout == "sealed anew: profiles 1, stored secrets 1; looked at 2\n"
+    assert result.stderr == "sealed anew: profiles 1, stored secrets 0, webhooks 0; looked at 1 so far\n"
+    assert result.stdout == "sealed anew: profiles 1, stored secrets 1, webhooks 0; looked at 2\n"
     assert [json.loads(line)["checked"] for line in lines] == [1, 1]
 
 
@@ -127,9 +129,9 @@ def test_a_key_that_is_gone_too_early(daemon: Daemon, runner: asyncio.Runner) ->
         f"secret acme/relay-a: {gone}",
         "2 cannot be opened: keep the older master keys",
     ]
-    assert refused[0].stdout == "sealed anew: profiles 0, stored secrets 0; looked at 3\n"
+    assert refused[0].stdout == "sealed anew: profiles 0, stored secrets 0, webhooks 0; looked at 3\n"
     assert len(json.loads(refused[1].stdout)["unreadable"]) == 2
-    assert done == "sealed anew: profiles 1, stored secrets 1; looked at 3\n"
+    assert done == "sealed anew: profiles 1, stored secrets 1, webhooks 0; looked at 3\n"
 
 
 def test_a_kill_in_the_middle_loses_nothing(daemon: Daemon, runner: asyncio.Runner) -> None:

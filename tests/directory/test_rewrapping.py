@@ -16,7 +16,7 @@ from gateway.directory.directory import Directory, seal_place
 from gateway.directory.entries import entry, place
 from gateway.directory.rewrapping import BATCH, FIRST, rewrap
 from gateway.directory.rules import Policy
-from gateway.directory.shapes import SLOTS, Profile, Tenant
+from gateway.directory.shapes import SLOTS, Profile, Tenant, Webhook
 from gateway.directory.snapshot import API
 from gateway.problems import Problem
 from gateway.smtp.egress import EgressPolicy
@@ -136,8 +136,32 @@ async def test_the_log_says_who_and_how_many(tmp_path: Path) -> None:
         others = [await rows(b, tenant) for tenant in ("acme", "emea", "globex")]
         broken = await b.store.audit_broken("system")
 
-    assert told == [("key:abc", "", [{"field": "profiles", "after": 2}, {"field": "secrets", "after": 4}])]
+    counts = {"profiles": 2, "secrets": 4, "webhooks": 0}
+    assert told == [("key:abc", "", [{"field": name, "after": count} for name, count in counts.items()])]
     assert (others, broken) == ([[], [], []], None)
+
+
+async def test_both_secrets_of_a_webhook_are_sealed_anew(tmp_path: Path) -> None:
+    """The one that signs, and the one before; nothing else of the webhook changes, and one that does not open is named."""
+    where = ("webhook", "acme", "a1b2c3d4")
+    webhook = Webhook(
+        tenant="acme", id="a1b2c3d4", url="https://hook.example/", events=("notification.failed",), created_at=1,
+        sealed=BEFORE.close(Secret("now"), where), previous=BEFORE.close(Secret("before"), where), rotated_at=2,
+    )  # fmt: skip
+    damaged = webhook.model_copy(update={"id": "b1b2c3d4"})
+    async with bench(tmp_path, BEFORE) as b:
+        await put(b.directory, Tenant(id="acme"), webhook, damaged)
+    async with bench(tmp_path, BOTH) as b:
+        page = await rewrap(b.directory, WHO)
+        after = b.snapshot.webhooks["acme", "a1b2c3d4"]
+
+    assert after.previous is not None
+    assert [AFTER.open(one, where) for one in (after.sealed, after.previous)] == [Secret("now"), Secret("before")]
+    assert after.model_copy(update={"sealed": webhook.sealed, "previous": webhook.previous}) == webhook
+    assert (page.checked, page.webhooks) == (2, 1)
+    assert [one[:4] for one in page.unreadable] == [
+        ("webhook", "acme", "b1b2c3d4", "secret"), ("webhook", "acme", "b1b2c3d4", "previous"),
+    ]  # fmt: skip
 
 
 async def test_a_second_run_has_nothing_to_do(tmp_path: Path) -> None:

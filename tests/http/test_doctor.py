@@ -9,12 +9,14 @@ from gateway import __version__
 from gateway.credentials.secret import Secret
 from gateway.directory.changes import OPERATOR
 from gateway.directory.shapes import Pause
+from gateway.http.doctor import MOST
 from gateway.http.values import parse_time, time_text
 from gateway.observe import facts, metrics
 from gateway.store.clock import wall_clock
 from gateway.store.postgresql import PostgresqlStore
 from gateway.store.postgresql.server import Server
-from tests.http.world import profile, running
+from gateway.store.sqlite import SCHEMA
+from tests.http.world import ahead, profile, running
 from tests.peers.losing_proxy import LosingProxy
 
 if TYPE_CHECKING:
@@ -46,7 +48,7 @@ async def test_what_is_not_in_order_is_named(tmp_path: Path) -> None:
         told = await world.call("GET", "/v1/doctor", "system")
 
     assert (told.json["version"], told.json["ready"], told.json["reasons"]) == (__version__, True, [])
-    assert told.json["store"].startswith("SQLite 3.")
+    assert told.json["store"]["engine"].startswith("SQLite 3.")
     assert told.json["daemons"] == []
     assert told.json["states"] == {"active": 2, "parked:auth_failed": 1, "paused": 1}
     named = [(one["tenant"], one["name"], one["state"]) for one in told.json["profiles"]]
@@ -54,6 +56,53 @@ async def test_what_is_not_in_order_is_named(tmp_path: Path) -> None:
     [credential] = told.json["profiles"][0]["credentials"]
     assert (credential["field"], credential["source"], credential["state"]) == ("auth.credential", "stored", "negative")
     assert "canary" not in told.text
+
+
+async def test_store_and_outbox(tmp_path: Path) -> None:
+    """How large the database is and how much room there is; what is not final, and since when it could have gone."""
+    async with running(tmp_path) as world:
+        await world.posted("acme", profile="own")
+        await world.posted("acme", send_at=ahead(hours=1).isoformat())
+        world.offset = 90_000
+        told = (await world.call("GET", "/v1/doctor", "system")).json
+        size = world.store.path.stat().st_size
+
+    store = told["store"]
+    assert (store["schema_version"], store["bytes"], store["floor_bytes"]) == (SCHEMA, size, 0)
+    assert (store["log_bytes"] > 0, store["free_bytes"] > 0, store["last_backup_at"]) == (True, True, None)
+    assert (told["outbox"].pop("oldest_seconds") - 90 < 5, told["outbox"].pop("overdue_seconds") - 90 < 5) == (
+        True,
+        True,
+    )
+    assert told["outbox"] == {"unfinished": 2, "deferred": 0}
+
+
+async def test_each_relay_is_told_once(tmp_path: Path) -> None:
+    """However many profiles use it: how they stand, and when one of them last proved it. What is not in order comes first."""
+    looks = [
+        ("a.example", 25, "active", 8.0),
+        ("b.example", 587, "open", None),
+        ("a.example", 25, "paused", 3.5),
+        *((f"z{number:03}.example", 25, "active", None) for number in range(MOST)),
+    ]
+    async with running(tmp_path, relays=lambda: looks) as world:
+        told = (await world.call("GET", "/v1/doctor", "system")).json["relays"]
+
+    assert len(told) == MOST
+    assert told[:2] == [
+        {"host": "b.example", "port": 587, "states": {"open": 1}, "proven_seconds": None},
+        {"host": "a.example", "port": 25, "states": {"active": 1, "paused": 1}, "proven_seconds": 3},
+    ]
+
+
+async def test_what_waits_for_a_person(tmp_path: Path) -> None:
+    """That all sending is paused, since when and why; and which settings need a restart."""
+    async with running(tmp_path, restart_needed=["http.listen"]) as world:
+        await world.put(Pause(tenant="system", since=1_800_000_000_000, reason="restored"))
+        told = (await world.call("GET", "/v1/doctor", "system")).json
+
+    assert told["paused"] == {"since": "2027-01-15T08:00:00.000Z", "reason": "restored"}
+    assert told["restart_needed"] == ["http.listen"]
 
 
 async def test_daemons_that_share_the_database(tmp_path: Path, postgresql: Postgresql, schema: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from multidict import CIMultiDict
 
+from gateway.http import authentication
 from gateway.http.admission import Buckets
 from gateway.http.authentication import FAILURES
 from gateway.http.client import bucket_name, client_address
@@ -135,6 +136,19 @@ async def test_revoked_key_is_dead_at_once(world: World) -> None:
     assert (await world.call("DELETE", path, "acme:admin")).status == 204
     assert (await ask(world, f"Bearer {made['key']}")).status == 401
     assert (await world.call("DELETE", path, "acme:admin")).code == "not_found"
+
+
+async def test_use_of_revoked_keys_is_forgotten(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many keys come and go, no more of them are remembered than there are, and a few; those that are there stay."""
+    monkeypatch.setattr(authentication, "FORGOTTEN_LATER", 0)
+    for _ in range(20):
+        made = (await make(world, scopes=["read"])).json
+        assert (await ask(world, f"Bearer {made['key']}")).status == 200
+        assert (await world.call("DELETE", f"/v1/tenants/acme/keys/{made['id']}", "acme:admin")).status == 204
+    there = world.directory.snapshot.keys.keys()
+    used = world.services.last_used.keys()
+    assert len(used) <= 2 * len(there) + 1
+    assert used & there
 
 
 async def test_keys_of_others(world: World) -> None:

@@ -21,7 +21,7 @@ from aiosmtpd.smtp import SMTP, Envelope, Session
 from gateway.catcher import Catcher
 from gateway.credentials.secret import Secret
 from gateway.directory.changes import OPERATOR
-from gateway.directory.shapes import Pause, Template, Tenant
+from gateway.directory.shapes import Pause, Template, Tenant, Webhook
 from gateway.http.openapi import specification
 from gateway.http.routes import ROUTES
 from tests.http.world import Answered, Json, World, notification, profile, running
@@ -83,9 +83,13 @@ TENANT = {"tenant": OWN}
 PROFILE = {**TENANT, "name": "desk"}
 TEMPLATE = {**TENANT, "name": "welcome"}
 STORED = {**TENANT, "name": "relay"}
+HOOKED = {**TENANT, "id": "a1b2c3d4"}
+HOOK = {"url": "https://hook.emea.example/path", "events": ["notification.failed"]}
 POSTED = {"id": "{notification}"}
 WORDING = {"subject": "Hello", "text": "Hello {{ name }}"}
 DESK = {"host": "relay.emea.example", "from": "desk@emea.example"}
+
+ALERTS = {"status": "firing", "alerts": [{"status": "firing", "labels": {"alertname": SECRET}}]}
 
 EXAMPLES = {
     "notification.post": Example(body=NOTIFICATION),
@@ -94,6 +98,8 @@ EXAMPLES = {
     "notification.show": Example(POSTED),
     "notification.cancel": Example(POSTED),
     "notification.retry": Example(POSTED),
+    "receiver.alertmanager": Example(query=f"?tenant={OWN}&to=ann@example.test", body=ALERTS),
+    "receiver.grafana": Example(query=f"?tenant={OWN}&to=ann@example.test", body=ALERTS),
     "tenant.list": Example(ours=False),
     "tenant.create": Example(body={"id": "new", "parent": OWN}),
     "tenant.show": Example(TENANT),
@@ -118,7 +124,17 @@ EXAMPLES = {
     "profile.resume": Example(PROFILE),
     "connector.list": Example(TENANT),
     "preset.list": Example(ours=False),
+    "webhook.list": Example(TENANT),
+    "webhook.create": Example(TENANT, body=HOOK),
+    "webhook.show": Example(HOOKED),
+    "webhook.replace": Example(HOOKED, body=HOOK),
+    "webhook.patch": Example(HOOKED, body={"enabled": False}),
+    "webhook.delete": Example(HOOKED),
+    "webhook.test": Example(HOOKED),
     "queue.list": Example(ours=False),
+    "queue.pause": Example(ours=False),
+    "queue.resume": Example(ours=False),
+    "backup": Example(ours=False),
     "template.list": Example(TENANT),
     "template.show": Example(TEMPLATE),
     "template.replace": Example(TEMPLATE, body=WORDING),
@@ -151,8 +167,12 @@ REFUSED = {
     ("tenant.delete", "operator"): (409, "tenant_in_use"),
     # The master keys are the operator's.
     **{("secret.rewrap", kind): (403, "forbidden") for kind in ("own", "parent", *OUTSIDE)},
-    # The daemon is the operator's.
-    **{("doctor", kind): (403, "forbidden") for kind in ("own", "parent", *OUTSIDE)},
+    # The daemon is the operator's, and so is what is everybody's.
+    **{
+        (name, kind): (403, "forbidden")
+        for name in ("doctor", "queue.pause", "queue.resume", "backup")
+        for kind in ("own", "parent", *OUTSIDE)
+    },
 }
 OPERATIONS = operations()
 PROTECTED = [operation for operation in OPERATIONS if not operation.public]
@@ -172,6 +192,14 @@ async def family(tmp_path: Path) -> AsyncIterator[World]:
             profile(OWN, "desk", footnote={"text": SECRET}),
             Pause(tenant=OWN, profile="desk"),
             Template(tenant=OWN, name="welcome", subject="Hello", text=SECRET),
+            Webhook(
+                tenant=OWN,
+                id=HOOKED["id"],
+                url=f"https://127.0.0.1/{SECRET}",
+                events=("notification.failed",),
+                created_at=0,
+                sealed=world.directory.seal.close(Secret(f"whsec_{'YQ' * 20}"), ("webhook", OWN, HOOKED["id"])),
+            ),
         )
         await world.directory.put_secret(OPERATOR, OWN, "relay", Secret(SECRET))
         yield world

@@ -142,7 +142,9 @@ async def test_rewrapping_is_seen_by_nobody(world: World) -> None:
         "PATCH", paths[1], "acme:admin", json={"port": 465}, headers={"If-Match": before[1].headers["ETag"]}
     )
 
-    assert done.json == {"checked": 2, "profiles": 1, "secrets": 1, "unreadable": [], "next_cursor": None}
+    assert done.json == {
+        "checked": 2, "profiles": 1, "secrets": 1, "webhooks": 0, "unreadable": [], "next_cursor": None,
+    }  # fmt: skip
     assert [(one.text, one.headers["ETag"]) for one in before] == [(one.text, one.headers["ETag"]) for one in after]
     assert (checked.json["ok"], edited.status) == (True, 200)
 
@@ -156,7 +158,9 @@ async def test_rewrapping_is_told_by_name_of_the_key(world: World) -> None:
     key_id = (await world.key_for("system")).split("_")[1]
 
     assert (row["actor"], row["object"]) == (f"key:{key_id}", "")
-    assert row["changes"] == [{"field": "profiles", "after": 1}, {"field": "secrets", "after": 1}]
+    assert row["changes"] == [
+        {"field": "profiles", "after": 1}, {"field": "secrets", "after": 1}, {"field": "webhooks", "after": 0},
+    ]  # fmt: skip
 
 
 async def test_rewrapping_goes_on_from_its_cursor(world: World) -> None:

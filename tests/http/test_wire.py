@@ -86,6 +86,19 @@ async def test_slow_body(world: World) -> None:
     writer.close()
 
 
+async def test_hanging_up_in_the_body_is_no_failure_of_ours(tmp_path: Path) -> None:
+    """A client that goes away before its body is whole is answered as a bad request, which nobody reads."""
+    answered: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    async with running(tmp_path, on_answer=lambda _route, status, *_: answered.set_result(status)) as world:
+        reader, writer = await connect(world)
+        key = (await world.key_for("acme")).encode()
+        writer.write(HEAD + b"Authorization: Bearer " + key + b"\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n")
+        await reader.readuntil(b"\r\n\r\n")
+        writer.transport.abort()
+        async with asyncio.timeout(5):
+            assert await answered == 400
+
+
 async def test_expect_continue(world: World) -> None:
     """A client that asks before it sends its body is told to go on, or why not."""
     key = (await world.key_for("acme")).encode()

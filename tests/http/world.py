@@ -9,7 +9,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -36,6 +36,8 @@ from gateway.store.clock import wall_clock
 from gateway.store.postgresql import PostgresqlStore
 from gateway.store.rows import Entry, Flow
 from gateway.store.sqlite import SqliteStore
+from gateway.webhooks.endpoint import Poster
+from gateway.webhooks.sender import Sender
 
 PROBLEM = "application/problem+json"
 DAY = 86_400_000
@@ -132,7 +134,7 @@ class World:
         if key is not None and "Authorization" not in headers:
             headers["Authorization"] = f"Bearer {await self.key_for(key)}"
         async with self.session.request(method, self.url + path, headers=headers, **options) as response:
-            text = await response.text()
+            text = await response.text(errors="replace")  # a backup is no text
             answered = Answered(response.status, response.headers, text)
             if "json" in response.headers.get("Content-Type", ""):
                 answered.json = await response.json(content_type=None)
@@ -232,7 +234,11 @@ async def running(
     path = folder / "gateway.toml"
     path.write_text(SETTINGS + extra)
     settings = load(path, {})
-    async with on or SqliteStore(folder / "gateway.db") as store, aiohttp.ClientSession() as session:
+    async with (
+        on or SqliteStore(folder / "gateway.db") as store,
+        aiohttp.ClientSession() as session,
+        AsyncExitStack() as stack,
+    ):
         directory = Directory(store, Policy(EgressPolicy((25, 465, 587))), Seal([bytes(32)]))
         await store.change_directory(0, [entry(item, API) for item in OBJECTS], [])
         await directory.load()
@@ -241,6 +247,7 @@ async def running(
         outbox = Outbox(store, Schedule((30,), 300), retention=Retention())
         directory.unfinished = outbox.queued.__getitem__
         directory.forget = outbox.forget
+        poster = await stack.enter_async_context(Poster(directory.policy.webhooks, directory.seal, wall_clock))
         made = Services(
             settings=settings,
             directory=directory,
@@ -249,7 +256,7 @@ async def running(
             credentials=Credentials(directory.seal, directory.stored, on_denied=directory.denied),
             held=lambda flow: flow in held,
             on_failure=lambda _id, error: failures.append(error),
-            **services,
+            **{"test_webhook": Sender(store, directory, poster).test, **services},
         )
         async with HttpServer(made) as server:
             world = World(settings, store, directory, outbox, server, made, session, held=held, failures=failures)

@@ -93,7 +93,7 @@ class Bench:
         self.events: list[tuple[str, int]] = []
         self.outbox.on_ready = lambda flow, due_at: self.ready.append((flow, due_at))
         self.outbox.on_found = self.outbox.on_ready
-        self.outbox.on_event = lambda event, count: self.events.append((event, count))
+        self.outbox.on_event = lambda event, count, _tenant: self.events.append((event, count))
 
     async def post(self, *addresses: str, **others: object) -> str:
         """Accept a notification; answers its id."""

@@ -289,7 +289,7 @@ async def test_clock_that_was_set_ends_no_lease(b: Bench, monkeypatch: pytest.Mo
     delivery = await b.take()
     await b.post(ttl=MINUTE)
     swept = asyncio.Event()
-    b.outbox.on_event = lambda _event, _count: swept.set()
+    b.outbox.on_event = lambda _event, _count, _tenant: swept.set()
     times = chain([NOW, NOW], repeat(NOW + HOUR))  # the first look, the renewal, and all later ones
     b.outbox.clock = lambda: next(times)
     keeping = asyncio.ensure_future(b.outbox.keep())

@@ -6,6 +6,7 @@ import pytest
 
 from gateway.message.notification import OnAmbiguous
 from gateway.outbox.outbox import Cancellation
+from gateway.smtp.outcome import RecipientOutcome, Transaction
 from gateway.store.rows import Stage
 from tests.outbox.building import (
     DAY,
@@ -47,6 +48,7 @@ async def test_cancel_of_deferred_mail_keeps_what_was_relayed(b: Bench) -> None:
     await b.outbox.cancel(posted)
     assert (await b.states(posted), (await b.row(posted)).status) == (["relayed", "cancelled"], "partially_relayed")
     assert await b.counted()
+    assert b.events == [("relayed", 1), ("deferred", 1), ("cancelled", 1)]
 
 
 async def test_cancel_of_claimed_mail_stops_it(b: Bench) -> None:
@@ -57,6 +59,27 @@ async def test_cancel_of_claimed_mail_stops_it(b: Bench) -> None:
     assert not delivery.live(NOW)
     await b.outbox.release(delivery)
     assert await b.states(posted) == ["cancelled"]
+    assert await b.counted()
+
+
+@pytest.mark.parametrize(("outcome", "told"), [(LATER, None), (OK, Cancellation.FINISHED)])
+async def test_cancel_says_what_came_of_it_when_a_worker_is_faster(
+    b: Bench, outcome: RecipientOutcome, told: str | None
+) -> None:
+    """A worker that stops at the word writes the end before the canceller does: that mail is cancelled all the same."""
+    posted = await b.post()
+    delivery = await b.take()
+    revoke, ends = b.outbox.revoke, []
+
+    def revoke_and_end(notification_id: str) -> bool:
+        known = revoke(notification_id)
+        if not ends:
+            ends.append(b.outbox.settle(delivery, [0], Transaction((outcome,))))
+        return known
+
+    b.outbox.revoke = revoke_and_end
+    assert await b.outbox.cancel(posted) is told
+    assert await b.states(posted) == ["relayed" if told else "cancelled"]
     assert await b.counted()
 
 

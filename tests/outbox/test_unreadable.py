@@ -24,7 +24,7 @@ UNREADABLE: Final = (
     ("recipients", "?"),
     ("envelope", '["<1@example.test>", "info", "ask"]'),
     ("envelope", '["<1@example.test>"'),
-    ("envelope", '["<1@example.test>", "info", "retry", null, null, false, {}, "more"]'),
+    ("envelope", '["<1@example.test>", "info", "retry", null, null, false, {}, null, "more"]'),
     ("envelope", "{}"),
     ("envelope", "null"),
 )

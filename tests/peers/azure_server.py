@@ -43,6 +43,7 @@ class Version:
     value: object
     name: str = field(default_factory=lambda: uuid.uuid4().hex)
     enabled: bool = True
+    ends: int | None = None  # Unix time
 
 
 @dataclass
@@ -134,6 +135,7 @@ class AzureServer(WebPeer):
     def _bundle(self, name: str, version: Version) -> dict[str, object]:
         now = int(time.time())
         attributes = {"enabled": True, "created": now, "updated": now, "recoveryLevel": "Recoverable+Purgeable"}
+        attributes |= {} if version.ends is None else {"exp": version.ends}
         bundle: dict[str, object] = {"id": f"{self.url}/secrets/{name}/{version.name}", "attributes": attributes}
         return bundle | ({} if version.value is None else {"value": version.value})
 

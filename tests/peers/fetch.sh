@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fetches the mail servers and proxies that the tests talk to and that cannot be installed beside Postfix.
+# Fetches Alertmanager, and the mail servers and proxies that the tests talk to and that cannot be installed beside Postfix.
 #
 # Downloads Debian's packages, with those of their dependencies that this machine lacks, and unpacks them into one
 # directory, which tests/peers/fetched.py finds: nothing is installed, nothing is started, and root is not needed.
@@ -7,7 +7,7 @@
 set -euo pipefail
 script="$(realpath "$0")"
 
-packages=(dovecot-core dovecot-imapd exim4-daemon-heavy libnss-wrapper microsocks squid)
+packages=(dovecot-core dovecot-imapd exim4-daemon-heavy libnss-wrapper microsocks prometheus prometheus-alertmanager squid)
 
 if [ "$(id -u)" = 0 ]; then cache=/var/cache; else cache="${XDG_CACHE_HOME:-$HOME/.cache}"; fi
 root="${GATEWAY_TEST_PEERS:-$cache/notification-gateway-peers}"
@@ -48,6 +48,8 @@ apt-get "${other[@]}" -s --no-install-recommends install opensmtpd | awk '$1 == 
 
 for archive in "$work"/debs/*.deb; do dpkg-deb -x "$archive" "$new"; done
 for archive in "$work"/opensmtpd/*.deb; do dpkg-deb -x "$archive" "$new/opensmtpd"; done
+# Alertmanager has the path of its templates written into it: of the same length, but where it runs.
+sed -i 's|/usr/share/prometheus/alertmanager|./////////////////////////////////|g' "$new/usr/bin/prometheus-alertmanager"
 find "$new" -type f -perm /6000 -exec chmod a-s {} +  # the loader of a setuid program ignores LD_LIBRARY_PATH
 chmod -R u+w,a+rX "$new"
 cp "$script" "$new/fetch.sh"

@@ -190,7 +190,9 @@ class Cluster:
 
 
 @asynccontextmanager
-async def cluster(folder: Path, postgresql: Postgresql, lanes: Iterable[Lane], size: int = 3) -> AsyncIterator[Cluster]:
+async def cluster(
+    folder: Path, postgresql: Postgresql, lanes: Iterable[Lane], size: int = 3, **settings: str
+) -> AsyncIterator[Cluster]:
     """Make an installation of several daemons, and relays; nothing is started yet, and in the end all is gone."""
     first, *others = lanes
     async with AsyncExitStack() as stack:
@@ -206,7 +208,7 @@ async def cluster(folder: Path, postgresql: Postgresql, lanes: Iterable[Lane], s
         )
         profile = first.profile(relays[first.name])
         daemons = [
-            Daemon(folder / f"gateway-{n}", profile, more_tenants=more, store=url, name=f"gateway-{n}")
+            Daemon(folder / f"gateway-{n}", profile, more_tenants=more, store=url, name=f"gateway-{n}", **settings)
             for n in range(size)
         ]
         _give_keys(folder, daemons)

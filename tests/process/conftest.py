@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
 from tests.peers.postgresql import of_our_own
+from tests.peers.requirements import require
 from tests.peers.smtp_server import ScriptedRelay
 from tests.process.daemon import Daemon
 from tests.process.engines import NEWEST, SQLITE, own_schema
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.peers.postgresql import Postgresql, Servers
+
+STRACE: Final = ("strace", "-D", "-f", "--seccomp-bpf")
 
 
 @pytest.fixture
@@ -37,6 +41,22 @@ def mortal() -> Iterator[Postgresql]:
     """Run a server that may be killed, or part of it."""
     with of_our_own(NEWEST) as server:
         yield server
+
+
+def _ptrace_allowed() -> bool:
+    """May this machine trace processes?"""
+    try:
+        done = subprocess.run([*STRACE, "-e", "trace=fsync", "true"], capture_output=True, timeout=20, check=False)
+    except OSError:
+        return False
+    return done.returncode == 0
+
+
+@pytest.fixture
+def strace() -> tuple[str, ...]:
+    """Trace, or skip visibly."""
+    require("strace with ptrace allowed", _ptrace_allowed())
+    return STRACE
 
 
 @pytest.fixture

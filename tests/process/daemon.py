@@ -43,6 +43,7 @@ drain_seconds = 20
 [egress]
 allow = ["127.0.0.0/8"]
 plaintext_auth = ["127.0.0.1"]
+webhooks = {{ports = [443], allow = {webhooks}}}
 [provision]
 files = ["tenants.toml"]
 [log]
@@ -83,6 +84,7 @@ class Daemon:
     more_settings: str = ""
     store: str = "sqlite:///gateway.db"
     name: str = "gateway"
+    webhooks: str = "[]"  # where they may go besides
     http: int = field(default_factory=free_port)
     metrics: int = 0
     process: asyncio.subprocess.Process | None = None
@@ -93,7 +95,12 @@ class Daemon:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.metrics = self.metrics or free_port(self.http)
         settings = SETTINGS.format(
-            http=self.http, metrics=self.metrics, store=self.store, retry=self.retry, name=self.name
+            http=self.http,
+            metrics=self.metrics,
+            store=self.store,
+            retry=self.retry,
+            name=self.name,
+            webhooks=self.webhooks,
         )
         (self.folder / "gateway.toml").write_text(settings + self.more_settings)
         (self.folder / "tenants.toml").write_text(TENANTS.format(profile=self.profile) + self.more_tenants)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,26 +25,9 @@ if TYPE_CHECKING:
 
     Install = Callable[..., Daemon]
 
-STRACE = ("strace", "-D", "-f", "--seccomp-bpf")
 SYNCS = "fdatasync,fsync"
 REQUESTS = 200
 POSTED = 240  # some lines of a trace are cut in two by another thread
-
-
-def ptrace_allowed() -> bool:
-    """May this machine trace processes?"""
-    try:
-        done = subprocess.run([*STRACE, "-e", "trace=fsync", "true"], capture_output=True, timeout=20, check=False)
-    except OSError:
-        return False
-    return done.returncode == 0
-
-
-@pytest.fixture
-def strace() -> tuple[str, ...]:
-    """Trace, or skip visibly."""
-    require("strace with ptrace allowed", ptrace_allowed())
-    return STRACE
 
 
 @pytest.mark.parametrize("nth", [12, 25, 60])

@@ -11,6 +11,7 @@ from zipfile import ZipFile
 import pytest
 
 from gateway.store.postgresql.migrations import SCHEMA
+from tests.peers.webhook_endpoint import WebhookEndpoint
 from tests.process.cluster import Cluster, Lane, cluster, until
 from tests.process.daemon import ROOT, DaemonDiedError, mail
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from tests.peers.postgresql import Postgresql
     from tests.process.daemon import Daemon
 
-BEFORE: Final = "fd0073bbefe5a2360952db0d59d1c4572de623f9"  # the last commit of the schema before
+BEFORE: Final = "ff6ca4f64754c42a4010a4a8b0ce0aa1432c1d95"  # the last commit of the schema before
 LANES: Final = [Lane("main", password=True), Lane("spare"), Lane("third"), Lane("fourth")]
 
 
@@ -92,10 +93,10 @@ async def test_both_versions_work_side_by_side(pair: Cluster, before: Path) -> N
     """Mail posted at either goes, whichever carries its profile; what is changed at one holds at the other."""
     old, new = pair.daemons
     await old.start(**elsewhere(before))
-    assert await schema_of(pair) == 1
+    assert await schema_of(pair) == 2
     await relayed(pair, old)
     await new.start()
-    assert (await schema_of(pair), SCHEMA) == (2, 2)
+    assert (await schema_of(pair), SCHEMA) == (3, 3)
     await until(lambda: divided(pair), 60)
 
     for here, there in ((old, new), (new, old)):
@@ -109,8 +110,30 @@ async def test_both_versions_work_side_by_side(pair: Cluster, before: Path) -> N
         await relayed(pair, here, there)
 
     _, told = await new.ask("GET", "/v1/doctor")
-    assert [(one["host"] is None, one["here"]) for one in told["daemons"]] == [(True, False), (False, True)]
+    assert [(one["host"] is None, one["here"]) for one in told["daemons"]] == [(False, False), (False, True)]
     assert "Traceback" not in old.log + new.log
+
+
+async def test_the_version_before_leaves_what_is_told_to_the_present_one(
+    tmp_path: Path, newest: Postgresql, before: Path
+) -> None:
+    """It knows no webhooks: once there is one it stands back from sending, and all is told, wherever it was posted."""
+    async with (
+        cluster(tmp_path, newest, LANES, size=2, webhooks='["127.0.0.1/32"]') as made,
+        WebhookEndpoint() as endpoint,
+    ):
+        old, new = made.daemons
+        await old.start(**elsewhere(before))
+        await relayed(made, old)
+        await new.start()
+        hook = {"url": endpoint.url, "events": ["notification.relayed"]}
+        assert (await new.ask("POST", "/v1/tenants/acme/webhooks", hook))[0] == 201
+        carried = [await made.holder(lane.name) for lane in LANES]
+        async with asyncio.timeout(60):
+            while old in carried:
+                carried = [await made.holder(lane.name) for lane in LANES]
+        await relayed(made, old, new)
+        await endpoint.received(2 * len(LANES))
 
 
 async def test_the_version_before_starts_on_the_next_schema(pair: Cluster, before: Path) -> None:
@@ -123,14 +146,14 @@ async def test_the_version_before_starts_on_the_next_schema(pair: Cluster, befor
     assert await old.stop() == 0
     await old.start(**elsewhere(before))
     await relayed(pair, old)
-    assert await schema_of(pair) == 2
+    assert await schema_of(pair) == 3
 
 
 async def test_a_schema_that_asks_for_newer_code_is_refused_by_the_version_before(pair: Cluster, before: Path) -> None:
     """It does not start, and says why."""
     old, new = pair.daemons
     await new.start()
-    await pair.one("INSERT INTO schema_version VALUES ($1, 2)", SCHEMA + 1)
+    await pair.one("INSERT INTO schema_version VALUES ($1, $1)", SCHEMA + 1)
     with pytest.raises(DaemonDiedError) as died:
         await old.start(**elsewhere(before))
     assert "the database was changed by a newer version" in str(died.value)
@@ -159,6 +182,6 @@ async def test_a_rolling_replacement_loses_nothing(tmp_path: Path, newest: Postg
         schema = await schema_of(made)
 
     print(f"\n{len(acknowledged)} notifications while three daemons were replaced")
-    assert (codes, schema) == ([0, 0, 0], 2)
+    assert (codes, schema) == ([0, 0, 0], 3)
     assert account.missing(acknowledged) == set()
     assert account.duplicates == 0

@@ -28,7 +28,7 @@ async def test_a_session_tells_when_the_certificate_ends(tmp_path: Path) -> None
         shown = generate_latest(metrics.REGISTRY).decode()
 
     assert datetime.fromtimestamp(ends, UTC) > datetime.now(UTC)
-    assert f'notification_gateway_relay_certificate_end_seconds{{relay="127.0.0.1:{relay.port}"}}' in shown
+    assert f'notification_gateway_relay_certificate_end_timestamp_seconds{{relay="127.0.0.1:{relay.port}"}}' in shown
 
 
 def test_only_those_that_end_first_are_shown() -> None:
@@ -36,7 +36,7 @@ def test_only_those_that_end_first_are_shown() -> None:
     certificates, now = Certificates("x_"), datetime.now(UTC)
     for number in range(MOST_KEPT + 10):
         certificates.showed((f"h{number}.test", 25), (now + timedelta(days=MOST_KEPT * 2 - number)).timestamp())
-    ends, known = certificates.collect()
+    ends, known, *_ = certificates.collect()
 
     assert [sample.labels["relay"] for sample in ends.samples][:2] == [
         f"h{MOST_KEPT + 9}.test:25",

@@ -71,6 +71,18 @@ def test_an_answer_closes_the_breaker() -> None:
     assert breaker.trip(0.0, after=3) is False
 
 
+def test_a_breaker_knows_since_when_its_relay_is_away() -> None:
+    """However often it is tried meanwhile; and anew after it answered."""
+    breaker = Breaker()
+    for now in (5.0, 50.0, 500.0):
+        breaker.trip(now)
+    assert breaker.since == 5.0
+
+    breaker.reset()
+    breaker.trip(900.0)
+    assert breaker.since == 900.0
+
+
 def test_a_standstill_lasts_longer_each_time() -> None:
     """The steps are taken in order, and the last repeats."""
     standstill, times = Standstill("auth_failed", (900.0, 3600.0, 21600.0)), []

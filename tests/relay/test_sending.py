@@ -37,7 +37,7 @@ class Told:
         self._tasks: list[asyncio.Task[None]] = []
         outbox.on_event = self._hear
 
-    def _hear(self, event: str, number: int) -> None:
+    def _hear(self, event: str, number: int, _tenant: str) -> None:
         self.events[event] += number
         self._tasks.append(asyncio.ensure_future(self._notify()))
 

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from gateway.store.protocol import RevisionConflict, Store
-from gateway.store.rows import Entry, Flow, FlowBacklog, Listing, NewRow, Stage
+from gateway.store.rows import Entry, Flow, FlowBacklog, FlowCensus, Listing, NewRow, Stage, Wait
 from tests.store.building import (
     FLOW,
     HOUR,
@@ -133,6 +133,29 @@ class ReadingContract:
             FlowBacklog(OTHER, NOW + 7),
             FlowBacklog(FLOW, NOW + 3),
         ]
+
+    async def test_census_counts_what_is_not_final_by_how_it_waits(self, store: Store) -> None:
+        """Each flow for itself, with when the oldest was accepted; what is final is not in it."""
+        held, done = row(), row()
+        await put(store, row(), held, done)
+        assert await store.settle(result(await take(store), Stage.READY, due_at=NOW + 5))
+        await rest(store, held)
+        assert await store.change(changed(await read(store, done.id), Stage.FINAL))
+        await put(store, row(accepted_at=NOW - 3))
+        await take(store)
+        later = row(due_at=NOW + HOUR, accepted_at=NOW - 1)
+        await put(store, row(due_at=NOW - 4), row(accepted_at=NOW - 2), later, row(flow=OTHER))
+
+        assert sorted(await store.census(NOW)) == sorted(
+            [
+                FlowCensus(FLOW, Wait.READY, 2, NOW - 2, NOW - 4),
+                FlowCensus(FLOW, Wait.SCHEDULED, 1, NOW - 1, NOW + HOUR),
+                FlowCensus(FLOW, Wait.DEFERRED, 1, NOW, NOW + 5),
+                FlowCensus(FLOW, Wait.LEASED, 1, NOW - 3, NOW),
+                FlowCensus(FLOW, Wait.RESTING, 1, NOW, NOW),
+                FlowCensus(OTHER, Wait.READY, 1, NOW, NOW),
+            ]
+        )
 
     async def test_unfinished_counts_all_but_final(self, store: Store) -> None:
         """Ready, leased and resting rows count, by tenant."""

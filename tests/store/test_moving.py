@@ -16,16 +16,17 @@ from gateway.store.moving import move
 from gateway.store.postgresql import PostgresqlStore
 from gateway.store.postgresql.server import Server
 from gateway.store.protocol import StoreBroken, StoreBusy, StoreError
-from gateway.store.rows import Ending, Entry, Flow, Listing, Permission, Replayed, SignIn, Stage
+from gateway.store.rows import Ending, Entry, EventResult, Flow, Listing, Permission, Replayed, SignIn, Stage
 from gateway.store.sqlite import SqliteStore
 from tests.store.building import NOW, changed, claim, happening, key, put, read, result, row, take
+from tests.store.contract_events import claimed, event
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
     from gateway.store.protocol import Store
-    from gateway.store.rows import AuditRow, Claimed, News, StoredRow
+    from gateway.store.rows import AuditRow, Claimed, EventBacklog, News, StoredRow
     from tests.peers.postgresql import Postgresql
 
 NAME = "postgresql://gateway@db.example.test/gateway"
@@ -125,6 +126,9 @@ async def fill(store: SqliteStore) -> dict[str, str]:
     await store.end_login(REFUSED, 0, Ending.REFUSED, forget_at=NOW + 1_000)
     await store.try_login(ACCEPTED, 2, NOW, forget_at=NOW + 1_000, most=3)
     await store.end_login(ACCEPTED, 2, Ending.ACCEPTED, forget_at=NOW + 1_000)
+    await store.add_events([event(f"e{number}", body='{"text":"Grüße 🎉"}') for number in range(3)])
+    [failed, _] = await claimed(store, 2)
+    await store.settle_events([EventResult(failed.id, failed.lease_token, NOW + 5_000, 1)])
     rows |= {"dotted": dotted, "leased": leased, "deferred": deferred, "relayed": relayed, "cancelled": cancelled}
     return {name: made.id for name, made in rows.items()}
 
@@ -145,6 +149,8 @@ class Everything:
     recalled: list[tuple[bytes, str] | None]
     waiting: object
     claimed: Claimed
+    backlog: list[EventBacklog]
+    events: list[tuple[object, ...]]
 
 
 async def everything(store: Store, ids: list[str]) -> Everything:
@@ -163,6 +169,8 @@ async def everything(store: Store, ids: list[str]) -> Everything:
         [await store.recall("acme", name, NOW) for name in ("urgent", "ended", "unused")],
         [*waiting, unknown],
         _untied(await store.claim(claim(SECOND))),
+        await store.pending_events(),
+        sorted((*one[:5], *one[6:]) for one in await claimed(store, now=NOW + 5_000)),
     )
 
 
@@ -184,6 +192,7 @@ async def test_everything_is_the_same_on_the_other_side(path: Path, server: Call
     assert moved.counts == {
         "notifications": 9, "queued": 7, "ready": 5, "leased": 1, "resting": 1, "contents": 7, "idempotency keys": 2,
         "directory entries": 4, "directory revision": 5, "audit rows": 6, "refused sign-ins": 2, "accounts signed in to": 1,
+        "webhook events": 3,
     }  # fmt: skip
     assert not moved.already
 

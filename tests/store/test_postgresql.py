@@ -27,6 +27,7 @@ from tests.peers.postgresql import ELSEWHERE, VERSIONS, Postgresql, of_our_own
 from tests.store.building import FLOW, HOUR, NOW, claim, put, result, row, take
 from tests.store.contract import AcceptContract, ChangeContract, ClaimContract, DurabilityContract, LeaseContract
 from tests.store.contract_audit import AuditContract
+from tests.store.contract_events import EventContract
 from tests.store.contract_logins import LoginContract
 from tests.store.contract_reading import DirectoryContract, PruneContract, ReadingContract
 
@@ -81,6 +82,7 @@ class TestContract(
     DirectoryContract,
     AuditContract,
     LoginContract,
+    EventContract,
 ):
     """Every case of the contract, on PostgreSQL."""
 

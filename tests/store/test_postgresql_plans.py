@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import asyncpg
 import pytest
 
-from gateway.store.postgresql import PostgresqlStore
+from gateway.store.postgresql import PostgresqlStore, events
 from gateway.store.postgresql import statements as sql
 from gateway.store.postgresql.server import SESSION, Server
 from tests.peers.postgresql import VERSIONS
@@ -19,23 +19,24 @@ if TYPE_CHECKING:
     from tests.peers.postgresql import Postgresql, Servers
 
 ROWS: Final = 100_000
-LARGE: Final = {"queue", "notification", "content", "idempotency"}
+LARGE: Final = {"queue", "notification", "content", "idempotency", "webhook_event"}
 READS: Final = {"Seq Scan", "Index Scan", "Index Only Scan"}
 SMALL: Final = {"queue_leased", "daemon_pkey"}  # indexes of what is in somebody's hands, and of who works here
 STATEMENTS: Final = {
     name: getattr(sql, name)
     for name in (
         "ACCEPT", "KNOWN_IDS", "KNOWN_KEYS", "CLAIM", "UNCLAIM", "SETTLE", "SETTLED", "DOT", "CHANGE", "CHANGED", "RENEW",
-        "RELEASE", "UNKNOWN", "BACKLOG", "SPENDING",
+        "RELEASE", "UNKNOWN", "BACKLOG", "SPENDING", "ACCEPT_AND_TELL", "SETTLE_AND_TELL",
     )
-}  # fmt: skip
+} | {f"EVENTS_{name}": getattr(events, name) for name in ("ADD", "CLAIM", "SETTLE", "DROP")}  # fmt: skip
 
 FILL: Final = """
 INSERT INTO notification SELECT n, lpad(n::text, 32, '0'), 't' || n % {flows}, 'main', 'general', 'k', 1, 'queued', n, 9e12, n,
                                 NULL, false, NULL, '[]', '', '[]' FROM generate_series(1, {rows}) n;
 INSERT INTO queue SELECT seq, tenant, profile, priority, 0, false, due_at, expires_at, accepted_at FROM notification;
 INSERT INTO content SELECT seq, 'x' FROM notification;
-INSERT INTO idempotency SELECT tenant, id, ''::bytea, '', 9e12 FROM notification"""
+INSERT INTO idempotency SELECT tenant, id, ''::bytea, '', 9e12 FROM notification;
+INSERT INTO webhook_event SELECT id, tenant, 'hook', due_at, expires_at, 0, NULL, '{{}}', NULL FROM notification"""
 
 
 @pytest.fixture(scope="module", params=VERSIONS)

@@ -27,6 +27,7 @@ from gateway.store.rows import (
     Withdrawn,
 )
 from tests.store.building import FLOW, HOUR, NOW, OTHER, changed, claim, happening, key, put, read, result, row, take
+from tests.store.contract_events import claimed, event, names
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -210,6 +211,21 @@ async def test_tenants_are_limited_each_for_itself(one: PostgresqlStore, two: Po
         "acme",
         "zoo",
     ]
+
+
+async def test_event_that_somebody_is_taking_is_passed_over(
+    one: PostgresqlStore, postgresql: Postgresql, schema: str
+) -> None:
+    """A claim waits for nobody: it takes what is free, and leaves the rest to whoever is at it."""
+    await one.add_events([event("taken"), event("free")])
+    connection = await asyncpg.connect(postgresql.url)
+    try:
+        async with connection.transaction():
+            await connection.execute(f"SELECT FROM {schema}.webhook_event WHERE id = 'taken' FOR UPDATE")
+            assert names(await asyncio.wait_for(claimed(one), 5)) == ["free"]
+    finally:
+        await connection.close()
+    assert names(await claimed(one)) == ["taken"]
 
 
 async def test_clocks_that_differ_change_nothing(one: PostgresqlStore, two: PostgresqlStore) -> None:

@@ -17,6 +17,7 @@ from gateway.store.sqlite import SqliteStore
 from tests.store.building import NOW, Reopen, key, put, read, row, take
 from tests.store.contract import AcceptContract, ChangeContract, ClaimContract, DurabilityContract, LeaseContract
 from tests.store.contract_audit import AuditContract
+from tests.store.contract_events import EventContract
 from tests.store.contract_logins import LoginContract
 from tests.store.contract_reading import DirectoryContract, PruneContract, ReadingContract
 
@@ -66,6 +67,7 @@ class TestContract(
     DirectoryContract,
     AuditContract,
     LoginContract,
+    EventContract,
 ):
     """Every case of the contract, on SQLite."""
 

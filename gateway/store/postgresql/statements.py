@@ -26,9 +26,28 @@ WITHDRAWN: Final = """
   EXISTS (SELECT FROM directory d WHERE d.kind = 'key' AND d.name = g.key_id AND d.body IS NULL)
   OR EXISTS (SELECT FROM directory d WHERE d.kind = 'revoked' AND d.name = g.key_id AND d.body IS NOT NULL)"""
 
+# What is told goes in with what it tells of. Most tell nothing: for them the statements have no such part.
+_TOLD: Final = """, told AS (
+  INSERT INTO webhook_event (id, tenant, webhook, due_at, expires_at, body, traceparent)
+  SELECT e->>0, e->>1, e->>2, (e->>3)::bigint, (e->>4)::bigint, e->>5, e->>6
+    FROM {of} h CROSS JOIN LATERAL json_array_elements(h.told::json) e
+  ON CONFLICT (id) DO NOTHING
+)"""
+
+
+def _silent(statement: str) -> str:
+    """Make a statement of its pattern that tells nothing."""
+    return statement.format(array="", name="", told="")
+
+
+def _telling(statement: str, number: int, of: str = "held") -> str:
+    """Make a statement of its pattern that also inserts what is told of the rows that were written."""
+    return statement.format(array=f", ${number}::text[]", name=", told", told=_TOLD.format(of=of))
+
+
 # Rows of withdrawn keys and tenants, those beyond their tenant's rate, and those whose idempotency key is in use, come back
 # as they were given: not made. A key whose use by another daemon is not committed yet may cost its tenant one in vain.
-ACCEPT: Final = f"""
+_ACCEPT: Final = f"""
 WITH given AS MATERIALIZED (
   SELECT nextval('notification_seq') AS seq, g.*,
          CASE WHEN {WITHDRAWN} THEN 'key'
@@ -36,9 +55,9 @@ WITH given AS MATERIALIZED (
               THEN 'tenant' END AS withdrawn
     FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::smallint[], $7::smallint[], $8::text[],
                 $9::bigint[], $10::bigint[], $11::bigint[], $12::text[], $13::text[], $14::text[], $15::text[],
-                $16::bytea[], $17::text[], $18::bigint[], $19::bigint[])
+                $16::bytea[], $17::text[], $18::bigint[], $19::bigint[]{{array}})
       AS g(id, tenant, profile, category, key_id, priority, stage, status, due_at, expires_at, accepted_at, recipients,
-           envelope, body, key, sha256, answer, forget_at, per_minute)
+           envelope, body, key, sha256, answer, forget_at, per_minute{{name}})
 ), limited AS MATERIALIZED (
   SELECT g.seq, g.tenant, g.per_minute, row_number() OVER (PARTITION BY g.tenant ORDER BY g.seq) AS turn FROM given g
    WHERE g.per_minute IS NOT NULL AND g.withdrawn IS NULL
@@ -79,8 +98,10 @@ WITH given AS MATERIALIZED (
   SELECT seq, tenant, profile, priority, stage, due_at, expires_at, accepted_at FROM fresh WHERE stage < 3
 ), kept AS (
   INSERT INTO content SELECT seq, body FROM fresh WHERE body IS NOT NULL
-)
+){{told}}
 SELECT g.id, g.id IN (SELECT id FROM fresh) AS fresh, g.withdrawn, b.wait FROM given g LEFT JOIN beyond b ON b.seq = g.seq"""
+ACCEPT: Final = _silent(_ACCEPT)
+ACCEPT_AND_TELL: Final = _telling(_ACCEPT, 21, of="fresh")
 
 # Lets whoever is at it finish: an attempt that was given up spends once at most.
 SPENDING: Final = "SELECT FROM tenant_rate WHERE tenant = ANY($1) ORDER BY tenant FOR UPDATE"
@@ -132,11 +153,11 @@ UNCLAIM: Final = """
 WITH held AS (SELECT seq FROM queue WHERE stage = 1 AND lease_token = ANY($1) ORDER BY seq FOR UPDATE)
 UPDATE queue q SET stage = 0, lease_token = NULL, lease_until = NULL, daemon = NULL FROM held WHERE q.seq = held.seq"""
 
-SETTLE: Final = """
+_SETTLE: Final = """
 WITH given AS MATERIALIZED (
   SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::smallint[], $4::text[], $5::bigint[], $6::bigint[], $7::text[],
-                       $8::text[], $9::boolean[])
-    AS g(seq, token, stage, status, due_at, finished_at, recipients, events, erase)
+                       $8::text[], $9::boolean[]{array})
+    AS g(seq, token, stage, status, due_at, finished_at, recipients, events, erase{name})
 ), held AS MATERIALIZED (
   SELECT g.* FROM given g JOIN queue q ON q.seq = g.seq AND q.stage = 1 AND q.lease_token = g.token
    ORDER BY q.seq FOR UPDATE OF q
@@ -152,8 +173,10 @@ WITH given AS MATERIALIZED (
     FROM held h WHERE n.seq = h.seq
 ), erased AS (
   DELETE FROM content c USING held h WHERE c.seq = h.seq AND h.erase
-)
+){told}
 SELECT seq, token FROM held"""
+SETTLE: Final = _silent(_SETTLE)
+SETTLE_AND_TELL: Final = _telling(_SETTLE, 10)
 
 SETTLED: Final = """
 SELECT g.seq, g.token FROM unnest($1::bigint[], $2::bigint[]) AS g(seq, token)
@@ -173,9 +196,10 @@ CHANGE: Final = f"""
 WITH given AS MATERIALIZED (
   SELECT g.*, {WITHDRAWN} AS withdrawn
     FROM unnest($1::bigint[], $2::smallint[], $3::text[], $4::bigint[], $5::smallint[], $6::text[], $7::bigint[],
-                $8::bigint[], $9::bigint[], $10::text[], $11::text[], $12::boolean[], $13::boolean[], $14::text[])
+                $8::bigint[], $9::bigint[], $10::text[], $11::text[], $12::boolean[], $13::boolean[], $14::text[],
+                $15::text[])
       AS g(seq, old_stage, old_recipients, old_token, stage, status, due_at, expires_at, finished_at, recipients, events,
-           cancelled, erase, key_id)
+           cancelled, erase, key_id, told)
 ), queued AS MATERIALIZED (
   SELECT q.seq, q.stage, q.lease_token FROM given g JOIN queue q ON q.seq = g.seq ORDER BY q.seq FOR UPDATE OF q
 ), held AS MATERIALIZED (
@@ -199,7 +223,7 @@ WITH given AS MATERIALIZED (
     FROM held h WHERE n.seq = h.seq
 ), erased AS (
   DELETE FROM content c USING held h WHERE c.seq = h.seq AND h.erase
-)
+){_TOLD.format(of="held")}
 SELECT seq, false FROM held UNION ALL SELECT seq, true FROM given WHERE withdrawn"""
 
 # After a change whose answer was lost: the row is as the change wanted it, though it may have been claimed since.

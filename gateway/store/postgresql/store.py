@@ -16,13 +16,22 @@ from gateway.observe import facts
 from gateway.observe.failpoint import failpoint
 from gateway.store import audit
 from gateway.store.clock import ServerClock
-from gateway.store.postgresql import logins
+from gateway.store.postgresql import events, logins
 from gateway.store.postgresql import statements as sql
-from gateway.store.postgresql.migrations import migrate
+from gateway.store.postgresql.migrations import SCHEMA, migrate
 from gateway.store.postgresql.pump import PATIENCE, Pump
+from gateway.store.postgresql.restoring import COPIED_AT
 from gateway.store.postgresql.roster import PostgresqlRoster
 from gateway.store.postgresql.server import Connection, Server
-from gateway.store.protocol import KeyWithdrawn, RevisionConflict, StoreBroken, StoreError, StoreFull
+from gateway.store.protocol import (
+    Copied,
+    Copier,
+    KeyWithdrawn,
+    RevisionConflict,
+    StoreBroken,
+    StoreError,
+    StoreFull,
+)
 from gateway.store.rows import (
     Acceptance,
     AuditRow,
@@ -31,11 +40,16 @@ from gateway.store.rows import (
     Claimed,
     Ending,
     Entry,
+    EventBacklog,
+    EventResult,
+    EventWish,
     Flow,
     FlowBacklog,
+    FlowCensus,
     FlowDepth,
     Happening,
     Inserted,
+    LeasedEvent,
     LeasedRow,
     Limited,
     Listing,
@@ -47,6 +61,9 @@ from gateway.store.rows import (
     Settlement,
     SignIn,
     StoredRow,
+    StoreHealth,
+    Wait,
+    WebhookEvent,
     Withdrawn,
     leased,
     stored,
@@ -96,6 +113,7 @@ class PostgresqlStore:
         )
         self._changes: Pump[Change] = Pump(self._change, patience=patience, on_commit=told)
         self._logs: Pump[_Log] = Pump(self._write_log, patience=patience, on_commit=told)
+        self.copier: Copier | None = None  # its server makes copies
         self._pruned = 0  # the last row that this round has looked at
         self._unheard: list[int] = []  # tokens of claims whose answer did not come
 
@@ -176,7 +194,7 @@ class PostgresqlStore:
         new = [row for row in rows if first[row.id] == row.id]
         there = await self._there(new) if again else set[str]()  # an earlier attempt may have got through
         new = [row for row in new if row.id not in there]
-        made = await self.server.fetch(sql.ACCEPT, *_columns(map(_new, new), 19), now) if new else []
+        made = await self._made(new, now) if new else []
         fresh = there | {id_ for id_, fresh, _, _ in made if fresh}
         if again:  # or it got through only now, and its keys were in the way
             fresh |= await self._there([row for row in new if row.id not in fresh])
@@ -184,6 +202,12 @@ class PostgresqlStore:
         keyed = [row for row in rows if row.id not in fresh and first[row.id] not in refused]
         known = await self._known(keyed)
         return [_INSERTED if row.id in fresh else refused.get(first[row.id]) or _repeated(row, known) for row in rows]
+
+    async def _made(self, new: Sequence[NewRow], now: int) -> Sequence[Sequence[Any]]:
+        columns = _columns(map(_new, new), 19)
+        if any(row.told is not None for row in new):
+            return await self.server.fetch(sql.ACCEPT_AND_TELL, *columns, now, [row.told for row in new])
+        return await self.server.fetch(sql.ACCEPT, *columns, now)
 
     async def _there(self, rows: Sequence[NewRow]) -> set[str]:
         """Read which of these rows were made by an attempt of ours whose answer was lost, once it is over."""
@@ -256,7 +280,11 @@ class PostgresqlStore:
 
     async def _settle(self, settlements: Sequence[Settlement], *, again: bool) -> list[bool]:
         given = {(one.seq, one.lease_token): one for one in reversed(settlements)}  # the first result ends the lease
-        written = {tuple(record) for record in await self.server.fetch(sql.SETTLE, *_columns(given.values(), 9))}
+        # Whoever tells nothing pays nothing for it.
+        tells = any(one.told is not None for one in settlements)
+        statement, width = (sql.SETTLE_AND_TELL, 10) if tells else (sql.SETTLE, 9)
+        columns = _columns((one[:width] for one in given.values()), width)
+        written = {tuple(record) for record in await self.server.fetch(statement, *columns)}
         failpoint("result.after_commit")
         if again and (late := given.keys() - written):
             written |= {tuple(record) for record in await self.server.fetch(sql.SETTLED, *_columns(late, 2))}
@@ -290,7 +318,7 @@ class PostgresqlStore:
 
     async def _change(self, changes: Sequence[Change], *, again: bool) -> list[bool | KeyWithdrawn]:
         given = {change.before.seq: change for change in reversed(changes)}  # after the first the row is another
-        told = await self.server.fetch(sql.CHANGE, *_columns(map(_changed, given.values()), 14))
+        told = await self.server.fetch(sql.CHANGE, *_columns(map(_changed, given.values()), 15))
         made = {seq for seq, withdrawn in told if not withdrawn}
         refused = {seq for seq, withdrawn in told if withdrawn}
         if again and (left := [change for seq, change in given.items() if seq not in made]):
@@ -354,6 +382,16 @@ class PostgresqlStore:
         )  # fmt: skip
         return [stored(row) for row in rows]
 
+    async def census(self, now: int) -> list[FlowCensus]:
+        """Count what is not final by flow and by how it waits; reads all of it, so ask rarely."""
+        rows = await self.server.fetch(
+            "SELECT tenant, profile, CASE WHEN stage = 1 THEN 'leased' WHEN stage = 2 THEN 'resting'"
+            " WHEN deferred THEN 'deferred' WHEN due_at > $1 THEN 'scheduled' ELSE 'ready' END,"
+            " count(*), min(accepted_at), min(due_at) FROM queue GROUP BY 1, 2, 3",
+            now,
+        )
+        return [FlowCensus(Flow(tenant, profile), Wait(wait), *counts) for tenant, profile, wait, *counts in rows]
+
     async def backlog(self) -> list[FlowBacklog]:
         """Read which flows have ready rows."""
         rows = await self.server.fetch(sql.BACKLOG)
@@ -373,11 +411,15 @@ class PostgresqlStore:
     # Forgetting.
 
     async def forget(self, tenant: str, limit: int) -> int:
-        """Delete up to `limit` rows of a tenant, its idempotency keys, and where it signed in; answers how many rows."""
+        """Delete up to `limit` rows of a tenant, its idempotency keys, its webhook events, and where it signed in.
+
+        Answers how many rows.
+        """
         gone = await self._delete("SELECT seq FROM notification WHERE tenant = $1 LIMIT $2", tenant, limit)
         await self.server.fetch("DELETE FROM idempotency WHERE tenant = $1", tenant)
         await self.server.fetch("DELETE FROM tenant_rate WHERE tenant = $1", tenant)
         await self.server.fetch("DELETE FROM signed_in WHERE tenant = $1", tenant)
+        await events.forget(self.server, tenant)
         return gone
 
     async def _delete(self, chosen: str, *values: object) -> int:
@@ -422,6 +464,28 @@ class PostgresqlStore:
             now, limit,
         )  # fmt: skip
         return max(rows, int(keys))
+
+    # Webhook events.
+
+    async def add_events(self, told: Sequence[WebhookEvent]) -> None:
+        """Insert events for webhooks; one that is there already stays as it is."""
+        await events.add(self.server, told)
+
+    async def claim_events(self, wishes: Sequence[EventWish], now: int, lease_until: int) -> list[LeasedEvent]:
+        """Take due events of these webhooks, those first that fell due first, each under a lease."""
+        return await events.claim(self.server, wishes, now, lease_until)
+
+    async def settle_events(self, results: Sequence[EventResult]) -> None:
+        """Write what becomes of events; where a lease is lost, nothing is written."""
+        await events.settle(self.server, results)
+
+    async def drop_events(self, tenant: str, webhook: str) -> None:
+        """Delete the events of a webhook."""
+        await events.drop(self.server, tenant, webhook)
+
+    async def pending_events(self) -> list[EventBacklog]:
+        """Count the events of each webhook that has some, leased ones included."""
+        return await events.pending(self.server)
 
     # The directory and its log.
 
@@ -535,6 +599,24 @@ class PostgresqlStore:
                 return fault
             previous, number, after = rows[-1].hash, rows[-1].number, rows[-1].number
 
+    # Copies.
+
+    async def copied(self) -> Copied | None:
+        """Is it a copy that no daemon has opened yet? Only `restore` says so: several daemons may come and go here."""
+        marked = await self.server.fetch("SELECT FROM meta WHERE name = $1", COPIED_AT)
+        return Copied.RESTORED if marked else None
+
+    async def settle_in(self) -> None:
+        """A copy is none from now on."""
+        await self.server.fetch("DELETE FROM meta WHERE name = $1", COPIED_AT)
+
+    async def backed_up(self, taken_at: int) -> None:
+        """Nobody has a copy from here."""
+
+    async def health(self) -> StoreHealth:
+        """Tell how large it is; what else there is to know its server knows."""
+        return StoreHealth(SCHEMA, await self.server.fetchval(_SIZE))
+
     # Logins.
 
     async def try_login(
@@ -556,6 +638,10 @@ class PostgresqlStore:
         )
 
 
+_SIZE: Final = (
+    "SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint FROM pg_class c"
+    " WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind = 'r'"
+)
 _AUDITED: Final = "tenant, number, at, actor, actor_tenant, action, object, changes, hash"
 _NEWEST: Final = f"SELECT {_AUDITED} FROM audit WHERE tenant = $1 AND number < $2 ORDER BY number DESC LIMIT $3"
 
@@ -624,7 +710,7 @@ def _changed(change: Change) -> tuple[object, ...]:
     return (
         before.seq, int(before.stage), before.recipients, before.lease_token, int(change.stage), change.status,
         change.due_at, change.expires_at, change.finished_at, change.recipients, change.events, change.cancelled,
-        change.erase, change.key_id,
+        change.erase, change.key_id, change.told,
     )  # fmt: skip
 
 

@@ -1,0 +1,221 @@
+"""One request to a tenant's endpoint, which may be anybody's: judged address, limited time, nothing believed but a status.
+
+The name is resolved here, what egress refuses is left out, and one of the rest is dialled: nothing looks the name up a
+second time. Names have threads of their own, so that a silent name server of a tenant's keeps no mail waiting. No proxy,
+no redirect, no cookie, no connection that is used twice; of the answer's body a little is read and thrown away.
+"""
+
+import asyncio
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from enum import StrEnum
+from ipaddress import ip_address
+from typing import Final, Self
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
+
+from gateway import __version__
+from gateway.credentials.sealed import Seal, SealError
+from gateway.credentials.secret import Secret
+from gateway.directory.shapes import Webhook
+from gateway.smtp.egress import EgressPolicy
+from gateway.webhooks.signing import headers
+
+REQUEST_SECONDS: Final = 15.0
+TAIL_SECONDS: Final = 1.0
+TAIL_OCTETS: Final = 4 << 10
+NAME_THREADS: Final = 32
+ROTATION: Final = 86_400_000  # ms for which the secret before signs too
+SHORTEST_PAUSE: Final = 5  # seconds, whatever an endpoint says
+LONGEST_PAUSE: Final = 3_600
+
+
+class Result(StrEnum):
+    """What came of an attempt. REFUSED: a status that is neither good nor the server's fault; UNTRUSTED: no TLS."""
+
+    OK = "ok"
+    REFUSED = "refused"
+    FAILED = "failed"
+    UNREACHABLE = "unreachable"
+    UNTRUSTED = "untrusted"
+    TIMEOUT = "timeout"
+    EGRESS_REFUSED = "egress_refused"
+    UNSIGNED = "unsigned"  # the secret does not open
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What an endpoint did; `pause` is how long (seconds) it asks to be left alone."""
+
+    result: Result
+    milliseconds: int
+    status: int | None = None
+    pause: int | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Did it take it?"""
+        return self.result is Result.OK
+
+    @property
+    def gone(self) -> bool:
+        """Does it want to hear nothing any more?"""
+        return self.status == 410
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What is sent: the same id at every attempt."""
+
+    id: str
+    body: str
+    traceparent: str | None = None
+
+
+class _Refused(Exception):
+    """The operator's policy permits none of the addresses."""
+
+
+class _Resolver(AbstractResolver):
+    """Answers the permitted addresses of a name, and no others."""
+
+    def __init__(self, policy: EgressPolicy, threads: ThreadPoolExecutor) -> None:
+        self._policy = policy
+        self._threads = threads
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        found = await asyncio.get_running_loop().run_in_executor(
+            self._threads, lambda: socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        )
+        permitted = [
+            ResolveResult(
+                hostname=host, host=str(sockaddr[0]), port=port, family=kind, proto=proto, flags=socket.AI_NUMERICHOST
+            )
+            for kind, _, proto, _, sockaddr in found
+            if self._policy.permits(ip_address(str(sockaddr[0]).partition("%")[0]), port)
+        ]
+        if not permitted:
+            raise _Refused
+        return permitted
+
+    async def close(self) -> None:
+        """The threads are others' too."""
+
+
+class Poster:
+    """Posts to endpoints under one egress policy; open it with `async with`."""
+
+    def __init__(
+        self, policy: EgressPolicy, seal: Seal, clock: Callable[[], int], tls: ssl.SSLContext | None = None
+    ) -> None:
+        """Nothing is opened yet. Without `tls` the machine's certificates are trusted."""
+        self._policy = policy
+        self._seal = seal
+        self._clock = clock
+        self._tls = tls or ssl.create_default_context()
+
+    async def __aenter__(self) -> Self:
+        self._threads = ThreadPoolExecutor(NAME_THREADS, thread_name_prefix="webhook-names")
+        self._sessions = {scheme: self._session(scheme) for scheme in ("https", "http")}
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for session in self._sessions.values():
+            await session.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _session(self, scheme: str) -> aiohttp.ClientSession:
+        connector = aiohttp.TCPConnector(
+            resolver=_Resolver(self._policy.over(scheme), self._threads),
+            use_dns_cache=False, ssl=self._tls, force_close=True, limit=0,
+        )  # fmt: skip
+        return aiohttp.ClientSession(
+            connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False, auto_decompress=False,
+            timeout=aiohttp.ClientTimeout(total=None), skip_auto_headers=("Accept", "Accept-Encoding"),
+            read_bufsize=TAIL_OCTETS,
+        )  # fmt: skip
+
+    async def post(self, webhook: Webhook, message: Message) -> Attempt:
+        """Make one attempt; what came of it is the answer, never an exception."""
+        began = time.monotonic()
+
+        def attempt(result: Result, status: int | None = None, pause: int | None = None) -> Attempt:
+            return Attempt(result, round((time.monotonic() - began) * 1000), status, pause)
+
+        try:
+            signed = self._headers(webhook, message)
+        except SealError:
+            return attempt(Result.UNSIGNED)
+        try:
+            async with asyncio.timeout(REQUEST_SECONDS):
+                response = await self._response(webhook, message, signed)
+        except _Refused:
+            return attempt(Result.EGRESS_REFUSED)
+        except TimeoutError:
+            return attempt(Result.TIMEOUT)
+        except (aiohttp.ClientSSLError, ssl.SSLError):
+            return attempt(Result.UNTRUSTED)
+        except (aiohttp.ClientError, OSError, ValueError):
+            return attempt(Result.UNREACHABLE)
+        answered = attempt(_meaning(response.status), response.status, _pause(response))
+        await _throw_away(response)
+        return answered
+
+    async def _response(self, webhook: Webhook, message: Message, signed: dict[str, str]) -> aiohttp.ClientResponse:
+        scheme, host, port = webhook.place
+        with suppress(ValueError):  # a name, which is judged once it is resolved
+            address = ip_address(host)
+            if not self._policy.over(scheme).permits(address, port):
+                raise _Refused
+        return await self._sessions[scheme].post(
+            URL(webhook.url, encoded=True), data=message.body.encode(), headers=signed, allow_redirects=False
+        )
+
+    def _headers(self, webhook: Webhook, message: Message) -> dict[str, str]:
+        now = self._clock()
+        signed = headers(self._secrets(webhook, now), message.id, now // 1000, message.body.encode())
+        traced = {} if message.traceparent is None else {"traceparent": message.traceparent}
+        agent = f"notification-gateway/{__version__}"
+        return {**signed, **traced, "content-type": "application/json", "user-agent": agent}
+
+    def _secrets(self, webhook: Webhook, now: int) -> Iterator[Secret]:
+        yield self._seal.open(webhook.sealed, webhook.sealed_for)
+        if webhook.previous is not None and now - webhook.rotated_at < ROTATION:
+            with suppress(SealError):  # its master key is gone, and so it signs no more
+                yield self._seal.open(webhook.previous, webhook.sealed_for)
+
+
+def _meaning(status: int) -> Result:
+    if 200 <= status < 300:
+        return Result.OK
+    return Result.FAILED if status >= 500 else Result.REFUSED
+
+
+def _pause(response: aiohttp.ClientResponse) -> int | None:
+    """Read how long an endpoint asks to be left alone, in seconds or as a date (RFC 9110 §10.2.3)."""
+    told = response.headers.get("Retry-After")
+    if response.status not in (429, 503) or told is None:
+        return None
+    try:
+        seconds = int(told) if told.isdecimal() else parsedate_to_datetime(told).timestamp() - time.time()
+    except (ValueError, OverflowError, TypeError):
+        return None
+    return round(min(max(seconds, SHORTEST_PAUSE), LONGEST_PAUSE))
+
+
+async def _throw_away(response: aiohttp.ClientResponse) -> None:
+    """Let a short answer come to its end, and hang up."""
+    with suppress(aiohttp.ClientError, OSError, ValueError, TimeoutError):
+        async with asyncio.timeout(TAIL_SECONDS):
+            await response.content.read(TAIL_OCTETS)
+    response.close()

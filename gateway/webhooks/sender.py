@@ -1,0 +1,437 @@
+"""The sender: takes events from the store and posts them to their webhooks until they are taken, or three days are over.
+
+Promises: an event is sent at least once while its webhook is enabled, always under the same id; so many requests run at
+once and no more, fewer to one endpoint and for one tenant, and those who wait take turns. While an endpoint fails, it is
+asked with one event at a time, at the pauses that Standard Webhooks recommends, and all its others wait. An endpoint that
+says it is gone, fails for days, or lets too much pile up is told nothing any more, until a person enables it again.
+
+Nothing here stands in the way of mail: what cannot be sent, or written because the store is away, waits.
+
+How an endpoint stands is this daemon's own knowledge. Several daemons on one database share the events by leases.
+"""
+
+import asyncio
+import random
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from gateway.directory import changes
+from gateway.directory.changes import Actor
+from gateway.directory.directory import Directory
+from gateway.directory.kinds import DisabledReason
+from gateway.directory.shapes import Webhook
+from gateway.directory.snapshot import ROOT
+from gateway.message.notification import new_id
+from gateway.observe import facts, tracing
+from gateway.problems import Problem
+from gateway.store.protocol import RevisionConflict, Store, StoreUnavailable
+from gateway.store.rows import EventBacklog, EventResult, EventWish, LeasedEvent, Place, WebhookEvent
+from gateway.webhooks.endpoint import Attempt, Message, Poster
+from gateway.webhooks.events import LIFE, TEST, body, rfc3339
+
+AT_ONCE: Final = 32  # requests
+OF_TENANT: Final = 16
+OF_ENDPOINT: Final = 4
+# Seconds by number of attempts; the last repeats.
+PAUSES: Final = (5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000)
+JITTER: Final = 0.1
+LEASE: Final = 60_000  # ms; a request is over after a quarter of it
+LOOK: Final = 5_000  # ms between two looks at what there is, whoever brought it
+STORE_AGAIN: Final = 1.0  # seconds
+OVERFLOW: Final = 100_000  # events of one webhook
+ORPHANED: Final = 15_000  # ms before events of a webhook that is not there go: another daemon may just have made it
+FAILING: Final = LIFE  # ms without one good answer
+DRAIN_SECONDS: Final = 2.0
+ACTOR: Final = Actor("gateway", ROOT, frozenset({"admin"}))
+
+
+@dataclass(slots=True, eq=False)
+class _Endpoint:
+    """A webhook that has, or may have, events; times in ms. `due_at` is when the first is due, as far as is known."""
+
+    webhook: Webhook
+    due_at: int | None = None
+    rest_until: int = 0
+    failures: int = 0
+    failing_since: int | None = None
+    at_work: int = 0
+
+    def room(self, now: int) -> int:
+        """How many requests may begin."""
+        if self.due_at is None or max(self.due_at, self.rest_until) > now:
+            return 0
+        return (1 if self.failures else OF_ENDPOINT) - self.at_work
+
+    def note(self, due_at: int) -> None:
+        """An event falls due then."""
+        self.due_at = due_at if self.due_at is None else min(due_at, self.due_at)
+
+    def works(self) -> None:
+        """It took something: nothing need wait."""
+        self.rest_until, self.failures, self.failing_since = 0, 0, None
+
+    def fails(self, now: int, seconds: float, since: int) -> None:
+        """Leave it alone for a while; of several failures at once the first counts."""
+        if now >= self.rest_until:
+            self.failures += 1
+            self.rest_until = now + round(seconds * 1000)
+        self.failing_since = min(since, self.failing_since or since)
+
+
+@dataclass(slots=True)
+class _Turns:
+    """Whose turn it is: who has the fewest requests at work, and of those who was served the longest ago."""
+
+    at_work: Counter[str] = field(default_factory=Counter)
+    _served: dict[str, int] = field(default_factory=dict)
+    _count: int = 0
+
+    def shares(self, waiting: dict[str, deque[tuple[_Endpoint, int]]], free: int) -> Counter[Place]:
+        """Divide free requests among the tenants, whose endpoints each have room for some."""
+        given: Counter[Place] = Counter()
+        busy = Counter(self.at_work)
+        while free and waiting:
+            tenant = min(waiting, key=lambda one: (busy[one], self._served.get(one, 0)))
+            if busy[tenant] >= OF_TENANT:
+                del waiting[tenant]
+                continue
+            endpoint, room = waiting[tenant].popleft()
+            given[tenant, endpoint.webhook.id] += 1
+            if room > 1:
+                waiting[tenant].append((endpoint, room - 1))
+            if not waiting[tenant]:
+                del waiting[tenant]
+            busy[tenant] += 1
+            free -= 1
+            self._count += 1
+            self._served[tenant] = self._count
+        return given
+
+    def begins(self, tenant: str) -> None:
+        """A request is at work."""
+        self.at_work[tenant] += 1
+
+    def ends(self, tenant: str) -> None:
+        """It is over."""
+        self.at_work[tenant] -= 1
+        if not self.at_work[tenant]:
+            del self.at_work[tenant]
+
+
+class Sender:
+    """Sends events to webhooks."""
+
+    def __init__(
+        self,
+        store: Store,
+        directory: Directory,
+        poster: Poster,
+        *,
+        clock: Callable[[], int] | None = None,
+        dice: Callable[[], float] = random.random,
+    ) -> None:
+        """Nothing is sent before `run`. The clock is the store's unless another is given."""
+        self._store = store
+        self._directory = directory
+        self._poster = poster
+        self._clock = clock or store.clock
+        self._dice = dice
+        self._endpoints: dict[Place, _Endpoint] = {}
+        self._webhooks = directory.snapshot.webhooks
+        self._turns = _Turns()
+        self._told: list[WebhookEvent] = []
+        self._orphans: dict[Place, int] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._wake = asyncio.Event()
+        self._look_at = 0
+        self._draining = False
+        directory.on_change.append(self._refresh)
+
+    # What happens elsewhere.
+
+    def noted(self, tenant: str) -> None:
+        """Events of a tenant are on stable storage."""
+        now = self._clock()
+        for webhook in self._directory.snapshot.webhooks_of(tenant):
+            if webhook.enabled:
+                self._endpoint(webhook).note(now)
+        self._wake.set()
+
+    def tell(self, events: Iterable[WebhookEvent]) -> None:
+        """Keep events that belong to no commit, and send them."""
+        self._told += events
+        self._wake.set()
+
+    def _endpoint(self, webhook: Webhook) -> _Endpoint:
+        place = webhook.tenant, webhook.id
+        if (endpoint := self._endpoints.get(place)) is None:
+            endpoint = self._endpoints[place] = _Endpoint(webhook)
+        return endpoint
+
+    def _refresh(self) -> None:
+        """The directory changed: forget the webhooks that are gone; of those that are others now, how they stood."""
+        self._wake.set()  # all sending may have been paused, or go on
+        webhooks = self._directory.snapshot.webhooks
+        if webhooks is self._webhooks:
+            return
+        self._webhooks, self._look_at = webhooks, 0
+        for place, endpoint in list(self._endpoints.items()):
+            now = webhooks.get(place)
+            if now is None or not now.enabled:
+                del self._endpoints[place]
+            elif now is not endpoint.webhook and now != endpoint.webhook:
+                endpoint.webhook = now
+                endpoint.works()
+
+    # The loop.
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                while True:
+                    self._wake.clear()
+                    wait = await self._turn(tasks)
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(wait):
+                            await self._wake.wait()
+        finally:
+            self._draining = True
+
+    async def _turn(self, tasks: asyncio.TaskGroup) -> float:
+        """Do what is to be done now; answers how long (seconds) there will be nothing, unless somebody wakes the loop."""
+        try:
+            if told := self._told:
+                self._told = []
+                await self._keep(told)
+            if self._clock() >= self._look_at:
+                await self._look()
+            if not self._draining and self._directory.snapshot.all_paused is None:
+                await self._claim(tasks)
+        except StoreUnavailable:
+            return STORE_AGAIN
+        now = self._clock()
+        free = len(self._tasks) < AT_ONCE
+        due = [max(one.due_at, one.rest_until) for one in self._endpoints.values() if free and one.due_at is not None]
+        later = [self._look_at, *(at for at in due if at > now)]
+        return max(0.0, (min(later) - now) / 1000)
+
+    async def _keep(self, told: list[WebhookEvent]) -> None:
+        try:
+            await self._store.add_events(told)
+        except StoreUnavailable:
+            self._told = told + self._told
+            raise
+        for tenant in {one.tenant for one in told}:
+            self.noted(tenant)
+
+    async def _look(self) -> None:
+        """Find what there is, whoever brought it."""
+        pending = await self._store.pending_events()
+        now = self._clock()
+        self._look_at = now + LOOK
+        webhooks = self._directory.snapshot.webhooks
+        orphans: dict[Place, int] = {}
+        for one in pending:
+            webhook = webhooks.get((one.tenant, one.webhook))
+            if webhook is None or not webhook.enabled:
+                place = one.tenant, one.webhook
+                orphans[place] = self._orphans.get(place, now)
+            elif one.waiting > OVERFLOW:
+                await self._disable(webhook, "overflow")
+            else:
+                self._endpoint(webhook).note(one.due_at)
+        self._orphans = orphans
+        await self._drop_orphans(now)
+        facts.webhook_events(sum(one.waiting for one in pending), _oldest_seconds(pending, now))
+
+    async def _drop_orphans(self, now: int) -> None:
+        """Delete the events of webhooks that are no more, or tell nobody any more."""
+        if self._directory.snapshot.unreadable:  # newer code may know more of them
+            return
+        for (tenant, webhook), since in self._orphans.items():
+            if now - since >= ORPHANED:
+                await self._store.drop_events(tenant, webhook)
+
+    async def _claim(self, tasks: asyncio.TaskGroup) -> None:
+        """Begin as many requests as may be."""
+        now = self._clock()
+        waiting: dict[str, deque[tuple[_Endpoint, int]]] = {}
+        for (tenant, _), endpoint in self._endpoints.items():
+            if (room := endpoint.room(now)) > 0:
+                waiting.setdefault(tenant, deque()).append((endpoint, room))
+        shares = self._turns.shares(waiting, AT_ONCE - len(self._tasks))
+        if not shares:
+            return
+        for place in shares:
+            self._endpoints[place].due_at = None  # unless one is noted meanwhile
+        wishes = [EventWish(tenant, webhook, most) for (tenant, webhook), most in shares.items()]
+        try:
+            claimed = await self._store.claim_events(wishes, now, now + LEASE)
+        except BaseException:
+            for place in shares:
+                self._note(place, now)
+            raise
+        brought = Counter((event.tenant, event.webhook) for event in claimed)
+        for place, most in shares.items():
+            if brought[place] == most:  # there may be more
+                self._note(place, now)
+        for event in claimed:
+            self._begin(tasks, event)
+
+    def _note(self, place: Place, due_at: int) -> None:
+        if (endpoint := self._endpoints.get(place)) is not None:
+            endpoint.note(due_at)
+
+    def _begin(self, tasks: asyncio.TaskGroup, event: LeasedEvent) -> None:
+        endpoint = self._endpoints.get((event.tenant, event.webhook))
+        task = tasks.create_task(self._release(event) if endpoint is None else self._send(endpoint, event))
+        self._tasks.add(task)
+        self._turns.begins(event.tenant)
+        if endpoint is not None:
+            endpoint.at_work += 1
+        task.add_done_callback(lambda done: self._over(done, endpoint, event.tenant))
+
+    def _over(self, task: asyncio.Task[None], endpoint: _Endpoint | None, tenant: str) -> None:
+        self._tasks.discard(task)
+        self._turns.ends(tenant)
+        if endpoint is not None:
+            endpoint.at_work -= 1
+        self._wake.set()
+
+    # Sending.
+
+    async def _send(self, endpoint: _Endpoint, event: LeasedEvent) -> None:
+        """Make one attempt, and write what came of it."""
+        if self._clock() >= event.expires_at:
+            await self._settle(event, None)
+            return
+        try:
+            attempt = await self._attempt(endpoint.webhook, Message(event.id, event.body, event.traceparent))
+        except asyncio.CancelledError:
+            await self._release(event)
+            raise
+        await self._judge(endpoint, event, attempt)
+
+    async def _attempt(self, webhook: Webhook, message: Message) -> Attempt:
+        attempt = await self._recorded(webhook, message)
+        facts.webhook_attempt(attempt.result, attempt.milliseconds / 1000)
+        if not attempt.ok:
+            place = webhook.tenant, webhook.id
+            first = (endpoint := self._endpoints.get(place)) is None or not endpoint.failures
+            facts.webhook_failed(place, webhook.place.host, attempt.result, attempt.status, first=first)
+        return attempt
+
+    async def _recorded(self, webhook: Webhook, message: Message) -> Attempt:
+        """Post, and hand the span of it on where spans are recorded."""
+        span = tracing.webhook(message.traceparent, message.id, webhook.tenant)
+        if span is None:
+            return await self._poster.post(webhook, message)
+        came, failed = "cut", True
+        try:
+            attempt = await self._poster.post(webhook, replace(message, traceparent=span.traceparent))
+            came, failed = attempt.result.value, not attempt.ok
+        finally:
+            span.end(came, failed=failed)
+        return attempt
+
+    async def _judge(self, endpoint: _Endpoint, event: LeasedEvent, attempt: Attempt) -> None:
+        now = self._clock()
+        if attempt.ok:
+            endpoint.works()
+            await self._settle(event, None)
+            return
+        since = event.expires_at - LIFE if event.attempts else now
+        endpoint.fails(now, attempt.pause or self._pause(endpoint.failures + 1), since)
+        reason = _reason(endpoint, attempt, now)
+        if reason is not None and await self._disable(endpoint.webhook, reason):
+            await self._settle(event, None)
+            return
+        due_at = now + round(1000 * (attempt.pause or self._pause(event.attempts + 1)))
+        if due_at >= event.expires_at:
+            await self._settle(event, None)
+            facts.webhook_gave_up((event.tenant, event.webhook), event.id)
+            return
+        await self._settle(event, due_at)
+        endpoint.note(due_at)
+
+    def _pause(self, attempts: int) -> float:
+        """Seconds to wait after so many attempts."""
+        seconds = PAUSES[min(attempts, len(PAUSES)) - 1]
+        return seconds * (1 - JITTER + 2 * JITTER * self._dice())
+
+    async def _settle(self, event: LeasedEvent, due_at: int | None) -> None:
+        await self._write(EventResult(event.id, event.lease_token, due_at, event.attempts + 1))
+
+    async def _release(self, event: LeasedEvent) -> None:
+        """Give an event back as it was."""
+        await self._write(EventResult(event.id, event.lease_token, self._clock(), event.attempts))
+
+    async def _write(self, result: EventResult) -> None:
+        """Write what became of an event, however long the store is away; one that is not written comes again."""
+        while not self._draining:
+            try:
+                await self._store.settle_events([result])
+            except StoreUnavailable:
+                await asyncio.sleep(STORE_AGAIN)
+            else:
+                return
+        with suppress(StoreUnavailable, TimeoutError):
+            async with asyncio.timeout(DRAIN_SECONDS):
+                await self._store.settle_events([result])
+
+    async def _disable(self, webhook: Webhook, reason: DisabledReason) -> bool:
+        """Tell a webhook nothing any more, and drop what it was to be told; False if that cannot be done at the moment."""
+        place = webhook.tenant, webhook.id
+        try:
+            change = await self._directory.change(
+                ACTOR, lambda snapshot: changes.disable_webhook(snapshot, place, reason)
+            )
+        except (StoreUnavailable, RevisionConflict, Problem):
+            return False
+        if change.put:
+            facts.webhook_disabled(place, webhook.place.host, reason)
+        with suppress(StoreUnavailable):  # what stays is found to be nobody's
+            await self._store.drop_events(*place)
+        return True
+
+    async def test(self, webhook: Webhook) -> Attempt:
+        """Send a test event at once; an endpoint that takes it is known to work again."""
+        now = self._clock()
+        data = {"tenant": webhook.tenant, "webhook": webhook.id, "at": rfc3339(now)}
+        attempt = await self._attempt(webhook, Message(f"msg_{new_id(now)}", body(TEST, now, data)))
+        endpoint = self._endpoints.get((webhook.tenant, webhook.id))
+        if attempt.ok and endpoint is not None:
+            endpoint.works()
+            self._wake.set()
+        return attempt
+
+    async def drain(self) -> None:
+        """Begin nothing more; what is under way gets a moment, and is then given back."""
+        self._draining = True
+        with suppress(StoreUnavailable):
+            if self._told:
+                await self._keep(self._told)
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=DRAIN_SECONDS)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late, timeout=DRAIN_SECONDS)
+
+
+def _oldest_seconds(pending: Iterable[EventBacklog], now: int) -> float:
+    """How long the oldest event has been waiting."""
+    first = min((one.expires_at for one in pending), default=None)
+    return 0.0 if first is None else max(0.0, (now - (first - LIFE)) / 1000)
+
+
+def _reason(endpoint: _Endpoint, attempt: Attempt, now: int) -> DisabledReason | None:
+    """Find why a webhook is to be told nothing any more."""
+    if attempt.gone:
+        return "gone"
+    since = endpoint.failing_since
+    return "failing" if since is not None and now - since >= FAILING else None

@@ -1,0 +1,85 @@
+"""Pausing everything over HTTP: the operator alone does it, everybody learns of it, and only the operator why."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gateway.directory.changes import pause_all, resume_all
+from gateway.directory.shapes import Pause
+from gateway.directory.snapshot import Snapshot
+from gateway.http.values import parse_time
+from tests.http.world import profile
+
+if TYPE_CHECKING:
+    from tests.http.world import World
+
+NOTHING = {"items": [], "next_cursor": None, "paused": None}
+
+
+async def test_pausing_is_told_and_resuming_too(world: World) -> None:
+    """Both answer how it is now, and so does the queue; to do it twice changes nothing."""
+    before = (await world.call("GET", "/v1/queue", "system")).json
+    first = (await world.call("POST", "/v1/queue/pause", "system")).json
+    again = (await world.call("POST", "/v1/queue/pause", "system")).json
+    during = (await world.call("GET", "/v1/queue", "system")).json
+    resumed = [(await world.call("POST", "/v1/queue/resume", "system")).json for _ in range(2)]
+    after = (await world.call("GET", "/v1/queue", "system")).json
+
+    assert before == after == NOTHING
+    assert first == again == {"paused": during["paused"]}
+    assert first["paused"]["reason"] == "operator"
+    assert abs(parse_time(first["paused"]["since"]) - world.outbox.clock()) < 60_000
+    assert resumed == [{"paused": None}] * 2
+
+
+async def test_it_is_on_record(world: World) -> None:
+    """The operator's log has one row for each change, with its reason, and none for what changed nothing."""
+    for path in ("pause", "pause", "resume", "resume"):
+        await world.call("POST", f"/v1/queue/{path}", "system")
+    log = (await world.call("GET", "/v1/tenants/system/audit", "system")).json["items"]
+    told = [(one["action"], one["object"], one["changes"]) for one in log if one["action"].startswith("queue")]
+    assert told == [("queue.resume", "", []), ("queue.pause", "", [{"field": "reason", "after": "operator"}])]
+
+
+async def test_tenants_learn_that_and_not_why(world: World) -> None:
+    """Since when, and no reason; their own profiles show as paused, those that they inherit as held."""
+    await world.posted("acme", profile="own")
+    await world.posted("acme-emea", profile="lent")
+    await world.put(Pause(tenant="system", since=1_800_000_000_000, reason="cloned"))
+    acme = (await world.call("GET", "/v1/queue", "acme")).json
+    emea = (await world.call("GET", "/v1/queue", "acme-emea")).json
+    told = (await world.call("GET", "/v1/queue", "system")).json["paused"]
+
+    assert acme["paused"] == emea["paused"] == {"since": "2027-01-15T08:00:00.000Z", "reason": None}
+    assert told["reason"] == "cloned"
+    assert {(one["profile"], one["state"]) for one in acme["items"]} == {("own", "paused"), ("lent", "paused")}
+    assert [(one["profile"], one["state"]) for one in emea["items"]] == [("lent", "held")]
+
+
+async def test_tenants_send_no_tests_meanwhile(world: World) -> None:
+    """A test is mail; the operator may try whether the relay is back."""
+    await world.call("POST", "/v1/queue/pause", "system")
+    path = "/v1/tenants/acme/profiles/own/test"
+    refused = await world.call("POST", path, "acme:profiles", json={"to": "ann@example.test"})
+    allowed = await world.call("POST", path, "system", json={"to": "ann@example.test"})
+    assert (refused.status, refused.code, allowed.status) == (409, "no_profile", 200)
+
+
+async def test_nobody_makes_a_profile_of_it(world: World) -> None:
+    """It hangs on no profile, and no profile's own pause hangs on it."""
+    await world.put(profile("system", "relay"))
+    await world.call("POST", "/v1/tenants/system/profiles/relay/pause", "system")
+    await world.call("POST", "/v1/queue/pause", "system")
+    await world.call("POST", "/v1/queue/resume", "system")
+    shown = (await world.call("GET", "/v1/tenants/system/profiles/relay", "system")).json
+    assert shown["paused"] is True
+
+
+def test_that_it_is_a_copy_counts_for_more() -> None:
+    """A pause that a person made becomes that of a copy, and never the other way round."""
+    wanted = Snapshot(all_paused=Pause(tenant="system", since=1))
+    copied = Snapshot(all_paused=Pause(tenant="system", since=1, reason="restored"))
+
+    assert pause_all(wanted, 2, "restored").put == [Pause(tenant="system", since=2, reason="restored")]
+    assert pause_all(copied, 2).put == pause_all(copied, 2, "restored").put == []
+    assert resume_all(Snapshot()).drop == []

@@ -1,0 +1,346 @@
+"""One request to whoever a tenant names: only where the operator permits, never longer than it may take, nothing believed."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import threading
+import time
+from contextlib import asynccontextmanager
+from ipaddress import ip_address, ip_network
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trustme
+
+from gateway.credentials.sealed import Seal
+from gateway.credentials.secret import Secret
+from gateway.directory.kinds import web_place
+from gateway.settings import EgressRule
+from gateway.smtp.egress import EgressPolicy
+from gateway.store.clock import wall_clock
+from gateway.webhooks import endpoint as module
+from gateway.webhooks.endpoint import Attempt, Message, Poster, Result
+from tests.peers.smtp_server import issue_tls
+from tests.peers.stream_peer import StreamPeer
+from tests.peers.webhook_endpoint import Reply, WebhookEndpoint
+from tests.smtp.test_egress import CLOSED, PRIVATE, PUBLIC
+from tests.webhooks.world import HERE, HOOK, SEAL, SECRET, webhook
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+MESSAGE = Message("msg_1", '{"n":1}')
+HEAD = b"HTTP/1.1 200 OK\r\n"
+
+
+@asynccontextmanager
+async def poster(
+    policy: EgressPolicy = HERE, *, tls: ssl.SSLContext | None = None, seal: Seal = SEAL
+) -> AsyncIterator[Callable[[str], Any]]:
+    """Give what makes one attempt at an address."""
+    async with Poster(policy, seal, wall_clock, tls) as made:
+        yield lambda url: made.post(webhook(url), MESSAGE)
+
+
+class Raw(StreamPeer):
+    """Answers every request with these octets, one piece after the other, as long as it is asked."""
+
+    def __init__(self, *pieces: bytes, pause: float = 0.0, endless: bool = False) -> None:
+        super().__init__()
+        self.pieces, self.pause, self.endless = pieces, pause, endless
+        self.sent = 0
+
+    async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        for piece in self.pieces:
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(self.pause)
+        while self.endless:
+            writer.write(self.pieces[-1])
+            await writer.drain()
+            self.sent += len(self.pieces[-1])
+            await asyncio.sleep(self.pause)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/"
+
+
+def answers(monkeypatch: pytest.MonkeyPatch, *answered: str | BaseException) -> list[str]:
+    """Let the machine's resolver answer so, one after the other; gives the names that were asked for."""
+    asked: list[str] = []
+    waiting = list(answered)
+
+    def looked_up(host: str, port: int, *_: object, **__: object) -> list[Any]:
+        asked.append(host)
+        answer = waiting.pop(0) if len(waiting) > 1 else waiting[0]
+        if isinstance(answer, BaseException):
+            raise answer
+        family = socket.AF_INET6 if ":" in answer else socket.AF_INET
+        return [(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (answer, port))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", looked_up)
+    return asked
+
+
+# What is answered.
+
+
+@pytest.mark.parametrize(
+    ("status", "result"),
+    [
+        (200, Result.OK), (204, Result.OK), (299, Result.OK), (301, Result.REFUSED), (304, Result.REFUSED),
+        (307, Result.REFUSED), (400, Result.REFUSED), (404, Result.REFUSED), (410, Result.REFUSED),
+        (500, Result.FAILED), (503, Result.FAILED),
+    ],
+)  # fmt: skip
+async def test_only_2xx_is_good(status: int, result: Result) -> None:
+    """Whatever else is answered is told by its class."""
+    async with WebhookEndpoint() as endpoint, poster() as post:
+        endpoint.usual = Reply(status, body=b"" if status in (204, 304) else b"words")
+        attempt = await post(endpoint.url)
+    assert (attempt.result, attempt.status, attempt.gone) == (result, status, status == 410)
+
+
+async def test_no_redirect_is_followed() -> None:
+    """Not even to where the same policy would permit it."""
+    async with WebhookEndpoint() as other, WebhookEndpoint() as endpoint, poster() as post:
+        endpoint.usual = Reply(308, {"Location": other.url})
+        attempt = await post(endpoint.url)
+        assert other.requests == []
+    assert attempt.result is Result.REFUSED
+
+
+@pytest.mark.parametrize(
+    ("told", "status", "pause"),
+    [
+        ("7", 503, 7), ("7", 429, 7), ("7", 500, None), ("7", 200, None), ("0", 503, 5), ("99999999", 503, 3600),
+        ("-1", 503, None), ("soon", 503, None), ("9" * 5000, 503, None), ("٣", 503, 5),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 503, 5), ("Wed, 21 Oct 2199 07:28:00 GMT", 503, 3600),
+    ],
+)  # fmt: skip
+async def test_retry_after(told: str, status: int, pause: int | None) -> None:
+    """Seconds or a date, within bounds; where it says nothing of use, nothing."""
+    async with WebhookEndpoint() as endpoint, poster() as post:
+        endpoint.usual = Reply(status, {"Retry-After": told})
+        attempt: Attempt = await post(endpoint.url)
+    assert attempt.pause == pause
+
+
+async def test_no_cookie_comes_back_and_no_connection_is_used_twice() -> None:
+    """One tenant's endpoint leaves nothing behind for another's, on the same host."""
+    async with WebhookEndpoint() as endpoint, poster() as post:
+        endpoint.usual = Reply(200, {"Set-Cookie": "session=1"})
+        await post(endpoint.url)
+        await post(endpoint.url)
+    assert ["cookie" in one.headers for one in endpoint.requests] == [False, False]
+    assert {one.headers.get("connection") for one in endpoint.requests} == {"close"}
+
+
+async def test_the_environments_proxy_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever set it did not mean tenants' endpoints."""
+    async with WebhookEndpoint() as proxy, WebhookEndpoint() as endpoint, poster() as post:
+        for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+            monkeypatch.setenv(name, proxy.url)
+        assert (await post(endpoint.url)).ok
+        assert proxy.requests == []
+
+
+# Time and size.
+
+
+@pytest.mark.parametrize(
+    "peer",
+    [
+        pytest.param(Raw, id="silent"),
+        pytest.param(lambda: Raw(b"HTTP/1.1 2", pause=60), id="half a line"),
+        pytest.param(lambda: Raw(HEAD, b"X: 1\r\n", pause=0.05, endless=True), id="headers one by one"),
+        pytest.param(lambda: Raw(b"HTTP/1.1 103 Early Hints\r\n\r\n", pause=0.01, endless=True), id="hints"),
+    ],
+)
+async def test_an_answer_has_its_time(peer: Callable[[], Raw], monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slowly it trickles, the attempt is over when its time is."""
+    monkeypatch.setattr(module, "REQUEST_SECONDS", 0.5)
+    began = time.monotonic()
+    async with peer() as raw, poster() as post:
+        raw.endless = True
+        raw.pieces = raw.pieces or (b"",)
+        attempt = await post(raw.url)
+    assert attempt.result in (Result.TIMEOUT, Result.UNREACHABLE)
+    assert time.monotonic() - began < 3
+
+
+async def test_a_body_that_never_ends_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The status has been told: it is good, and the rest is cut off."""
+    monkeypatch.setattr(module, "TAIL_SECONDS", 0.3)
+    head = HEAD + b"Content-Length: 99999999999\r\n\r\n"
+    async with Raw(head, b"x" * 65_536, endless=True) as raw, poster() as post:
+        attempt = await post(raw.url)
+        await asyncio.sleep(0.2)
+        sent = raw.sent
+    assert attempt.ok
+    assert sent < 32 << 20  # what fits into the buffers of two sockets
+
+
+async def test_a_body_that_trickles_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A good answer is good, though its body never comes."""
+    monkeypatch.setattr(module, "TAIL_SECONDS", 0.3)
+    began = time.monotonic()
+    async with Raw(HEAD + b"Content-Length: 10\r\n\r\n", pause=60) as raw, poster() as post:
+        assert (await post(raw.url)).ok
+    assert time.monotonic() - began < 3
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        (b"SSH-2.0-OpenSSH_9\r\n",), (b"HTTP/1.1 abc\r\n\r\n",), (HEAD + b"X: " + b"y" * 100_000 + b"\r\n\r\n",),
+        (HEAD + b"Content-Length: -1\r\n\r\n",), (b"\0" * 100,), (b"",),
+    ],
+)  # fmt: skip
+async def test_what_is_no_http_is_no_answer(pieces: tuple[bytes, ...]) -> None:
+    """Other protocols, endless lines and nonsense are told as one thing."""
+    async with Raw(*pieces) as raw, poster() as post:
+        assert (await post(raw.url)).result is Result.UNREACHABLE
+
+
+async def test_a_secret_before_that_does_not_open_is_left_out() -> None:
+    """The present one signs all the same."""
+    lost = Seal([b"x" * 32]).close(Secret(SECRET), ("webhook", "acme", HOOK))
+    async with WebhookEndpoint() as endpoint, Poster(HERE, SEAL, wall_clock) as made:
+        hook = webhook(endpoint.url, previous=lost, rotated_at=wall_clock())
+        assert (await made.post(hook, MESSAGE)).ok
+    assert len(endpoint.requests[0].headers["webhook-signature"].split()) == 1
+
+
+async def test_nobody_there() -> None:
+    """A port that is closed."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        async with poster() as post:
+            attempt = await post(f"http://127.0.0.1:{taken.getsockname()[1]}/")
+    assert (attempt.result, attempt.status) == (Result.UNREACHABLE, None)
+
+
+async def test_a_secret_that_does_not_open_signs_nothing() -> None:
+    """Its master key is gone: nothing is sent that could not be verified."""
+    async with WebhookEndpoint() as endpoint, poster(seal=Seal([b"x" * 32])) as post:
+        assert (await post(endpoint.url)).result is Result.UNSIGNED
+        assert endpoint.requests == []
+
+
+# TLS.
+
+
+async def test_the_certificate_is_for_the_urls_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One for another name, or from nobody who is known, is no endpoint; the right one is."""
+    authority = trustme.CA()
+    trusting = ssl.create_default_context(cadata=authority.cert_pem.bytes().decode())
+    answers(monkeypatch, "127.0.0.1")
+    async with WebhookEndpoint(tls=True) as stranger:
+        async with poster(tls=trusting) as post:
+            assert (await post(stranger.url)).result is Result.UNTRUSTED
+        assert stranger.requests == []
+    endpoint = WebhookEndpoint(tls=True)
+    endpoint.tls = issue_tls("hook.example.test", authority=authority)
+    async with endpoint, poster(tls=trusting) as post:
+        right = await post(f"https://hook.example.test:{endpoint.port}/")
+        wrong = await post(f"https://other.example.test:{endpoint.port}/")
+    assert (right.result, wrong.result) == (Result.OK, Result.UNTRUSTED)
+    assert [one.headers["host"] for one in endpoint.requests] == [f"hook.example.test:{endpoint.port}"]
+
+
+# Where it may go.
+
+OPEN = EgressPolicy((443,), public=True)
+
+
+@pytest.mark.parametrize("address", [*CLOSED, *PRIVATE, "fec0::1", "192.0.2.1", "2001:db8::1"])
+def test_what_is_not_public_is_closed(address: str) -> None:
+    """Private networks, this machine, metadata services and the rest, in whatever IPv6 they hide."""
+    assert not OPEN.permits(ip_address(address), 443)
+
+
+@pytest.mark.parametrize("address", PUBLIC)
+def test_what_is_public_is_open_on_its_ports(address: str) -> None:
+    """With TLS alone, and on no other port."""
+    assert OPEN.permits(ip_address(address), 443)
+    assert not any(OPEN.permits(ip_address(address), port) for port in (25, 80, 8443))
+    assert not OPEN.over("http").permits(ip_address(address), 443)
+
+
+def test_deny_wins() -> None:
+    """Also over what `allow` says."""
+    network = EgressRule(ip_network("203.0.113.0/24"), None)
+    policy = EgressPolicy((443,), allow=[network], deny=[network], public=True)
+    assert not policy.permits(ip_address("203.0.113.5"), 443)
+
+
+async def test_a_literal_that_egress_refuses_is_not_dialled() -> None:
+    """Also one that was saved when the operator still permitted it."""
+    async with WebhookEndpoint() as endpoint, poster(OPEN) as post:
+        assert (await post(endpoint.url)).result is Result.EGRESS_REFUSED
+        assert (await post(endpoint.url.replace("http:", "https:"))).result is Result.EGRESS_REFUSED
+        assert endpoint.requests == []
+
+
+@pytest.mark.parametrize("answer", ["127.0.0.1", "10.0.0.1", "::ffff:127.0.0.1", "169.254.169.254", "::1"])
+async def test_a_name_that_leads_inside_is_not_dialled(answer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is told of where it led."""
+    answers(monkeypatch, answer)
+    async with poster(OPEN) as post:
+        attempt = await post("https://hook.example.test/")
+    assert (attempt.result, attempt.status) == (Result.EGRESS_REFUSED, None)
+
+
+async def test_a_name_is_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer that is another one the next time changes nothing for the attempt whose address was judged."""
+    async with WebhookEndpoint() as endpoint, poster() as post:
+        asked = answers(monkeypatch, "127.0.0.1", "10.0.0.1")
+        attempt = await post(f"http://hook.example.test:{endpoint.port}/")
+        later = await post(f"http://hook.example.test:{endpoint.port}/")
+    assert (attempt.result, later.result) == (Result.OK, Result.EGRESS_REFUSED)
+    assert asked == ["hook.example.test"] * 2
+
+
+async def test_clear_text_goes_only_where_allow_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A public address on an open port is not enough without TLS."""
+    answers(monkeypatch, "93.184.216.34")
+    async with poster(EgressPolicy((80, 443), public=True)) as post:
+        assert (await post("http://hook.example.test/")).result is Result.EGRESS_REFUSED
+
+
+async def test_an_unknown_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody there."""
+    answers(monkeypatch, socket.gaierror(socket.EAI_NONAME, "unknown"))
+    async with poster() as post:
+        assert (await post("http://hook.example.test/")).result is Result.UNREACHABLE
+
+
+async def test_a_silent_name_server_keeps_no_mail_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names of endpoints are looked up by threads of their own: those for relays' names stay free."""
+    monkeypatch.setattr(module, "REQUEST_SECONDS", 0.3)
+    silence, threads = threading.Event(), set[str]()
+
+    def silent(*_: object, **__: object) -> list[Any]:
+        threads.add(threading.current_thread().name)
+        silence.wait(20)
+        raise socket.gaierror(socket.EAI_AGAIN, "again")
+
+    monkeypatch.setattr(socket, "getaddrinfo", silent)
+    async with poster() as post:
+        attempts = await asyncio.gather(*(post(f"http://h{number}.example.test/") for number in range(40)))
+        free = await asyncio.wait_for(asyncio.to_thread(lambda: "free"), 5)
+        silence.set()
+    assert free == "free"
+    assert {attempt.result for attempt in attempts} == {Result.TIMEOUT}
+    assert all(name.startswith("webhook-names") for name in threads)
+
+
+def test_places() -> None:
+    """Whom an address leads to, as it is judged."""
+    assert web_place("https://hook.example/a?b") == ("https", "hook.example", 443)
+    assert web_place("http://[::1]:8080/") == ("http", "::1", 8080)
