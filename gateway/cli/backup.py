@@ -102,7 +102,7 @@ def _restored(settings: Settings, file: Path | None, *, force: bool) -> Document
     if isinstance(url, SqliteUrl):
         if file is None:
             raise click.UsageError("name the FILE: the settings' database is SQLite")
-        from gateway.store.restoring import restore
+        from gateway.store.sqlite.restoring import restore
 
         done = restore(url.path, file, force=force)
         as_of = datetime.fromtimestamp(done.copied_at / 1000, UTC).isoformat(timespec="milliseconds")

@@ -21,6 +21,7 @@ from pydantic_core import from_json
 from gateway.message.notification import Notification, compact, encode_content
 from gateway.observe import facts
 from gateway.outbox.delivery import Delivery, Lease, decode_envelope, encode_envelope
+from gateway.outbox.judgements import cancelled, change_of, due_now, expired, history, named, stage_of
 from gateway.outbox.states import RETRYABLE, Recipient, State, Status, decode, encode, status_of
 from gateway.outbox.verdict import Circumstances, Judgement, Schedule, burns_no_attempt, judge
 from gateway.smtp.outcome import RecipientOutcome, Relayed, Transaction, Unknown
@@ -279,7 +280,7 @@ class Outbox:
 
     def expire(self, delivery: Delivery) -> "asyncio.Future[bool]":
         """End a claimed notification whose time is over."""
-        return self._finish(delivery, [] if delivery.revoked else _expired(delivery.recipients))
+        return self._finish(delivery, [] if delivery.revoked else expired(delivery.recipients))
 
     def _judge(
         self, delivery: Delivery, indexes: Sequence[int], outcomes: Sequence[RecipientOutcome], by: str
@@ -293,7 +294,7 @@ class Outbox:
             by=by,
         )
         return [
-            (index, _named(judge(delivery.recipients[index], outcome, given), by))
+            (index, named(judge(delivery.recipients[index], outcome, given), by))
             for index, outcome in zip(indexes, outcomes, strict=True)
         ]
 
@@ -304,7 +305,7 @@ class Outbox:
         for index, judgement in judgements:
             delivery.recipients[index] = judgement.recipient
         if delivery.revoked:
-            judgements += _cancelled(delivery.recipients)
+            judgements += cancelled(delivery.recipients)
         settlement = self._settlement(delivery, judgements, held=held, by=by)
         written = self._store.settle(settlement)
         written.add_done_callback(partial(self._finished, delivery, judgements, settlement, by))
@@ -341,7 +342,7 @@ class Outbox:
     ) -> Settlement:
         now = self.clock()
         row = delivery.row
-        stage, due_at = _stage(delivery.recipients, row.due_at)
+        stage, due_at = stage_of(delivery.recipients, row.due_at)
         status = status_of(delivery.recipients, sending=False, scheduled=False, held=held)
         return Settlement(
             seq=row.seq,
@@ -351,7 +352,7 @@ class Outbox:
             due_at=due_at,
             finished_at=now if stage is Stage.FINAL else None,
             recipients=encode(delivery.recipients),
-            events=_events(now, delivery.recipients, judgements, by),
+            events=history(now, delivery.recipients, judgements, by),
             erase=stage is Stage.FINAL and self._erasable(delivery.recipients),
             told=self.tell(row, judgements, status),
         )
@@ -411,12 +412,12 @@ class Outbox:
     def _cancellation(self, row: StoredRow) -> Change:
         now = self.clock()
         if row.stage is Stage.LEASED:
-            return _change(row, decode(row.recipients), now, [], cancelled=True)
+            return change_of(row, decode(row.recipients), now, [], cancelled=True)
         recipients = decode(row.recipients)
-        judgements = _cancelled(recipients)
+        judgements = cancelled(recipients)
         for index, judgement in judgements:
             recipients[index] = judgement.recipient
-        change = _change(row, recipients, now, judgements)
+        change = change_of(row, recipients, now, judgements)
         return replace(change, erase=self._erasable(recipients))
 
     async def retry(self, notification_id: str, ttl: int, key_id: str | None = None) -> str | None:
@@ -434,10 +435,10 @@ class Outbox:
             if row.content is None:
                 return Cancellation.GONE
             now = self.clock()
-            judgements = [(i, _due_now(recipients[i], now)) for i in chosen]
+            judgements = [(i, due_now(recipients[i], now)) for i in chosen]
             for index, judgement in judgements:
                 recipients[index] = judgement.recipient
-            change = _change(row, recipients, now, judgements)
+            change = change_of(row, recipients, now, judgements)
             expires_at = row.expires_at if row.expires_at > now else now + ttl
             change = replace(change, expires_at=expires_at, key_id=key_id)
             if await self._store.change(change):
@@ -498,7 +499,7 @@ class Outbox:
         self.queued[row.flow.tenant] -= change.stage is Stage.FINAL
         self.on_event(event, _unfinished(row), row.flow.tenant)
         if event is State.EXPIRED:
-            _tell(row, _expired(decode(row.recipients)), "", _traceparent(row))
+            _tell(row, expired(decode(row.recipients)), "", _traceparent(row))
         if change.told is not None:
             self.on_told(row.flow.tenant)
         return True
@@ -507,10 +508,10 @@ class Outbox:
         if row.cancelled:  # while it was leased, and nobody came to give it back
             return self._cancellation(row), State.CANCELLED
         recipients = decode(row.recipients)
-        judgements = _expired(recipients)
+        judgements = expired(recipients)
         for index, judgement in judgements:
             recipients[index] = judgement.recipient
-        change = _change(row, recipients, self.clock(), judgements)
+        change = change_of(row, recipients, self.clock(), judgements)
         return replace(change, told=self.tell(row, judgements, Status(change.status))), State.EXPIRED
 
     async def keep(self) -> None:
@@ -606,89 +607,5 @@ def _octets(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode())
 
 
-def _stage(recipients: Sequence[Recipient], due_at: int) -> tuple[Stage, int]:
-    """Derive the row's stage and when it is due from its recipients."""
-    times = [recipient.next_attempt_at or 0 for recipient in recipients if recipient.due]
-    if times:
-        return Stage.READY, min(times)
-    resting = any(not recipient.final for recipient in recipients)
-    return (Stage.RESTING if resting else Stage.FINAL), due_at
-
-
-def _change(
-    row: StoredRow,
-    recipients: Sequence[Recipient],
-    now: int,
-    judgements: list[tuple[int, Judgement]],
-    *,
-    cancelled: bool = False,
-) -> Change:
-    stage, due_at = (row.stage, row.due_at) if row.stage is Stage.LEASED else _stage(recipients, row.due_at)
-    return Change(
-        before=row,
-        stage=stage,
-        status=status_of(recipients, sending=False, scheduled=False, held=False),
-        due_at=due_at,
-        expires_at=row.expires_at,
-        finished_at=now if stage is Stage.FINAL else None,
-        recipients=encode(recipients),
-        events=_events(now, recipients, judgements),
-        cancelled=cancelled,
-    )
-
-
-def _ended(recipients: Sequence[Recipient], state: State) -> list[tuple[int, Judgement]]:
-    return [
-        (index, Judgement(replace(recipient, state=state, next_attempt_at=None), state.value, ""))
-        for index, recipient in enumerate(recipients)
-        if not recipient.final
-    ]
-
-
-def _expired(recipients: Sequence[Recipient]) -> list[tuple[int, Judgement]]:
-    """End what was to be attempted; a copy whose fate is unknown stays so, for it may have arrived."""
-    return [
-        (index, Judgement(replace(recipient, next_attempt_at=None), "", ""))
-        if recipient.state is State.UNCERTAIN
-        else (index, Judgement(replace(recipient, state=State.EXPIRED, next_attempt_at=None), "expired", ""))
-        for index, recipient in enumerate(recipients)
-        if recipient.due
-    ]
-
-
-def _cancelled(recipients: list[Recipient]) -> list[tuple[int, Judgement]]:
-    judgements = _ended(recipients, State.CANCELLED)
-    for index, judgement in judgements:
-        recipients[index] = judgement.recipient
-    return judgements
-
-
 def _stopped(row: StoredRow) -> bool:
     return any(recipient.state is State.CANCELLED for recipient in decode(row.recipients))
-
-
-def _due_now(recipient: Recipient, now: int) -> Judgement:
-    again = replace(recipient, state=State.QUEUED, next_attempt_at=now, unanswered=0, cuts=0)
-    return Judgement(again, "retried", "")
-
-
-def _named(judgement: Judgement, by: str) -> Judgement:
-    """Note with a reply whose profile it came through."""
-    recipient = judgement.recipient
-    if recipient.reply is None or recipient.by == by:
-        return judgement
-    return replace(judgement, recipient=replace(recipient, by=by))
-
-
-def _events(now: int, recipients: Sequence[Recipient], judgements: list[tuple[int, Judgement]], by: str = "") -> str:
-    """Write the lines of history, one event with one detail for all the recipients it concerns."""
-    told: dict[tuple[str, str], list[str]] = {}
-    for index, judgement in judgements:
-        if judgement.event:
-            told.setdefault((judgement.event, judgement.detail), []).append(recipients[index].address)
-    alone = len(recipients) == 1
-    carrier = (by,) if by else ()
-    return "".join(
-        compact([now, event, detail if alone else f"{', '.join(who)}: {detail}".removesuffix(": "), *carrier]) + "\n"
-        for (event, detail), who in told.items()
-    )

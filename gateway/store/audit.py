@@ -11,13 +11,16 @@ cut off, nor that all of it was written anew: for that, keep the newest row's nu
 Pure: the rows are read and written by the store.
 """
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from hashlib import sha256
 from typing import Final
 
 from gateway.store.rows import AuditRow, Happening
 
 GENESIS: Final = bytes(32)
+PAGE: Final = 256  # rows that are checked at once: other readers get their turn in between
+BEFORE_ALL: Final = -1 << 63  # a row that somebody smuggled in below number 1 is looked at, too
+AFTER_ALL: Final = (1 << 63) - 1
 
 
 def digest(previous: bytes, row: AuditRow) -> bytes:
@@ -39,14 +42,28 @@ def following(last: AuditRow | None, happened: Happening, at: int) -> AuditRow:
     return row._replace(hash=digest(previous, row))
 
 
-def broken(rows: Iterable[AuditRow], previous: bytes = GENESIS, number: int = 0) -> int | None:
+def broken(rows: Iterable[AuditRow], last: AuditRow | None = None) -> int | None:
     """Find the first number at which one tenant's chain has no row or a wrong hash; None if it is whole.
 
-    `rows` are in the order of their numbers and go on after the row that has `number` and the hash `previous`.
+    `rows` are in the order of their numbers and go on after `last` (None: from the beginning).
     """
+    number, previous = (last.number, last.hash) if last else (0, GENESIS)
     for row in rows:
         number += 1
         if row.number != number or row.hash != digest(previous, row):
             return number
         previous = row.hash
+    return None
+
+
+async def fault(page: Callable[[int], Awaitable[Sequence[AuditRow]]]) -> int | None:
+    """Check one tenant's whole chain, page by page; answers as `broken` does.
+
+    `page` reads the rows that come after a number, in the order of their numbers, `PAGE` at most; none: no more come.
+    """
+    last: AuditRow | None = None
+    while rows := await page(last.number if last else BEFORE_ALL):
+        if (number := broken(rows, last)) is not None:
+            return number
+        last = rows[-1]
     return None

@@ -21,7 +21,6 @@ from typing import Any, Final, Protocol, Self
 import apsw
 
 from gateway.store import audit
-from gateway.store.copying import COPIED_AT
 from gateway.store.parts import AUDIT, COUNTS_EMBEDDED, COUNTS_SHARED, PAGE_CHARACTERS, PAGE_ROWS, PARTS, Key, Part, Row
 from gateway.store.postgresql.migrations import migrate
 from gateway.store.postgresql.restoring import refuse_daemons
@@ -29,7 +28,9 @@ from gateway.store.postgresql.server import Connection, Server, ValueRefused
 from gateway.store.postgresql.store import MOVING_FROM
 from gateway.store.protocol import StoreBroken, StoreError
 from gateway.store.rows import AuditRow
-from gateway.store.sqlite import MOVED_TO, MOVING, SqliteStore
+from gateway.store.sqlite import SqliteStore
+from gateway.store.sqlite.copying import COPIED_AT
+from gateway.store.sqlite.file import MOVED_TO, MOVING
 
 MOVED_FROM: Final = "moved_from"
 INSTANCE: Final = "instance"
@@ -174,8 +175,7 @@ def _check_chains(rows: Iterable[Row], last: AuditRow | None) -> AuditRow | None
     """Check the hashes of rows that come after `last`; answers the last of them."""
     for tenant, group in itertools.groupby(map(AuditRow._make, rows), key=lambda row: row.tenant):
         chain = list(group)
-        hash_, number = (last.hash, last.number) if last and last.tenant == tenant else (audit.GENESIS, 0)
-        fault = audit.broken(chain, hash_, number)
+        fault = audit.broken(chain, last if last and last.tenant == tenant else None)
         if fault is not None:
             raise StoreError(f"the audit log of tenant {tenant} is not whole: see its number {fault}")
         last = chain[-1]

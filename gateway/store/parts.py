@@ -8,7 +8,7 @@ dot only of rows whose outcome nobody knows. Nothing here reads or writes: this 
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.store.group import Value
+from gateway.store.sqlite.group import Value
 
 Row = tuple[Value, ...]
 Key = tuple[Value, ...]

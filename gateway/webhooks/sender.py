@@ -15,7 +15,7 @@ import random
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Final
 
 from gateway.directory import changes
@@ -31,10 +31,9 @@ from gateway.store.protocol import RevisionConflict, Store, StoreUnavailable
 from gateway.store.rows import EventBacklog, EventResult, EventWish, LeasedEvent, Place, WebhookEvent
 from gateway.webhooks.endpoint import Attempt, Message, Poster
 from gateway.webhooks.events import LIFE, TEST, body, rfc3339
+from gateway.webhooks.turns import Endpoint, Turns
 
 AT_ONCE: Final = 32  # requests
-OF_TENANT: Final = 16
-OF_ENDPOINT: Final = 4
 # Seconds by number of attempts; the last repeats.
 PAUSES: Final = (5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000)
 JITTER: Final = 0.1
@@ -46,79 +45,6 @@ ORPHANED: Final = 15_000  # ms before events of a webhook that is not there go: 
 FAILING: Final = LIFE  # ms without one good answer
 DRAIN_SECONDS: Final = 2.0
 ACTOR: Final = Actor("gateway", ROOT, frozenset({"admin"}))
-
-
-@dataclass(slots=True, eq=False)
-class _Endpoint:
-    """A webhook that has, or may have, events; times in ms. `due_at` is when the first is due, as far as is known."""
-
-    webhook: Webhook
-    due_at: int | None = None
-    rest_until: int = 0
-    failures: int = 0
-    failing_since: int | None = None
-    at_work: int = 0
-
-    def room(self, now: int) -> int:
-        """How many requests may begin."""
-        if self.due_at is None or max(self.due_at, self.rest_until) > now:
-            return 0
-        return (1 if self.failures else OF_ENDPOINT) - self.at_work
-
-    def note(self, due_at: int) -> None:
-        """An event falls due then."""
-        self.due_at = due_at if self.due_at is None else min(due_at, self.due_at)
-
-    def works(self) -> None:
-        """It took something: nothing need wait."""
-        self.rest_until, self.failures, self.failing_since = 0, 0, None
-
-    def fails(self, now: int, seconds: float, since: int) -> None:
-        """Leave it alone for a while; of several failures at once the first counts."""
-        if now >= self.rest_until:
-            self.failures += 1
-            self.rest_until = now + round(seconds * 1000)
-        self.failing_since = min(since, self.failing_since or since)
-
-
-@dataclass(slots=True)
-class _Turns:
-    """Whose turn it is: who has the fewest requests at work, and of those who was served the longest ago."""
-
-    at_work: Counter[str] = field(default_factory=Counter)
-    _served: dict[str, int] = field(default_factory=dict)
-    _count: int = 0
-
-    def shares(self, waiting: dict[str, deque[tuple[_Endpoint, int]]], free: int) -> Counter[Place]:
-        """Divide free requests among the tenants, whose endpoints each have room for some."""
-        given: Counter[Place] = Counter()
-        busy = Counter(self.at_work)
-        while free and waiting:
-            tenant = min(waiting, key=lambda one: (busy[one], self._served.get(one, 0)))
-            if busy[tenant] >= OF_TENANT:
-                del waiting[tenant]
-                continue
-            endpoint, room = waiting[tenant].popleft()
-            given[tenant, endpoint.webhook.id] += 1
-            if room > 1:
-                waiting[tenant].append((endpoint, room - 1))
-            if not waiting[tenant]:
-                del waiting[tenant]
-            busy[tenant] += 1
-            free -= 1
-            self._count += 1
-            self._served[tenant] = self._count
-        return given
-
-    def begins(self, tenant: str) -> None:
-        """A request is at work."""
-        self.at_work[tenant] += 1
-
-    def ends(self, tenant: str) -> None:
-        """It is over."""
-        self.at_work[tenant] -= 1
-        if not self.at_work[tenant]:
-            del self.at_work[tenant]
 
 
 class Sender:
@@ -139,9 +65,9 @@ class Sender:
         self._poster = poster
         self._clock = clock or store.clock
         self._dice = dice
-        self._endpoints: dict[Place, _Endpoint] = {}
+        self._endpoints: dict[Place, Endpoint] = {}
         self._webhooks = directory.snapshot.webhooks
-        self._turns = _Turns()
+        self._turns = Turns()
         self._told: list[WebhookEvent] = []
         self._orphans: dict[Place, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -165,10 +91,10 @@ class Sender:
         self._told += events
         self._wake.set()
 
-    def _endpoint(self, webhook: Webhook) -> _Endpoint:
+    def _endpoint(self, webhook: Webhook) -> Endpoint:
         place = webhook.tenant, webhook.id
         if (endpoint := self._endpoints.get(place)) is None:
-            endpoint = self._endpoints[place] = _Endpoint(webhook)
+            endpoint = self._endpoints[place] = Endpoint(webhook)
         return endpoint
 
     def _refresh(self) -> None:
@@ -259,7 +185,7 @@ class Sender:
     async def _claim(self, tasks: asyncio.TaskGroup) -> None:
         """Begin as many requests as may be."""
         now = self._clock()
-        waiting: dict[str, deque[tuple[_Endpoint, int]]] = {}
+        waiting: dict[str, deque[tuple[Endpoint, int]]] = {}
         for (tenant, _), endpoint in self._endpoints.items():
             if (room := endpoint.room(now)) > 0:
                 waiting.setdefault(tenant, deque()).append((endpoint, room))
@@ -295,7 +221,7 @@ class Sender:
             endpoint.at_work += 1
         task.add_done_callback(lambda done: self._over(done, endpoint, event.tenant))
 
-    def _over(self, task: asyncio.Task[None], endpoint: _Endpoint | None, tenant: str) -> None:
+    def _over(self, task: asyncio.Task[None], endpoint: Endpoint | None, tenant: str) -> None:
         self._tasks.discard(task)
         self._turns.ends(tenant)
         if endpoint is not None:
@@ -304,7 +230,7 @@ class Sender:
 
     # Sending.
 
-    async def _send(self, endpoint: _Endpoint, event: LeasedEvent) -> None:
+    async def _send(self, endpoint: Endpoint, event: LeasedEvent) -> None:
         """Make one attempt, and write what came of it."""
         if self._clock() >= event.expires_at:
             await self._settle(event, None)
@@ -338,7 +264,7 @@ class Sender:
             span.end(came, failed=failed)
         return attempt
 
-    async def _judge(self, endpoint: _Endpoint, event: LeasedEvent, attempt: Attempt) -> None:
+    async def _judge(self, endpoint: Endpoint, event: LeasedEvent, attempt: Attempt) -> None:
         now = self._clock()
         if attempt.ok:
             endpoint.works()
@@ -429,7 +355,7 @@ def _oldest_seconds(pending: Iterable[EventBacklog], now: int) -> float:
     return 0.0 if first is None else max(0.0, (now - (first - LIFE)) / 1000)
 
 
-def _reason(endpoint: _Endpoint, attempt: Attempt, now: int) -> DisabledReason | None:
+def _reason(endpoint: Endpoint, attempt: Attempt, now: int) -> DisabledReason | None:
     """Find why a webhook is to be told nothing any more."""
     if attempt.gone:
         return "gone"

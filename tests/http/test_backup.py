@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from gateway.credentials.secret import Secret
 from gateway.directory.changes import OPERATOR
 from gateway.http.values import parse_time
-from gateway.store.copying import Copier
 from gateway.store.postgresql import PostgresqlStore
 from gateway.store.postgresql.server import Server
 from gateway.store.protocol import CopyRunning
+from gateway.store.sqlite.copying import Copier
 from tests.http.world import running
 from tests.store.building import put, row
 

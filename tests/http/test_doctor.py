@@ -15,7 +15,7 @@ from gateway.observe import facts, metrics
 from gateway.store.clock import wall_clock
 from gateway.store.postgresql import PostgresqlStore
 from gateway.store.postgresql.server import Server
-from gateway.store.sqlite import SCHEMA
+from gateway.store.sqlite.file import SCHEMA
 from tests.http.world import ahead, profile, running
 from tests.peers.losing_proxy import LosingProxy
 

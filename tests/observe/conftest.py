@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 import structlog
 
-from gateway.observe import facts, log
+from gateway.observe import log
+from gateway.observe.facts import mail
 from tests.http.world import World, running
 from tests.observe.written import Written
 
@@ -32,8 +33,8 @@ def written(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) 
     """What is written to standard error; the process is as it was when the test is over."""
     monkeypatch.setattr(log, "live_secrets", log.live_secrets)
     monkeypatch.setattr(log, "_level", log._level)
-    monkeypatch.setattr(facts, "_left_out", {})
-    monkeypatch.setattr(facts, "_minute", 0.0)
+    monkeypatch.setattr(mail, "_left_out", {})
+    monkeypatch.setattr(mail, "_minute", 0.0)
     for hook in ("excepthook", "unraisablehook"):
         monkeypatch.setattr(sys, hook, getattr(sys, hook))
     monkeypatch.setattr(threading, "excepthook", threading.excepthook)

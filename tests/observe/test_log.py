@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from typing import TYPE_CHECKING
 
@@ -353,7 +354,7 @@ def test_a_profile_has_so_many_lines_a_minute(written: Written, monkeypatch: pyt
     """Ten, each profile its own; when the minute is over what was left out is counted, and there are ten again."""
     log.configure("json", "info")
     now = 1_000.0
-    monkeypatch.setattr(facts.time, "monotonic", lambda: now)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     for _ in range(25):
         outcome("failed")
     outcome("failed", by="acme/other")

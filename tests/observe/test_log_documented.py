@@ -10,6 +10,7 @@ from typing import NamedTuple
 from gateway.observe import facts
 
 README = Path(__file__).parents[2] / "README.md"
+FACTS = Path(facts.__file__).parent
 SHARED = {  # what helpers add to a line's fields
     "_placed": {"owner", "profile"}, "_traced": {"trace_id"}, "_said": {"code", "enhanced"},
 }  # fmt: skip
@@ -25,9 +26,8 @@ class Event(NamedTuple):
 
 def written() -> set[Event]:
     """What the code writes: every call of the logger, with all that a conditional expression may choose."""
-    tree = ast.parse(Path(facts.__file__).read_text("utf-8"))
     found = set()
-    for call in ast.walk(tree):
+    for call in (node for file in FACTS.glob("*.py") for node in ast.walk(ast.parse(file.read_text("utf-8")))):
         match call:
             case ast.Call(func=ast.Attribute(value=ast.Name(id="_log"), attr=method)):
                 found |= set(_events(method, call))
@@ -90,9 +90,9 @@ def test_nothing_else_is() -> None:
 
 def test_whatever_comes_of_a_recipient_can_be_told() -> None:
     """Every word that a judgement gives the history is one of those that have a level."""
-    root = Path(facts.__file__).parents[1]
+    root = FACTS.parents[1]
     words = set()
-    for file in ("outbox/verdict.py", "outbox/outbox.py"):
+    for file in ("outbox/verdict.py", "outbox/judgements.py", "outbox/outbox.py"):
         for call in ast.walk(ast.parse((root / file).read_text("utf-8"))):
             match call:
                 case ast.Call(func=ast.Name(id="Judgement"), args=[_, ast.Constant(value=str(word)), _]):
@@ -103,10 +103,10 @@ def test_whatever_comes_of_a_recipient_can_be_told() -> None:
 
 def test_nobody_else_writes() -> None:
     """Outside of `observe` no module has a logger of its own."""
-    root = Path(facts.__file__).parents[1]
+    root = FACTS.parents[1]
     strangers = [
         path.relative_to(root).as_posix()
         for path in root.rglob("*.py")
-        if "structlog" in path.read_text("utf-8") and path.parent.name != "observe"
+        if "structlog" in path.read_text("utf-8") and "observe" not in path.relative_to(root).parts
     ]
     assert strangers == []

@@ -38,7 +38,7 @@ def test_whole_chains_are_whole() -> None:
     """Nothing, one row and many rows are fine, from the start and from anywhere on."""
     rows = chain()
     assert [broken(rows[:length]) for length in range(LENGTH + 1)] == [None] * (LENGTH + 1)
-    assert [broken(rows[of.number :], of.hash, of.number) for of in rows] == [None] * LENGTH
+    assert [broken(rows[of.number :], of) for of in rows] == [None] * LENGTH
 
 
 @pytest.mark.parametrize("field", AuditRow._fields)

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING
 import apsw
 import pytest
 
-from gateway.store import copying
-from gateway.store.copying import Copier
 from gateway.store.protocol import Copied, CopyRunning, StoreError, StoreFull
-from gateway.store.sqlite import SqliteStore
+from gateway.store.sqlite import SqliteStore, copying
+from gateway.store.sqlite.copying import Copier
 from tests.store.building import key, put, row
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from gateway.store.life import Life
 from gateway.store.protocol import Copied
 from gateway.store.sqlite import SqliteStore
+from gateway.store.sqlite.life import Life
 
 if TYPE_CHECKING:
     from pathlib import Path

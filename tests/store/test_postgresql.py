@@ -13,10 +13,9 @@ import pytest
 import trustme
 
 from gateway.credentials.identity import read_identity
-from gateway.observe import facts
+from gateway.observe import metrics
 from gateway.settings import SecretSource
-from gateway.store.postgresql import PostgresqlStore, migrations, server
-from gateway.store.postgresql import store as rows_of
+from gateway.store.postgresql import PostgresqlStore, forgetting, migrations, server
 from gateway.store.postgresql.migrations import SCHEMA, migrate
 from gateway.store.postgresql.server import Server, ValueRefused
 from gateway.store.protocol import StoreBroken, StoreError, StoreUnavailable
@@ -386,12 +385,13 @@ async def test_result_that_no_column_holds_fails_alone(store: PostgresqlStore) -
 
 def asked() -> float:
     """Count the statements that were sent."""
-    return float(facts.STATEMENTS._value.get())
+    [family] = metrics.STATEMENTS.collect()
+    return float(family.samples[0].value)
 
 
 async def test_round_of_pruning_goes_on_where_it_was(store: PostgresqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is not to go is looked at once a round; what ended behind the place goes with the next round."""
-    monkeypatch.setattr(rows_of, "PRUNE_PAGE", 5)
+    monkeypatch.setattr(forgetting, "PRUNE_PAGE", 5)
     staying = [row(due_at=NOW + HOUR) for _ in range(40)]
     late = row(flow=Flow("acme", "late"))
     await put(store, late, *staying, *(row(stage=Stage.FINAL) for _ in range(30)))

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import apsw
 import pytest
 
-from gateway.store import copying
 from gateway.store.protocol import Copied, StoreBusy, StoreError
-from gateway.store.restoring import restore
 from gateway.store.rows import Happening
-from gateway.store.sqlite import SCHEMA, SqliteStore
+from gateway.store.sqlite import SqliteStore, copying
+from gateway.store.sqlite.file import SCHEMA
+from gateway.store.sqlite.restoring import restore
 from tests.peers.requirements import require
 from tests.store.building import NOW, put, row
 

@@ -10,7 +10,8 @@ import pytest
 
 from gateway.store.protocol import StoreError
 from gateway.store.rows import Entry, Stage
-from gateway.store.sqlite import MIGRATIONS, SCHEMA, SqliteStore
+from gateway.store.sqlite import SqliteStore
+from gateway.store.sqlite.file import MIGRATIONS, SCHEMA
 from tests.store.building import NOW, happening, put, read, row
 
 ENTRY = Entry("tenant", "acme", "", "1", "api")
@@ -26,7 +27,7 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 async def store(path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SqliteStore]:
     """Open a store with a log that is checked in several pages, of which the last one is full."""
-    monkeypatch.setattr("gateway.store.sqlite.AUDIT_PAGE", 5)
+    monkeypatch.setattr("gateway.store.audit.PAGE", 5)
     async with SqliteStore(path) as store:
         await store.change_directory(0, [], [], [happening(object=str(at)) for at in range(LENGTH)], NOW)
         await store.change_directory(1, [], [], [happening("other")] * 3, NOW)

@@ -112,7 +112,7 @@ async def _fill(store: SqliteStore) -> int:
 @pytest.fixture
 def _look_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look at the free space at every call instead of once a second."""
-    monkeypatch.setattr("gateway.store.writer.SPACE_CHECK_SECONDS", 0.0)
+    monkeypatch.setattr("gateway.store.sqlite.writer.SPACE_CHECK_SECONDS", 0.0)
 
 
 @pytest.mark.usefixtures("_look_at_once")
@@ -203,7 +203,7 @@ async def test_broken_store_is_checked_when_opened_again(path: Path, vfs: Faulty
 
 async def test_failed_checkpoint_latches(store: SqliteStore, vfs: FaultyVFS, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that refuses to fold the log back ends the store even if nobody calls any more."""
-    monkeypatch.setattr("gateway.store.writer.CHECKPOINT_PAGES_IDLE", 1)
+    monkeypatch.setattr("gateway.store.sqlite.writer.CHECKPOINT_PAGES_IDLE", 1)
     vfs.broken = ("gateway.db", "sync")
     await put(store, row())
     await asyncio.wait_for(store.writer.failed.wait(), 5)

@@ -12,7 +12,7 @@ from gateway.message.notification import OnAmbiguous
 from gateway.smtp.outcome import Transaction
 from gateway.store.rows import EventWish, Flow
 from gateway.store.sqlite import SqliteStore
-from gateway.store.writer import Run
+from gateway.store.sqlite.writer import Run
 from tests.outbox.building import NO, OK, SILENCE, notification, submission
 from tests.webhooks.world import HOOK, World, running, webhook
 

@@ -15,7 +15,7 @@ from gateway.directory.changes import OPERATOR, Change
 from gateway.observe import metrics
 from gateway.outbox.states import State
 from gateway.store.rows import WebhookEvent
-from gateway.webhooks import sender
+from gateway.webhooks import sender, turns
 from gateway.webhooks.endpoint import Result
 from tests.outbox.building import NO, OK
 from tests.peers.webhook_endpoint import Reply, WebhookEndpoint
@@ -159,7 +159,7 @@ async def test_who_is_gone_is_told_no_more(world: World, endpoint: WebhookEndpoi
     found = world.found()
 
     assert (found.enabled, found.disabled_reason) == (False, "gone")
-    assert len(endpoint.requests) <= sender.OF_ENDPOINT
+    assert len(endpoint.requests) <= turns.OF_ENDPOINT
     actor, action, changed = (await audit(world))[0]
     assert (actor, action) == ("gateway", "webhook.update")
     assert {"field": "disabled_reason", "after": "gone"} in changed
@@ -255,7 +255,7 @@ async def test_a_failing_endpoint_is_asked_with_one_event_at_a_time(world: World
     await world.store.add_events([event(number, world) for number in range(30)])
     world.start()
     world.sender.noted("acme")
-    await endpoint.received(sender.OF_ENDPOINT)
+    await endpoint.received(turns.OF_ENDPOINT)
     await world.idle()
     before = len(endpoint.requests)
     world.pass_time(6)
@@ -266,7 +266,7 @@ async def test_a_failing_endpoint_is_asked_with_one_event_at_a_time(world: World
     world.pass_time(400)
     await world.emptied()
 
-    assert (before, after) == (sender.OF_ENDPOINT, sender.OF_ENDPOINT + 1)
+    assert (before, after) == (turns.OF_ENDPOINT, turns.OF_ENDPOINT + 1)
     assert len({one.id for one in endpoint.requests}) == 30
 
 
@@ -282,7 +282,7 @@ async def test_a_slow_tenant_keeps_nobody_waiting(world: World, endpoint: Webhoo
         )
         world.start()
         world.sender.noted("acme")
-        await slow.received(sender.OF_TENANT)
+        await slow.received(turns.OF_TENANT)
         await world.store.add_events([event(5000, world, tenant="globex")])
         world.sender.noted("globex")
         [told] = await endpoint.received(1, seconds=5)
@@ -291,7 +291,7 @@ async def test_a_slow_tenant_keeps_nobody_waiting(world: World, endpoint: Webhoo
         await world.emptied()
 
     assert told.id == "msg_05000"
-    assert most == sender.OF_TENANT
+    assert most == turns.OF_TENANT
 
 
 async def test_an_endpoint_has_few_requests_at_once(world: World, endpoint: WebhookEndpoint) -> None:
@@ -302,10 +302,10 @@ async def test_an_endpoint_has_few_requests_at_once(world: World, endpoint: Webh
     await world.store.add_events([event(number, world) for number in range(40)])
     world.start()
     world.sender.noted("acme")
-    await endpoint.received(sender.OF_ENDPOINT)
+    await endpoint.received(turns.OF_ENDPOINT)
     held.set()
     await world.emptied()
-    assert endpoint.most_at_once == sender.OF_ENDPOINT
+    assert endpoint.most_at_once == turns.OF_ENDPOINT
     assert len(endpoint.requests) == 40
 
 
@@ -391,7 +391,7 @@ async def test_a_test_is_told_at_once(world: World, endpoint: WebhookEndpoint) -
     await world.store.add_events([event(number, world) for number in range(9)])
     world.start()
     world.sender.noted("acme")
-    await endpoint.received(sender.OF_ENDPOINT)
+    await endpoint.received(turns.OF_ENDPOINT)
     await world.idle()
     refused = await world.sender.test(world.found())
     endpoint.usual = Reply()

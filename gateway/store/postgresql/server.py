@@ -9,7 +9,7 @@ somebody else; a full disk is `StoreFull`; a value that no column holds is a `St
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, TypeAlias, TypeVar
 
@@ -228,3 +228,8 @@ def _told(error: Exception) -> str:
 
 async def _kept(_connection: asyncpg.Connection) -> None:
     """Leave the session as it is: what a reset would undo was never done, and asking costs a round trip."""
+
+
+def columns(rows: Iterable[Sequence[object]], width: int) -> list[list[object]]:
+    """Turn rows into arrays, as `unnest` takes them."""
+    return [list(column) for column in zip(*rows, strict=True)] or [[] for _ in range(width)]

@@ -7,29 +7,27 @@ to be kept alive (`roster`): if it is not, the others take over what it held.
 
 import asyncio
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final, Self
 
-from asyncpg import exceptions as pg
-
-from gateway.observe import facts
 from gateway.observe.failpoint import failpoint
 from gateway.store import audit
 from gateway.store.clock import ServerClock
-from gateway.store.postgresql import events, logins
+from gateway.store.postgresql import accepting, changing, directory, events, forgetting, logins, reading
 from gateway.store.postgresql import statements as sql
+from gateway.store.postgresql.changing import Dot
+from gateway.store.postgresql.directory import Log
 from gateway.store.postgresql.migrations import SCHEMA, migrate
 from gateway.store.postgresql.pump import PATIENCE, Pump
 from gateway.store.postgresql.restoring import COPIED_AT
 from gateway.store.postgresql.roster import PostgresqlRoster
-from gateway.store.postgresql.server import Connection, Server
+from gateway.store.postgresql.server import Server, columns
 from gateway.store.protocol import (
     Copied,
     Copier,
     KeyWithdrawn,
-    RevisionConflict,
     StoreBroken,
-    StoreError,
     StoreFull,
 )
 from gateway.store.rows import (
@@ -48,40 +46,25 @@ from gateway.store.rows import (
     FlowCensus,
     FlowDepth,
     Happening,
-    Inserted,
     LeasedEvent,
     LeasedRow,
-    Limited,
     Listing,
-    Mismatched,
     NewRow,
     News,
     Permission,
-    Replayed,
     Settlement,
     SignIn,
     StoredRow,
     StoreHealth,
-    Wait,
     WebhookEvent,
-    Withdrawn,
     leased,
-    stored,
 )
 
 MOVING_FROM: Final = "moving_from"  # in `meta`: rows are still being moved here from another store
 BREATH: Final = 0.02  # seconds between two claims, or results, under load: nobody waits, and more share a round trip
-FEW: Final = 20  # tenants whose mail is looked up tenant by tenant and then sorted
-PRUNE_PAGE: Final = 1_000
 MOST_UNHEARD: Final = 10_000  # the rest waits for the end of its lease
-AUDIT_PAGE: Final = 256
-_AFTER_ALL: Final = (1 << 63) - 1
-_BEFORE_ALL: Final = -1 << 63
-_INSERTED: Final = Inserted()
 
 _Accept = tuple[Sequence[NewRow], int]
-_Dot = tuple[int, int, str]
-_Log = tuple[Sequence[Happening], int]
 
 
 class PostgresqlStore:
@@ -104,7 +87,7 @@ class PostgresqlStore:
             self._accept, patience=patience, size=lambda job: len(job[0]), on_commit=told
         )
         self._claims: Pump[Claim] = Pump(self._claim, patience=patience, breath=breath, on_commit=told)
-        self._results: Pump[Settlement | _Dot] = Pump(
+        self._results: Pump[Settlement | Dot] = Pump(
             self._write_results,
             patience=patience,
             breath=breath,
@@ -112,7 +95,7 @@ class PostgresqlStore:
             on_commit=told,
         )
         self._changes: Pump[Change] = Pump(self._change, patience=patience, on_commit=told)
-        self._logs: Pump[_Log] = Pump(self._write_log, patience=patience, on_commit=told)
+        self._logs: Pump[Log] = Pump(self._write_log, patience=patience, on_commit=told)
         self.copier: Copier | None = None  # its server makes copies
         self._pruned = 0  # the last row that this round has looked at
         self._unheard: list[int] = []  # tokens of claims whose answer did not come
@@ -184,53 +167,14 @@ class PostgresqlStore:
             return [[] for _ in jobs]
         now = max(now for _, now in jobs)
         failpoint("accept.before_commit")
-        verdicts = await self._insert(rows, now, again=again)
+        verdicts = await accepting.insert(self.server, rows, now, again=again)
         failpoint("accept.after_commit")
         answers = iter(verdicts)
         return [[next(answers) for _ in given] for given, _ in jobs]
 
-    async def _insert(self, rows: Sequence[NewRow], now: int, *, again: bool) -> list[Acceptance]:
-        first = _first(rows)
-        new = [row for row in rows if first[row.id] == row.id]
-        there = await self._there(new) if again else set[str]()  # an earlier attempt may have got through
-        new = [row for row in new if row.id not in there]
-        made = await self._made(new, now) if new else []
-        fresh = there | {id_ for id_, fresh, _, _ in made if fresh}
-        if again:  # or it got through only now, and its keys were in the way
-            fresh |= await self._there([row for row in new if row.id not in fresh])
-        refused = {id_: refusal for id_, _, *why in made if id_ not in fresh and (refusal := _refusal(*why))}
-        keyed = [row for row in rows if row.id not in fresh and first[row.id] not in refused]
-        known = await self._known(keyed)
-        return [_INSERTED if row.id in fresh else refused.get(first[row.id]) or _repeated(row, known) for row in rows]
-
-    async def _made(self, new: Sequence[NewRow], now: int) -> Sequence[Sequence[Any]]:
-        columns = _columns(map(_new, new), 19)
-        if any(row.told is not None for row in new):
-            return await self.server.fetch(sql.ACCEPT_AND_TELL, *columns, now, [row.told for row in new])
-        return await self.server.fetch(sql.ACCEPT, *columns, now)
-
-    async def _there(self, rows: Sequence[NewRow]) -> set[str]:
-        """Read which of these rows were made by an attempt of ours whose answer was lost, once it is over."""
-        if not rows:
-            return set()
-        if limited := sorted({row.flow.tenant for row in rows if row.per_minute is not None}):
-            await self.server.fetch(sql.SPENDING, limited)
-        return {record[0] for record in await self.server.fetch(sql.KNOWN_IDS, [row.id for row in rows])}
-
-    async def _known(self, rows: Sequence[NewRow]) -> dict[tuple[str, str], tuple[bytes, str]]:
-        """Read what the keys of these rows stand for by now."""
-        asked = {(row.flow.tenant, row.idempotency.key) for row in rows if row.idempotency is not None}
-        if not asked:
-            return {}
-        found = await self.server.fetch(sql.KNOWN_KEYS, *_columns(asked, 2))
-        return {(tenant, key): (sha256, answer) for tenant, key, sha256, answer in found}
-
     async def recall(self, tenant: str, key: str, now: int) -> tuple[bytes, str] | None:
         """Read what an idempotency key stands for: the request's SHA-256 and the answer it got."""
-        rows = await self.server.fetch(
-            "SELECT sha256, answer FROM idempotency WHERE tenant = $1 AND key = $2 AND forget_at > $3", tenant, key, now
-        )
-        return (rows[0][0], rows[0][1]) if rows else None
+        return await reading.recall(self.server, tenant, key, now)
 
     # Claim.
 
@@ -249,7 +193,7 @@ class PostgresqlStore:
             (claim.flow.tenant, claim.flow.profile, claim.limit, claim.now, claim.lease_until, claim.max_bytes, token)
             for claim, token in zip(claims, tokens, strict=True)
         ]
-        records = await self.server.fetch(sql.CLAIM, *_columns(wishes, 7), self.roster.me)
+        records = await self.server.fetch(sql.CLAIM, *columns(wishes, 7), self.roster.me)
         self._unheard = []
         failpoint("claim.after_commit")
         rows: dict[int, list[LeasedRow]] = {token: [] for token in tokens}
@@ -270,46 +214,26 @@ class PostgresqlStore:
         """
         return self._results.submit(settlement)
 
-    async def _write_results(self, jobs: Sequence[Settlement | _Dot], *, again: bool) -> list[bool]:
+    async def _write_results(self, jobs: Sequence[Settlement | Dot], *, again: bool) -> list[bool]:
         """Results first: whose dot is committed has no earlier one of its session left that nobody knows of."""
         settlements = [job for job in jobs if isinstance(job, Settlement)]
         dots = [job for job in jobs if not isinstance(job, Settlement)]
-        settled = iter(await self._settle(settlements, again=again) if settlements else ())
-        dotted = iter(await self._dot(dots) if dots else ())
+        settled = iter(await changing.settle(self.server, settlements, again=again) if settlements else ())
+        dotted = iter(await changing.dot(self.server, dots) if dots else ())
         return [next(settled if isinstance(job, Settlement) else dotted) for job in jobs]
-
-    async def _settle(self, settlements: Sequence[Settlement], *, again: bool) -> list[bool]:
-        given = {(one.seq, one.lease_token): one for one in reversed(settlements)}  # the first result ends the lease
-        # Whoever tells nothing pays nothing for it.
-        tells = any(one.told is not None for one in settlements)
-        statement, width = (sql.SETTLE_AND_TELL, 10) if tells else (sql.SETTLE, 9)
-        columns = _columns((one[:width] for one in given.values()), width)
-        written = {tuple(record) for record in await self.server.fetch(statement, *columns)}
-        failpoint("result.after_commit")
-        if again and (late := given.keys() - written):
-            written |= {tuple(record) for record in await self.server.fetch(sql.SETTLED, *_columns(late, 2))}
-        return [given[one.seq, one.lease_token] is one and (one.seq, one.lease_token) in written for one in settlements]
 
     async def dot(self, seq: int, lease_token: int, dotted_for: str) -> bool:
         """Commit that the final dot is about to be sent; False if the lease was lost or the row cancelled."""
         committed: bool = await self._results.submit((seq, lease_token, dotted_for))
         return committed
 
-    async def _dot(self, dots: Sequence[_Dot]) -> list[bool]:
-        held = {(seq, token) for seq, token in await self.server.fetch(sql.DOT, *_columns(dots, 3))}
-        return [(seq, token) in held for seq, token, _ in dots]
-
     async def renew(self, lease_tokens: Sequence[int], lease_until: int) -> set[int]:
         """Prolong leases that are still held; answers which."""
-        return {record[0] for record in await self.server.fetch(sql.RENEW, list(lease_tokens), lease_until)}
+        return await changing.renew(self.server, lease_tokens, lease_until)
 
     async def release_expired(self, now: int) -> tuple[list[tuple[Flow, int]], list[LeasedRow]]:
         """End leases that ran out; answers the flows that are ready again, and the rows whose outcome is unknown."""
-        released = await self.server.fetch(sql.RELEASE, now)
-        unknown = await self.server.fetch(sql.UNKNOWN, now)
-        return [(Flow(tenant, profile), due_at) for tenant, profile, due_at in released], [
-            leased(record) for record in unknown
-        ]
+        return await changing.release_expired(self.server, now)
 
     async def change(self, change: Change) -> bool:
         """Write the row if it is still as `change.before` says; False if it moved."""
@@ -317,96 +241,37 @@ class PostgresqlStore:
         return changed
 
     async def _change(self, changes: Sequence[Change], *, again: bool) -> list[bool | KeyWithdrawn]:
-        given = {change.before.seq: change for change in reversed(changes)}  # after the first the row is another
-        told = await self.server.fetch(sql.CHANGE, *_columns(map(_changed, given.values()), 15))
-        made = {seq for seq, withdrawn in told if not withdrawn}
-        refused = {seq for seq, withdrawn in told if withdrawn}
-        if again and (left := [change for seq, change in given.items() if seq not in made]):
-            made |= {record[0] for record in await self.server.fetch(sql.CHANGED, *_columns(map(_wanted, left), 8))}
-        return [
-            KeyWithdrawn("the key is revoked")
-            if given[change.before.seq] is change and change.before.seq in refused
-            else given[change.before.seq] is change and change.before.seq in made
-            for change in changes
-        ]
+        return await changing.change(self.server, changes, again=again)
 
     # Reading.
 
     async def get(self, notification_id: str, *, content: bool = False) -> StoredRow | None:
         """Read one notification."""
-        if "\0" in notification_id:  # which no column holds
-            return None
-        body = "c.body" if content else "CASE WHEN c.seq IS NOT NULL THEN '' END"
-        rows = await self.server.fetch(
-            f"SELECT {sql.STORED}, {body} FROM notification n LEFT JOIN queue q ON q.seq = n.seq"
-            " LEFT JOIN content c ON c.seq = n.seq WHERE n.id = $1",
-            notification_id,
-        )
-        return stored(rows[0]) if rows else None
+        return await reading.get(self.server, notification_id, content=content)
 
     async def page(self, listing: Listing) -> list[StoredRow]:
         """Read notifications, newest first, without content."""
-        conditions, values = ["true"], list[object]([listing.limit])
-        for condition, value in (
-            ("n.id < ${}", listing.before_id),
-            ("n.key_id = ${}", listing.key_id),
-            ("n.category = ${}", listing.category),
-            ("n.accepted_at >= ${}", listing.since),
-            ("n.accepted_at < ${}", listing.until),
-        ):
-            if value is not None:
-                values.append(value)
-                conditions.append(condition.format(len(values)))
-        found = "SELECT n.* FROM notification n WHERE {} ORDER BY n.id DESC LIMIT $1"
-        if listing.tenants is not None:
-            values.append(list(listing.tenants))
-            if len(listing.tenants) <= FEW:
-                of_one = found.format(" AND ".join(["n.tenant = t.tenant", *conditions]))
-                found = f"SELECT n.* FROM unnest(${len(values)}::text[]) t(tenant) CROSS JOIN LATERAL ({of_one}) n"
-            else:
-                found = found.format(" AND ".join([*conditions, f"n.tenant = ANY(${len(values)})"]))
-        else:
-            found = found.format(" AND ".join(conditions))
-        rows = await self.server.fetch(
-            f"SELECT {sql.STORED}, NULL FROM ({found}) n LEFT JOIN queue q ON q.seq = n.seq ORDER BY n.id DESC LIMIT $1",
-            *values,
-        )
-        return [stored(row) for row in rows]
+        return await reading.page(self.server, listing)
 
     async def expired(self, now: int, limit: int) -> list[StoredRow]:
         """Read ready rows whose time is over."""
-        rows = await self.server.fetch(
-            f"SELECT {sql.STORED}, NULL FROM queue q JOIN notification n ON n.seq = q.seq"
-            " WHERE q.stage = 0 AND q.expires_at <= $1 ORDER BY q.expires_at LIMIT $2",
-            now, limit,
-        )  # fmt: skip
-        return [stored(row) for row in rows]
+        return await reading.expired(self.server, now, limit)
 
     async def census(self, now: int) -> list[FlowCensus]:
         """Count what is not final by flow and by how it waits; reads all of it, so ask rarely."""
-        rows = await self.server.fetch(
-            "SELECT tenant, profile, CASE WHEN stage = 1 THEN 'leased' WHEN stage = 2 THEN 'resting'"
-            " WHEN deferred THEN 'deferred' WHEN due_at > $1 THEN 'scheduled' ELSE 'ready' END,"
-            " count(*), min(accepted_at), min(due_at) FROM queue GROUP BY 1, 2, 3",
-            now,
-        )
-        return [FlowCensus(Flow(tenant, profile), Wait(wait), *counts) for tenant, profile, wait, *counts in rows]
+        return await reading.census(self.server, now)
 
     async def backlog(self) -> list[FlowBacklog]:
         """Read which flows have ready rows."""
-        rows = await self.server.fetch(sql.BACKLOG)
-        return [FlowBacklog(Flow(tenant, profile), due_at) for tenant, profile, due_at in rows if due_at is not None]
+        return await reading.backlog(self.server)
 
     async def depths(self) -> list[FlowDepth]:
         """Count what each flow has that is not final."""
-        rows = await self.server.fetch(
-            "SELECT tenant, profile, count(*), count(*) FILTER (WHERE deferred), min(accepted_at) FROM queue GROUP BY 1, 2"
-        )
-        return [FlowDepth(Flow(tenant, profile), *counts) for tenant, profile, *counts in rows]
+        return await reading.depths(self.server)
 
     async def unfinished(self) -> dict[str, int]:
         """Count the rows that are not final, by tenant."""
-        return dict(await self.server.fetch("SELECT tenant, count(*) FROM queue GROUP BY 1"))
+        return await reading.unfinished(self.server)
 
     # Forgetting.
 
@@ -415,24 +280,7 @@ class PostgresqlStore:
 
         Answers how many rows.
         """
-        gone = await self._delete("SELECT seq FROM notification WHERE tenant = $1 LIMIT $2", tenant, limit)
-        await self.server.fetch("DELETE FROM idempotency WHERE tenant = $1", tenant)
-        await self.server.fetch("DELETE FROM tenant_rate WHERE tenant = $1", tenant)
-        await self.server.fetch("DELETE FROM signed_in WHERE tenant = $1", tenant)
-        await events.forget(self.server, tenant)
-        return gone
-
-    async def _delete(self, chosen: str, *values: object) -> int:
-        count = await self.server.fetchval(
-            f"WITH chosen AS MATERIALIZED ({chosen}),"
-            " queued AS MATERIALIZED (SELECT q.seq FROM queue q JOIN chosen USING (seq) ORDER BY q.seq FOR UPDATE OF q),"
-            " dequeued AS (DELETE FROM queue USING queued WHERE queue.seq = queued.seq),"
-            " erased AS (DELETE FROM content USING chosen WHERE content.seq = chosen.seq),"
-            " gone AS (DELETE FROM notification USING chosen WHERE notification.seq = chosen.seq)"
-            " SELECT count(*) FROM chosen",
-            *values,
-        )
-        return int(count)
+        return await forgetting.forget(self.server, tenant, limit)
 
     async def prune(self, now: int, finished_before: int, limit: int) -> int:
         """Delete up to `limit` final rows that ended before, and as many idempotency keys past their time.
@@ -442,28 +290,8 @@ class PostgresqlStore:
         """
         await logins.prune(self.server, now)
         await self.roster.prune(now)
-        old: list[int] = []
-        last, young = self._pruned, 0
-        while len(old) < limit and young < limit:
-            page = await self.server.fetch(
-                "SELECT seq, accepted_at >= $2, finished_at < $2 FROM notification WHERE seq > $1 ORDER BY seq LIMIT $3",
-                last, finished_before, PRUNE_PAGE,
-            )  # fmt: skip
-            young += sum(row[1] for row in page)
-            old += [row[0] for row in page if row[2]]
-            if len(page) < PRUNE_PAGE:
-                break
-            last = page[-1][0]
-        self._pruned = old[limit - 1] if len(old) >= limit else 0
-        chosen = "SELECT seq FROM notification WHERE seq = ANY($1) AND finished_at IS NOT NULL ORDER BY seq FOR UPDATE SKIP LOCKED"
-        rows = await self._delete(chosen, old[:limit]) if old else 0
-        keys = await self.server.fetchval(
-            "WITH old AS (SELECT tenant, key FROM idempotency WHERE forget_at <= $1 LIMIT $2 FOR UPDATE SKIP LOCKED),"
-            " gone AS (DELETE FROM idempotency i USING old WHERE i.tenant = old.tenant AND i.key = old.key)"
-            " SELECT count(*) FROM old",
-            now, limit,
-        )  # fmt: skip
-        return max(rows, int(keys))
+        old, self._pruned = await forgetting.old(self.server, finished_before, limit, self._pruned)
+        return await forgetting.prune(self.server, old, now, limit)
 
     # Webhook events.
 
@@ -496,16 +324,7 @@ class PostgresqlStore:
 
     async def directory_since(self, revision: int) -> News:
         """Read what became of the directory since that revision."""
-        rows = await self.server.fetch(
-            "SELECT m.value::bigint, d.kind, d.tenant, d.name, d.body, d.origin FROM meta m"
-            " LEFT JOIN directory d ON d.revision > $1 AND (d.body IS NOT NULL OR $1 > 0)"
-            " WHERE m.name = 'directory_revision' ORDER BY 2, 3, 4",
-            revision,
-        )
-        entries = [Entry._make(row[1:6]) for row in rows if row[1] is not None]
-        put = [entry for entry in entries if entry.body is not None]
-        drop = [entry for entry in entries if entry.body is None]
-        return News(rows[0][0], put, drop, whole=revision == 0)
+        return await directory.since(self.server, revision)
 
     async def change_directory(
         self,
@@ -520,65 +339,25 @@ class PostgresqlStore:
         `RevisionConflict` if somebody else was first. `StoreError` if the log does not take what happened: then
         nothing did.
         """
-        after = revision + 1
-
-        async def work(connection: Connection) -> int:
-            async with connection.transaction():
-                if await _locked_revision(connection) != revision:
-                    raise RevisionConflict
-                if drop:
-                    await connection.execute(
-                        "UPDATE directory d SET body = NULL, revision = $4"
-                        " FROM unnest($1::text[], $2::text[], $3::text[]) AS g(kind, tenant, name)"
-                        " WHERE d.kind = g.kind AND d.tenant = g.tenant AND d.name = g.name",
-                        *_columns((entry[:3] for entry in drop), 3), after,
-                    )  # fmt: skip
-                if put:
-                    await connection.execute(
-                        "INSERT INTO directory SELECT g.*, $6 FROM"
-                        " unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[]) AS g"
-                        " ON CONFLICT (kind, tenant, name)"
-                        " DO UPDATE SET body = EXCLUDED.body, origin = EXCLUDED.origin, revision = EXCLUDED.revision",
-                        *_columns({entry[:3]: entry for entry in put}.values(), 5), after,
-                    )  # fmt: skip
-                await connection.execute("UPDATE meta SET value = $1 WHERE name = 'directory_revision'", str(after))
-                await _log(connection, happened, now)
-            return after
-
-        facts.statements(7)  # the transaction's two included
-        return await self.server.run(work)
+        return await directory.change(self.server, revision, put, drop, happened, now)
 
     def log(self, happened: Sequence[Happening], now: int) -> "asyncio.Future[None]":
         """Log what happened where nothing was changed; it is written whether or not anybody waits."""
         return self._logs.submit((happened, now))
 
-    async def _write_log(self, jobs: Sequence[_Log], *, again: bool) -> list[None]:
+    async def _write_log(self, jobs: Sequence[Log], *, again: bool) -> list[None]:
         """Continue the chains; where an answer was lost something may be told twice, but never not at all."""
         del again
-
-        async def work(connection: Connection) -> None:
-            async with connection.transaction():
-                await _locked_revision(connection)
-                for happened, now in jobs:
-                    await _log(connection, happened, now)
-
-        facts.statements(3 + 2 * len(jobs))
-        await self.server.run(work)
+        await directory.log(self.server, jobs)
         return [None for _ in jobs]
 
     async def audit(self, tenant: str, *, before: int | None, limit: int) -> list[AuditRow]:
         """Read a tenant's audit log, newest first, from below the number `before` (None: from its end)."""
-        rows = await self.server.fetch(_NEWEST, tenant, _AFTER_ALL if before is None else before, limit)
-        return [AuditRow._make(row) for row in rows]
+        return await directory.newest(self.server, tenant, audit.AFTER_ALL if before is None else before, limit)
 
     async def audit_origin(self, tenant: str) -> int:
         """Read the number under which the tenant itself was made last; 0 if its log does not say."""
-        return int(
-            await self.server.fetchval(
-                "SELECT coalesce(max(number), 0) FROM audit WHERE tenant = $1 AND action = 'tenant.create' AND object = $1",
-                tenant,
-            )
-        )
+        return await directory.origin(self.server, tenant)
 
     async def audit_length(self, tenant: str) -> int:
         """Read the number of a tenant's newest audit row; 0 if there is none."""
@@ -587,17 +366,7 @@ class PostgresqlStore:
 
     async def audit_broken(self, tenant: str) -> int | None:
         """Check a tenant's whole audit log; answers the first number that is missing or wrong, None if all is well."""
-        previous, number, after = audit.GENESIS, 0, _BEFORE_ALL
-        while True:
-            page = await self.server.fetch(
-                f"SELECT {_AUDITED} FROM audit WHERE tenant = $1 AND number > $2 ORDER BY number LIMIT $3",
-                tenant, after, AUDIT_PAGE,
-            )  # fmt: skip
-            rows = [AuditRow._make(row) for row in page]
-            fault = audit.broken(rows, previous, number)
-            if fault is not None or not rows:
-                return fault
-            previous, number, after = rows[-1].hash, rows[-1].number, rows[-1].number
+        return await audit.fault(partial(directory.audited, self.server, tenant))
 
     # Copies.
 
@@ -642,91 +411,6 @@ _SIZE: Final = (
     "SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint FROM pg_class c"
     " WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind = 'r'"
 )
-_AUDITED: Final = "tenant, number, at, actor, actor_tenant, action, object, changes, hash"
-_NEWEST: Final = f"SELECT {_AUDITED} FROM audit WHERE tenant = $1 AND number < $2 ORDER BY number DESC LIMIT $3"
-
-
-async def _locked_revision(connection: Connection) -> int:
-    """Read the directory's revision, and keep everybody else from changing it, and from the audit log."""
-    return int(await connection.fetchval("SELECT value FROM meta WHERE name = 'directory_revision' FOR UPDATE"))
-
-
-async def _log(connection: Connection, happened: Sequence[Happening], now: int) -> None:
-    """Continue the chain of each tenant to which something happened."""
-    if not happened:
-        return
-    last: dict[str, AuditRow | None] = dict.fromkeys(one.tenant for one in happened)
-    for record in await connection.fetch(
-        f"SELECT n.* FROM unnest($1::text[]) t(tenant) CROSS JOIN LATERAL"
-        f" (SELECT {_AUDITED} FROM audit a WHERE a.tenant = t.tenant ORDER BY number DESC LIMIT 1) n",
-        list(last),
-    ):
-        last[record[0]] = AuditRow._make(record)
-    rows: list[AuditRow] = []
-    for one in happened:
-        rows.append(audit.following(last[one.tenant], one, now))
-        last[one.tenant] = rows[-1]
-    try:
-        await connection.execute(
-            "INSERT INTO audit SELECT * FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::text[], $5::text[],"
-            " $6::text[], $7::text[], $8::text[], $9::bytea[]) AS g(tenant, number) ORDER BY tenant, number",
-            *_columns(rows, 9),
-        )
-    except pg.IntegrityConstraintViolationError as error:
-        raise StoreError(f"the audit log cannot be written: {error}") from error
-
-
-def _columns(rows: Iterable[Sequence[object]], width: int) -> list[list[object]]:
-    """Turn rows into arrays, as `unnest` takes them."""
-    return [list(column) for column in zip(*rows, strict=True)] or [[] for _ in range(width)]
-
-
-def _first(rows: Sequence[NewRow]) -> dict[str, str]:
-    """Tell of each row which goes in for it: of those with the same key in one statement only the first does."""
-    keys: dict[tuple[str, str], str] = {}
-    return {
-        row.id: row.id if row.idempotency is None else keys.setdefault((row.flow.tenant, row.idempotency.key), row.id)
-        for row in rows
-    }
-
-
-def _refusal(withdrawn: str | None, wait: int | None) -> Withdrawn | Limited | None:
-    if withdrawn is not None:
-        return Withdrawn(withdrawn)
-    return None if wait is None else Limited(wait)
-
-
-def _new(row: NewRow) -> tuple[object, ...]:
-    key, sha256, forget_at = row.idempotency or (None, None, None)
-    return (
-        row.id, row.flow.tenant, row.flow.profile, row.category, row.key_id, row.priority, int(row.stage), row.status,
-        row.due_at, row.expires_at, row.accepted_at, row.recipients, row.envelope, row.content, key, sha256, row.answer,
-        forget_at, row.per_minute,
-    )  # fmt: skip
-
-
-def _changed(change: Change) -> tuple[object, ...]:
-    before = change.before
-    return (
-        before.seq, int(before.stage), before.recipients, before.lease_token, int(change.stage), change.status,
-        change.due_at, change.expires_at, change.finished_at, change.recipients, change.events, change.cancelled,
-        change.erase, change.key_id, change.told,
-    )  # fmt: skip
-
-
-def _wanted(change: Change) -> tuple[object, ...]:
-    return (
-        change.before.seq, change.status, change.due_at, change.expires_at, change.finished_at, change.recipients,
-        change.events, change.cancelled,
-    )  # fmt: skip
-
-
-def _repeated(row: NewRow, known: dict[tuple[str, str], tuple[bytes, str]]) -> Acceptance:
-    """Judge a row whose key was used before."""
-    if row.idempotency is None:
-        raise StoreError("a row was neither made nor refused")
-    sha256, answer = known.get((row.flow.tenant, row.idempotency.key), (b"", ""))
-    return Replayed(answer) if sha256 == row.idempotency.sha256 else Mismatched()
 
 
 def _urgency(row: LeasedRow) -> tuple[int, int, int]:

@@ -16,11 +16,12 @@ from typing import BinaryIO, Final
 
 import apsw
 
-from gateway.store import copying
 from gateway.store.clock import wall_clock
-from gateway.store.copying import COPIED_AT
 from gateway.store.protocol import StoreError
-from gateway.store.sqlite import MIGRATIONS, SCHEMA, audit_fault, held_file
+from gateway.store.sqlite import copying
+from gateway.store.sqlite.copying import COPIED_AT
+from gateway.store.sqlite.directory import audit_fault
+from gateway.store.sqlite.file import MIGRATIONS, SCHEMA, held_file
 
 MAGIC: Final = b"SQLite format 3\0"
 _THINGS: Final = "SELECT type, name FROM sqlite_schema WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"

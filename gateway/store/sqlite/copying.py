@@ -23,8 +23,8 @@ import apsw
 
 from gateway.observe.failpoint import failpoint
 from gateway.store.clock import wall_clock
-from gateway.store.life import sync_folder
 from gateway.store.protocol import Copy, CopyRunning, StoreError, StoreFull
+from gateway.store.sqlite.life import sync_folder
 
 COPIED_AT: Final = "copied_at"  # in `meta`: it is a copy that no daemon has opened yet, as it was then (ms)
 BACKED_UP_AT: Final = "backed_up_at"  # in `meta`: when the last copy was made that somebody has whole (ms)

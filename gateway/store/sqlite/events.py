@@ -9,8 +9,8 @@ from typing import Any, Final
 
 import apsw
 
-from gateway.store.group import new_token
 from gateway.store.rows import EventBacklog, EventResult, EventWish, LeasedEvent, WebhookEvent
+from gateway.store.sqlite.group import new_token
 
 COLUMNS: Final = "id, tenant, webhook, due_at, expires_at, body, traceparent"
 DROPPED_AT_ONCE: Final = 1_000  # rows a transaction; others get their turn in between

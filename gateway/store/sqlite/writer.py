@@ -24,9 +24,9 @@ from typing import Any, Final, assert_never
 import apsw
 
 from gateway.observe.failpoint import failpoint
-from gateway.store import group
 from gateway.store.protocol import Committing, StoreBroken, StoreError, StoreFull
 from gateway.store.rows import Acceptance, Claim, Inserted, Mismatched, NewRow, Replayed, Settlement
+from gateway.store.sqlite import group
 
 VALUE_ERRORS: Final = (ValueError, TypeError, OverflowError)  # what binding a value raises
 CHECKPOINT_PAGES_IDLE: Final = 1_000  # 4 MiB of log are folded back when nobody waits …

@@ -1,0 +1,44 @@
+"""Routes of API keys, and of which profile a notification would get."""
+
+from typing import Final
+
+from gateway.http import keys
+from gateway.http.routes.vocabulary import ADMIN, READ, STORE
+from gateway.http.routing import Route
+from gateway.http.schema import KeyRequest, PageQuery, ResolutionQuery
+
+ROUTES: Final = (
+    Route(
+        "GET", "/v1/tenants/{tenant}/resolution", "tenant.resolution", keys.resolution,
+        "Explain which profile and copies a notification would get",
+        scopes=READ,
+        query=ResolutionQuery,
+        answer=keys.ResolutionView,
+    ),
+    Route(
+        "GET", "/v1/tenants/{tenant}/keys", "key.list", keys.listing,
+        "List API keys",
+        scopes=ADMIN,
+        query=PageQuery,
+        answer=keys.KeyList,
+    ),
+    Route(
+        "POST", "/v1/tenants/{tenant}/keys", "key.create", keys.create,
+        "Make an API key",
+        scopes=ADMIN,
+        body=KeyRequest,
+        status=201,
+        answer=keys.NewKeyView,
+        description="The answer is the only one that ever shows the key.",
+        answer_headers={"Location": "The key."},
+        problems=STORE,
+    ),
+    Route(
+        "DELETE", "/v1/tenants/{tenant}/keys/{id}", "key.revoke", keys.revoke,
+        "Revoke an API key",
+        scopes=ADMIN,
+        locate=keys.locate,
+        status=204,
+        problems=STORE,
+    ),
+)  # fmt: skip

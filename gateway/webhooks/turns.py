@@ -1,0 +1,84 @@
+"""Turns: how each webhook stands, and which of those that wait are asked next. Only counts and remembers."""
+
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from typing import Final
+
+from gateway.directory.shapes import Webhook
+from gateway.store.rows import Place
+
+OF_TENANT: Final = 16  # requests at once
+OF_ENDPOINT: Final = 4
+
+
+@dataclass(slots=True, eq=False)
+class Endpoint:
+    """A webhook that has, or may have, events; times in ms. `due_at` is when the first is due, as far as is known."""
+
+    webhook: Webhook
+    due_at: int | None = None
+    rest_until: int = 0
+    failures: int = 0
+    failing_since: int | None = None
+    at_work: int = 0
+
+    def room(self, now: int) -> int:
+        """How many requests may begin."""
+        if self.due_at is None or max(self.due_at, self.rest_until) > now:
+            return 0
+        return (1 if self.failures else OF_ENDPOINT) - self.at_work
+
+    def note(self, due_at: int) -> None:
+        """An event falls due then."""
+        self.due_at = due_at if self.due_at is None else min(due_at, self.due_at)
+
+    def works(self) -> None:
+        """It took something: nothing need wait."""
+        self.rest_until, self.failures, self.failing_since = 0, 0, None
+
+    def fails(self, now: int, seconds: float, since: int) -> None:
+        """Leave it alone for a while; of several failures at once the first counts."""
+        if now >= self.rest_until:
+            self.failures += 1
+            self.rest_until = now + round(seconds * 1000)
+        self.failing_since = min(since, self.failing_since or since)
+
+
+@dataclass(slots=True)
+class Turns:
+    """Whose turn it is: who has the fewest requests at work, and of those who was served the longest ago."""
+
+    at_work: Counter[str] = field(default_factory=Counter)
+    _served: dict[str, int] = field(default_factory=dict)
+    _count: int = 0
+
+    def shares(self, waiting: dict[str, deque[tuple[Endpoint, int]]], free: int) -> Counter[Place]:
+        """Divide free requests among the tenants, whose endpoints each have room for some."""
+        given: Counter[Place] = Counter()
+        busy = Counter(self.at_work)
+        while free and waiting:
+            tenant = min(waiting, key=lambda one: (busy[one], self._served.get(one, 0)))
+            if busy[tenant] >= OF_TENANT:
+                del waiting[tenant]
+                continue
+            endpoint, room = waiting[tenant].popleft()
+            given[tenant, endpoint.webhook.id] += 1
+            if room > 1:
+                waiting[tenant].append((endpoint, room - 1))
+            if not waiting[tenant]:
+                del waiting[tenant]
+            busy[tenant] += 1
+            free -= 1
+            self._count += 1
+            self._served[tenant] = self._count
+        return given
+
+    def begins(self, tenant: str) -> None:
+        """A request is at work."""
+        self.at_work[tenant] += 1
+
+    def ends(self, tenant: str) -> None:
+        """It is over."""
+        self.at_work[tenant] -= 1
+        if not self.at_work[tenant]:
+            del self.at_work[tenant]
