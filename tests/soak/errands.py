@@ -28,6 +28,7 @@ SENDER: Final = {"address": "noreply@live.example.test"}
 TESTED: Final = "tested@live.example.test"
 EVENTS: Final = ["notification.relayed", "notification.failed", "notification.expired", "profile.parked"]
 TEMPLATES: Final = 10
+BATCH: Final = 500
 MANY_TESTS: Final = (200, 429)
 
 
@@ -58,6 +59,16 @@ class Errands:
         key = {"name": "test", "scopes": ["send", "read"], "mode": "test"}
         _, made = await self._ask("POST", "/v1/tenants/beta/keys", 201, json=key)
         self.load.add_caller("test", made["key"])
+
+    async def fill(self, keys: int) -> None:
+        """Give the database so many idempotency keys, as it has after some days of use, by mail that never leaves.
+
+        Its cache would otherwise grow with it for hours before it is full.
+        """
+        for _ in range(keys // BATCH):
+            mail = {"to": ["ann@example.test"], "subject": "x", "text": "x"}
+            batch = [{**mail, "idempotency_key": f"{self.load.word()}-{self.load.word()}"} for _ in range(BATCH)]
+            await self.load.ask("POST", "/v1/notifications/batch", "test", 200, json={"notifications": batch})
 
     async def run(self) -> None:
         """Run errands, for ever."""

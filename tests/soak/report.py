@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 LEAK: Final = 1.0  # MiB an hour
 DESCRIPTORS: Final = 2
 TASKS: Final = 5
+LANES: Final = 10  # each lane has a task, and each webhook, which are there with their first mail
 THREADS: Final = 1
 WAL: Final = 64.0  # MiB
 

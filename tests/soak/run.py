@@ -30,6 +30,8 @@ WARM_UP: Final = 1200.0  # seconds, or a third of the time if that is less
 EVERY: Final = 10.0  # seconds between two looks, or so that there are a hundred
 DRAIN: Final = 90.0  # seconds for all mail to come to an end
 LONGEST_FAULT: Final = 5.0  # seconds
+LONG: Final = 600.0  # seconds, from which on memory is to be flat
+KEYS: Final = 60_000  # more than the database's cache holds
 ERRANDS: Final = 50.0  # notifications to one errand
 BAD_WORDS: Final = frozenset({
     "loop_died", "request_failed", "opening_failed", "row_unreadable", "entry_unreadable", "reload_failed", "store_stuck",
@@ -59,6 +61,11 @@ class Plan:
     def fault(self) -> float:
         """Seconds that a fault lasts: a short run shall see each kind, too."""
         return min(LONGEST_FAULT, SHARE * self.seconds / (KINDS + 1))
+
+    @property
+    def keys(self) -> int:
+        """Idempotency keys that the database has at the beginning."""
+        return KEYS if self.seconds >= LONG else 0
 
 
 @dataclass
@@ -106,6 +113,7 @@ async def soak(
             faults = Faults(here, plan.fault, dice)
             watch = Watch(here, load.ledger, plan.every)
             await errands.prepare()
+            await errands.fill(plan.keys)
             async with _beside(load.run(), errands.run(), errands.reload(), faults.run(), watch.run()):
                 await asyncio.sleep(plan.seconds)
             left = await _drained(here, load, errands)
