@@ -5,10 +5,11 @@ new mail, gives what is on the wire its final reply, and commits results.
 """
 
 import asyncio
+import ssl
 import time
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -75,10 +76,14 @@ class Running:
     store: Store
     restart_needed: list[str]
 
-    def adopt(self, settings: Settings) -> None:
-        """Put those settings into force that a running daemon can change; `settings` stays what it was started with."""
-        self.http.renew_certificate(settings.http)
-        facts.http_certificate(_certificate_end(settings))
+    def adopt(self, settings: Settings, certificate: ssl.SSLContext | None) -> None:
+        """Put those settings into force that a running daemon can change; `settings` stays what it was started with.
+
+        The `certificate` is what `[http]` names, read already.
+        """
+        self.http.renew_certificate(certificate)
+        if self.settings.http.tls_certificate is not None:
+            facts.http_certificate(_certificate_end(settings))
         self.outbox.adopt(_schedule(settings), _retention(settings))
 
 
@@ -269,7 +274,9 @@ def opener(settings: Settings) -> Opener:
 
 def _certificate_end(settings: Settings) -> float | None:
     file = settings.http.tls_certificate
-    return None if file is None else first_end(file.read_bytes())
+    with suppress(OSError):  # it may just be replaced
+        return None if file is None else first_end(file.read_bytes())
+    return None
 
 
 def _schedule(settings: Settings) -> Schedule:

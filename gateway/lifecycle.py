@@ -220,19 +220,23 @@ class _Reloading:
                 facts.reload_failed([str(fault) for fault in error.faults])
             except StoreError as error:
                 facts.reload_failed([f"the store did not take it: {error}"])
+            except Exception as error:  # noqa: BLE001 - whatever it is, the next reload may go better
+                facts.reload_failed([f"an error of ours: {type(error).__name__}"])
             service_manager.notify(READY="1")
 
     async def _reload(self) -> None:
         """Check everything first. What comes last cannot fail any more."""
         running = self._running
+        if self._config is not None and not self._config.is_file():  # to read a pipe would stop the loop
+            raise SettingsError((Fault(str(self._config), "", "is no regular file", "put the settings file back"),))
         settings = load(self._config, self._environ)
         try:
-            tls_context(settings.http)
+            certificate = tls_context(settings.http)
         except OSError as error:
             fault = Fault("", "[http] tls_certificate", f"cannot be used: {error}", "give a certificate with its key")
             raise SettingsError((fault,)) from None
         await running.directory.provision(settings.provision.files, settings.paths.base)
-        running.adopt(settings)
+        running.adopt(settings, certificate)
         log.configure(settings.log.format, settings.log.level)
         running.restart_needed[:] = _waiting(running.settings, settings)
         facts.reloaded(running.restart_needed)
@@ -249,3 +253,5 @@ def _waiting(began: Settings, now: Settings) -> Iterator[str]:
         yield from (f"{section}.{key}" for key in keys if f"{section}.{key}" not in RELOADED)
         if not names:
             yield section
+    if (began.http.tls_certificate is None) != (now.http.tls_certificate is None):  # a listener stays what it is
+        yield "http.tls_certificate"

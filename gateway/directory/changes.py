@@ -5,7 +5,7 @@ what is decided here depends on who asks, or on how things were before. Nothing 
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
 from gateway.directory.entries import Item, place
@@ -129,6 +129,14 @@ def _belongings(snapshot: Snapshot, tenant: str) -> Iterator[Place]:
         yield place(webhook)
     for key in snapshot.keys_of(tenant):
         yield "key", tenant, key.id
+
+
+def from_scratch(snapshot: Snapshot, change: Change) -> Change:
+    """Let a new tenant begin with nothing: code that did not know of it may have left something of the former's there."""
+    kept = {place(item) for item in change.put}
+    made = [item.id for item in change.put if isinstance(item, Tenant) and item.id not in snapshot.tenants]
+    left = [where for tenant in made for where in _belongings(snapshot, tenant) if where not in kept]
+    return replace(change, drop=[*change.drop, *left]) if left else change
 
 
 # Profiles.

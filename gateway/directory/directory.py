@@ -79,7 +79,7 @@ class Directory:
         async with self._changing:
             for _ in range(ATTEMPTS):
                 self._check_actor(actor)
-                change = self._sealed(work(self.snapshot))
+                change = changes.from_scratch(self.snapshot, self._sealed(work(self.snapshot)))
                 put = [entry(item, self._origin(item, change)) for item in change.put]
                 drop = [gone(where) for where in change.drop]
                 after = changed(self.snapshot, self.snapshot.revision + 1, put, drop)

@@ -62,6 +62,8 @@ def read_files(files: Sequence[Path]) -> Declaration:
             faults.append(Fault(str(path), "", f"cannot be read: {error.strerror}", "name an existing, readable file"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             faults.append(Fault(str(path), "", f"is not TOML: {error}", "correct the syntax"))
+        except (ValueError, RecursionError):  # of numbers and tables that nobody writes by hand
+            faults.append(Fault(str(path), "", "is not TOML: a number is too long, or tables too deep", "correct it"))
         else:
             faults += _read_tables(path, tables, declaration)
     if faults:

@@ -21,7 +21,7 @@ from gateway.http.listeners import OWNER_ONLY, remove_socket, sockets_for, tls_c
 from gateway.http.protocol import Server
 from gateway.http.routes import ROUTES, reachable
 from gateway.http.routing import Route, Router
-from gateway.settings import Http, ListenAddress, TcpAddress, UnixAddress
+from gateway.settings import ListenAddress, TcpAddress, UnixAddress
 
 BACKLOG: Final = 1024
 DRAIN_SECONDS: Final = 10.0
@@ -69,6 +69,8 @@ class HttpServer:
     async def start(self) -> None:
         """Bind all addresses and listen; `port` is then that of the first TCP address. OSError, and nothing is left open."""
         self._tls = None if self._admin_socket else tls_context(self._http)
+        if self._tls is not None:
+            self._tls.sni_callback = self._show_certificate
         server = Server(
             self._dispatcher.handle,
             keepalive_timeout=float(self._http.header_timeout_seconds),
@@ -98,6 +100,11 @@ class HttpServer:
                 self._files.append(address.path)
             await web.SockSite(self._runner, listener, ssl_context=self._tls, backlog=BACKLOG).start()
 
+    def _show_certificate(self, tls: ssl.SSLObject, _name: str | None, _begun: ssl.SSLContext) -> None:
+        """Go on with the certificate of the day; whether or not the client names a server, this is asked for."""
+        if self._tls is not None:
+            tls.context = self._tls
+
     @property
     def answering(self) -> int:
         """How many requests are being answered."""
@@ -109,10 +116,10 @@ class HttpServer:
         server = None if self._runner is None else self._runner.server
         return 0 if server is None else len(server.connections)
 
-    def renew_certificate(self, http: Http) -> None:
-        """Show the certificate that these settings name to whoever connects from now on. OSError if it cannot be used."""
-        if self._tls is not None and http.tls_certificate is not None:
-            self._tls.load_cert_chain(http.tls_certificate, http.tls_key)
+    def renew_certificate(self, certificate: ssl.SSLContext | None) -> None:
+        """Show another certificate to whoever connects from now on; one that speaks no TLS goes on without."""
+        if self._tls is not None and certificate is not None:
+            self._tls = certificate
 
     async def stop(self) -> None:
         """Take no new connections, let answers finish, close."""

@@ -53,6 +53,8 @@ def _read(path: Path) -> dict[str, object]:
         problem, remedy = f"is not UTF-8 at byte {error.start}", "save it as UTF-8"
     except tomllib.TOMLDecodeError as error:
         problem, remedy = f"is not TOML: {error}", "correct that line"
+    except (ValueError, RecursionError):  # of numbers and tables that nobody writes by hand
+        problem, remedy = "is not TOML that can be read: a number is too long, or tables too deep", "correct it"
     raise SettingsError((Fault(str(path), "", problem, remedy),))
 
 

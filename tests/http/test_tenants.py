@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from gateway.store.rows import Entry
 from tests.http.world import World, notification, relayed
 
 ADMIN = "acme:admin"
@@ -332,3 +333,20 @@ async def test_mail_of_a_finished_tenant_keeps_nobody(world: World) -> None:
     assert (await world.post(ADMIN, tenant="brief")).status == 202
     await world.settle("brief", relayed())
     assert (await world.call("DELETE", "/v1/tenants/brief", ADMIN)).status == 204
+
+
+async def test_a_new_tenant_begins_with_nothing(world: World) -> None:
+    """What a former tenant of the name left behind, since the code that deleted it did not know of it, goes."""
+    await world.call("POST", "/v1/tenants", "system", json={"id": "globex"})
+    hook = {"url": "https://hook.example/", "events": ["notification.failed"]}
+    made = await world.call("POST", "/v1/tenants/globex/webhooks", "system", json=hook)
+    assert made.status == 201, made.text
+    await world.store.change_directory(
+        world.directory.snapshot.revision, [], [Entry("tenant", "globex", "", "", "api")]
+    )
+    await world.directory.load()
+    assert "globex" not in world.directory.snapshot.tenants
+    assert world.directory.snapshot.webhooks_of("globex")
+
+    await world.call("POST", "/v1/tenants", "system", json={"id": "globex"})
+    assert (await world.call("GET", "/v1/tenants/globex/webhooks", "system")).json["items"] == []

@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 import trustme
 
-from gateway.http.listeners import sockets_for
+from gateway.http.listeners import sockets_for, tls_context
 from gateway.http.server import HttpServer
 from gateway.settings import SystemdSocket, TcpAddress, UnixAddress
 from tests.http.world import World, running
@@ -238,6 +238,33 @@ async def test_tls(tmp_path: Path) -> None:
         url = f"https://127.0.0.1:{world.server.port}/livez"
         async with world.session.get(url, ssl=context) as response:
             assert response.status == 200
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["named", "unnamed"])
+async def test_another_certificate(tmp_path: Path, named: bool) -> None:
+    """A renewed certificate is shown to whoever connects next, whether or not the server is named; before it the old one."""
+    old, new = trustme.CA(), trustme.CA()
+    old.issue_cert("127.0.0.1", "localhost").private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
+    extra = f'tls_certificate = "{tmp_path}/server.pem"\ntls_key = "{tmp_path}/server.pem"\n'
+    async with running(tmp_path, extra) as world:
+        host = "localhost" if named else "127.0.0.1"  # an address is not named (RFC 6066 §3)
+        assert await _trusts(world, old, host)
+        new.issue_cert("127.0.0.1", "localhost").private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
+        assert await _trusts(world, old, host)
+        world.server.renew_certificate(tls_context(world.settings.http))
+        assert await _trusts(world, new, host)
+        assert not await _trusts(world, old, host)
+
+
+async def _trusts(world: World, authority: trustme.CA, host: str) -> bool:
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", world.server.port, ssl=context, server_hostname=host)
+    except ssl.SSLCertVerificationError:
+        return False
+    writer.close()
+    return True
 
 
 async def test_stop_lets_answers_finish(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

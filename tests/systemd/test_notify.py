@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 import aiohttp
 import pytest
+import trustme
 
 from tests.peers.smtp_server import Hold, ScriptedRelay
 from tests.process.daemon import ROOT, START_SECONDS, Daemon, mail, plain
@@ -196,3 +198,58 @@ async def test_a_reload_begins_and_ends(tmp_path: Path, relay: ScriptedRelay, fa
     assert reloading["RELOADING"] == "1"
     assert before < int(reloading["MONOTONIC_USEC"]) <= time.monotonic_ns() // 1000
     assert ready["READY"] == "1"
+
+
+UNREADABLE = {
+    "settings nested too deeply": ("gateway.toml", "x = " + "[" * 100_000),
+    "a number too long in the settings": ("gateway.toml", "\n[relay]\nconnections = " + "9" * 5_000),
+    "tenants nested too deeply": ("tenants.toml", "x = " + "[" * 100_000),
+    "a number too long among the tenants": ("tenants.toml", "\n[[tenants]]\nid = " + "9" * 5_000),
+}
+
+
+@pytest.mark.parametrize(("file", "mistake"), UNREADABLE.values(), ids=UNREADABLE)
+async def test_a_reload_survives_whatever_it_reads(
+    tmp_path: Path, relay: ScriptedRelay, file: str, mistake: str
+) -> None:
+    """It fails, says that it is over, and the next one, with the mistake put right, holds."""
+    async with started(tmp_path, relay) as one:
+        await one.manager.until("READY")
+        written = (one.daemon.folder / file).read_text()
+        (one.daemon.folder / file).write_text(written + mistake)
+        one.signal(signal.SIGHUP)
+        await one.manager.until("READY")
+        (one.daemon.folder / file).write_text(written)
+        one.signal(signal.SIGHUP)
+        await one.manager.until("READY")
+        told = [json.loads(line) for line in one.daemon.log.splitlines()]
+    assert [line["event"] for line in told if "reload" in line["event"]] == ["reload_failed", "reloaded"]
+    assert "is not TOML" in next(line for line in told if line["event"] == "reload_failed")["faults"][0]
+
+
+async def test_a_pipe_in_the_place_of_the_settings_stops_nobody(tmp_path: Path, relay: ScriptedRelay) -> None:
+    """A reload that would wait for somebody to write into it is refused instead."""
+    async with started(tmp_path, relay) as one:
+        await one.manager.until("READY")
+        settings = one.daemon.folder / "gateway.toml"
+        settings.unlink()
+        os.mkfifo(settings)
+        one.signal(signal.SIGHUP)
+        await one.manager.until("READY")
+        assert await one.ready() == 200
+        assert "is no regular file" in one.daemon.log
+
+
+async def test_a_listener_that_was_plain_says_that_tls_waits(tmp_path: Path, relay: ScriptedRelay) -> None:
+    """A certificate that is added by a reload needs a restart, and so does one that is taken away."""
+    pair = tmp_path / "pair.pem"
+    trustme.CA().issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(pair)
+    async with started(tmp_path, relay) as one:
+        await one.manager.until("READY")
+        settings = one.daemon.folder / "gateway.toml"
+        named = f'[http]\ntls_certificate = "{pair}"\ntls_key = "{pair}"\n'
+        settings.write_text(settings.read_text().replace("[http]\n", named))
+        one.signal(signal.SIGHUP)
+        await one.manager.until("READY")
+        waiting = [json.loads(line) for line in one.daemon.log.splitlines() if "restart_needed" in line]
+    assert waiting[0]["keys"] == ["http.tls_certificate"]
