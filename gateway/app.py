@@ -46,7 +46,7 @@ from gateway.smtp.dial import Dialer
 from gateway.smtp.egress import EgressPolicy
 from gateway.smtp.session import Opener
 from gateway.store.identity import held_name
-from gateway.store.protocol import Copied, Store, StoreError
+from gateway.store.protocol import Copied, Store, StoreBroken, StoreError
 from gateway.store.sqlite import SqliteStore
 from gateway.webhooks.endpoint import Poster
 from gateway.webhooks.events import Composer
@@ -106,7 +106,7 @@ async def daemon(settings: Settings, environ: Mapping[str, str]) -> AsyncIterato
         credentials = Credentials(directory.seal, directory.stored, lent.local, lent.connections)
         credentials.on_denied = directory.denied
         for source in (*settings.connections, FILES_NAME):
-            facts.secret_connection(source)
+            facts.secret_connection(source, signs_in=source != FILES_NAME)
         stack.push_async_callback(lent.connections.close)
         tokens = Tokens(settings.oauth, credentials.cache, time.monotonic)
         stack.push_async_callback(tokens.close)
@@ -141,6 +141,8 @@ async def daemon(settings: Settings, environ: Mapping[str, str]) -> AsyncIterato
         http = await stack.enter_async_context(HttpServer(services))
         facts.http_certificate(_certificate_end(settings))
         admin = await stack.enter_async_context(HttpServer.for_administrators(services))
+        if store.copier is not None:
+            stack.callback(store.copier.stop)
         gauges = Gauges(outbox, store, dispatcher, (http, admin), services.reasons, certificate_files(settings))
         for reading in (gauges.each_second(), gauges.loop_lag(), gauges.now_and_then()):
             tasks.start(reading)
@@ -171,9 +173,17 @@ class _Loops:
         self._tasks.append(task)
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
-        if not task.cancelled() and (error := task.exception()) is not None and self._owner is not None:
+        if task.cancelled() or (error := task.exception()) is None or self._owner is None:
+            return
+        if not _only_broken_store(error):  # of which the store itself tells whoever owns us
             facts.loop_died(error)
             self._owner.cancel(f"a loop died: {type(error).__name__}")
+
+
+def _only_broken_store(error: BaseException) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(_only_broken_store, error.exceptions))
+    return isinstance(error, StoreBroken)
 
 
 async def _store(settings: Settings, environ: Mapping[str, str], stack: AsyncExitStack) -> Store:
@@ -259,7 +269,8 @@ async def _webhooks(
     store: Store, directory: Directory, outbox: Outbox, dispatcher: Dispatcher, stack: AsyncExitStack
 ) -> Sender:
     poster = await stack.enter_async_context(Poster(directory.policy.webhooks, directory.seal, store.clock))
-    sender, composer = Sender(store, directory, poster), Composer(directory, store.clock)
+    sender = Sender(store, directory, poster)
+    composer = Composer(directory, store.clock, sender.backlog)
     outbox.tell = composer.ended
     outbox.on_told = sender.noted
     dispatcher.on_parked = lambda place, reason: sender.tell(composer.parked(place, reason))

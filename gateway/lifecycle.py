@@ -56,11 +56,12 @@ async def serve(
     gc.set_threshold(*GC_THRESHOLD)
     os.umask(0o077)
     _keep_memory_private()
-    signals = _Signals()
+    signals, ready = _Signals(), False
     try:
         async with _Patience() as patience:
             patience.ask(START_SECONDS)
             async with daemon(settings, environ) as running:
+                ready = True
                 patience.ask(0)
                 code = await _run(running, signals, _Reloading(running, config, environ), when_ready)
                 patience.ask(settings.relay.drain_seconds + LAST_SECONDS)
@@ -69,6 +70,11 @@ async def serve(
         return EXIT_FAILED
     except StoreBroken as error:
         facts.store_broken(str(error))
+        return EXIT_FAILED
+    except OSError as error:
+        if ready:
+            raise
+        facts.start_failed(str(error))  # a listener cannot be opened
         return EXIT_FAILED
     facts.stopped()
     return code
@@ -89,8 +95,17 @@ async def _run(
     facts.stopping(running.outbox.in_hand)
     if not running.store.failed.is_set():
         return EXIT_OK
-    facts.store_broken("a write failed; the file is checked at the next start")
+    facts.store_broken(await _what_broke(running.store))
     return EXIT_FAILED
+
+
+async def _what_broke(store: Store) -> str:
+    try:
+        async with asyncio.timeout(1):
+            await store.check()
+    except (StoreError, TimeoutError) as error:
+        return f"{error}; the database is checked at the next start"
+    return "a write failed; the database is checked at the next start"
 
 
 def _keep_memory_private() -> None:

@@ -24,8 +24,10 @@ from gateway.cli.queue import queue
 from gateway.cli.remote import given_query, of_tenant, paged, path, remote, settings_path
 from gateway.cli.store import store
 from gateway.cli.test import test
-from gateway.settings import SettingsError, default_path
+from gateway.credentials.provider import CredentialError
+from gateway.settings import SettingsError, counted, default_path
 
+EXIT_FAILED = 1
 EXIT_CONFIG = 78
 
 
@@ -59,14 +61,17 @@ def cli(ctx: click.Context, config: Path | None) -> None:
 
 
 def main() -> None:
-    """Run the command line; faulty settings exit with 78."""
+    """Run the command line; faulty settings exit with 78, and a secret of the daemon's own that is not there with 1."""
     try:
         cli(prog_name="notification-gateway")
     except SettingsError as error:
         for fault in error.faults:
             click.echo(str(fault), err=True)
-        click.echo(f"{len(error.faults)} faults", err=True)
+        click.echo(counted(error.faults), err=True)
         sys.exit(EXIT_CONFIG)
+    except CredentialError as error:
+        click.echo(f"{error}; a systemd credential is there for the unit alone (see the README, Installing)", err=True)
+        sys.exit(EXIT_FAILED)
 
 
 @cli.command()

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, Final
 import aiohttp
 import click
 
-from gateway.settings import load
+from gateway.settings import admin_socket
 
 SECONDS = 60
 LONGEST_SILENCE: Final = 3600.0  # seconds in which a large database is copied before anything is sent
@@ -43,7 +43,7 @@ class Daemon:
         key = key_file.read_text().strip() if key_file else environ.get("NOTIFICATION_GATEWAY_KEY")
         if url:
             return cls(url.rstrip("/"), None, key)
-        return cls("http://daemon", load(config, environ).admin.socket, key if key_file else None)
+        return cls("http://daemon", admin_socket(config, environ), key if key_file else None)
 
     def call(
         self,

@@ -23,7 +23,7 @@ from gateway.directory.snapshot import PROVISION
 from gateway.lifecycle import EXIT_CONFIG, EXIT_FAILED, EXIT_OK
 from gateway.relay.guard import Guard
 from gateway.relay.sign_in import SignIns
-from gateway.settings import Fault, PostgresqlUrl, Settings, SettingsError, load
+from gateway.settings import Fault, PostgresqlUrl, Settings, SettingsError, counted, load
 from gateway.smtp import hints
 from gateway.smtp.outcome import Fault as SessionFault
 from gateway.store.protocol import StoreError
@@ -56,7 +56,7 @@ def _tell(faults: tuple[Fault, ...], *, as_json: bool) -> None:
         return
     for fault in faults:
         click.echo(str(fault), err=True)
-    click.echo(f"{len(faults)} faults" if faults else "settings are good", err=bool(faults))
+    click.echo(counted(faults) if faults else "settings are good", err=bool(faults))
 
 
 def _provisioned(settings: Settings) -> list[Profile]:

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from gateway.cli import calls
-from gateway.cli.calls import Answer, Daemon
+from gateway.cli.calls import Daemon
 from gateway.cli.fields import Document
 from gateway.cli.remote import given_query, paged, path, remote
 
@@ -65,16 +65,14 @@ def _line(line: Document) -> str:
 @remote
 def pause(daemon: Daemon, /, as_json: bool) -> None:
     """Stop all sending; mail is accepted and kept."""
-    _tell(daemon.call("POST", path("queue", "pause")), as_json)
+    answer = daemon.call("POST", path("queue", "pause"))
+    if not calls.settled(answer, as_json):
+        click.echo(paused(answer.body["paused"]))
 
 
 @queue.command("resume")
 @remote
 def resume(daemon: Daemon, /, as_json: bool) -> None:
     """Let sending go on; a profile that was paused by itself stays so."""
-    _tell(daemon.call("POST", path("queue", "resume")), as_json)
-
-
-def _tell(answer: Answer, as_json: bool) -> None:
-    if not calls.settled(answer, as_json):
-        click.echo(paused(answer.body["paused"]))
+    if not calls.settled(daemon.call("POST", path("queue", "resume")), as_json):
+        click.echo("sending goes on")

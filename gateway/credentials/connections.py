@@ -80,10 +80,12 @@ class Connection:
         return sorted(name for name, entry in self.settings.entries.items() if lent_to(owner, entry.tenants))
 
     def health(self) -> str:
-        """How it is: `unused`, `ok`, or what keeps everybody away at the moment."""
-        error = self.line.error
+        """How it is: `unused`, `ok`, what keeps everybody away, or `login_` and how our last sign-in there failed."""
+        error, login = self.line.error, self.line.logins.failure
         if error is not None:
             return error.kind.value
+        if login is not None:
+            return f"login_{login}"
         return "ok" if self.used else "unused"
 
     @property

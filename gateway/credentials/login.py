@@ -39,6 +39,11 @@ class Logins:
             return None
         return CredentialError(self._error.kind, self._error.detail, wait)
 
+    @property
+    def failure(self) -> Kind | None:
+        """How the last sign-in failed; None if it did not, or there was none."""
+        return None if self._error is None else self._error.kind
+
     def succeeded(self, lasts: float | None = None) -> None:
         """The store let us in, with a token that lasts so many seconds; None: it has no end, or there is none."""
         self._failures, self._closed_until, self._error = 0, float("-inf"), None

@@ -4,6 +4,7 @@ Everything sealed is opened, also what the present key sealed, so that a whole r
 that the older keys can go. Objects go page by page in the order of their places, each page in transactions of a
 hundred objects: whenever it ends, all that opened before still opens, and the next run does what is left. A secret
 that somebody changes meanwhile stays as they left it, and so does everything else of its object, its version included.
+What a webhook signed with before, and signs with no more, is not opened but dropped.
 """
 
 import asyncio
@@ -23,6 +24,7 @@ from gateway.directory.entries import place
 from gateway.directory.shapes import Profile, StoredSecret, Webhook
 from gateway.directory.snapshot import ROOT, Place, Snapshot
 from gateway.message.notification import compact
+from gateway.store.clock import wall_clock
 from gateway.store.rows import Happening
 
 ACTION: Final = "secret.rewrap"
@@ -31,7 +33,7 @@ MOST: Final = 10_000  # objects a page
 FIRST: Final[Place] = ("", "", "")
 
 _Item = Profile | StoredSecret | Webhook
-_Resealed = Mapping[str, str]  # an object's new ciphertexts by the old ones
+_Resealed = Mapping[str, str | None]  # an object's new ciphertexts by the old ones; None: it needs that no more
 
 
 class Unreadable(NamedTuple):
@@ -75,7 +77,7 @@ class _Plan:
 
 async def rewrap(directory: Directory, actor: Actor, after: Place = FIRST, limit: int = MOST) -> Page:
     """Rewrap a page of objects beyond a place. Its first transaction also tells the audit log how many it will be."""
-    plan = await asyncio.to_thread(_plan, directory.snapshot, directory.seal, after, limit)
+    plan = await asyncio.to_thread(_plan, directory.snapshot, directory.seal, after, limit, wall_clock())
     told = [plan.happening(actor)]
     done: Counter[str] = Counter()
     waiting = iter(plan.resealed.items())
@@ -86,14 +88,18 @@ async def rewrap(directory: Directory, actor: Actor, after: Place = FIRST, limit
     return Page(len(plan.places), done["profile"], done["secret"], done["webhook"], plan.unreadable, plan.last)
 
 
-def _plan(snapshot: Snapshot, seal: Seal, after: Place, limit: int) -> _Plan:
+def _plan(snapshot: Snapshot, seal: Seal, after: Place, limit: int, now: int) -> _Plan:
     """Open a page of objects and seal them anew; in a thread, because it takes its time and a snapshot never changes."""
     found = nsmallest(limit + 1, (where for where in _holders(snapshot) if where > after))
     places = found[:limit]
     plan = _Plan(places, places[-1] if len(found) > limit else None)
     for where in places:
-        resealed: dict[str, str] = {}
-        for slot, bound, sealed in _sealed(_find(snapshot, where)):
+        item = _find(snapshot, where)
+        resealed: dict[str, str | None] = {}
+        for slot, bound, sealed in _sealed(item):
+            if slot == "previous" and isinstance(item, Webhook) and not item.signs_with_both(now):
+                resealed[sealed] = None
+                continue
             try:
                 secret = seal.open(sealed, bound)
             except SealError as error:

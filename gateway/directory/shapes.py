@@ -265,6 +265,9 @@ class StoredSecret(Shape):
     updated_at: int
 
 
+ROTATION: Final = 86_400_000  # ms for which the secret before signs too
+
+
 class WebhookFields(Shape):
     """What a tenant says of an endpoint that shall be told what happens."""
 
@@ -287,6 +290,10 @@ class Webhook(WebhookFields):
     previous: str | None = Field(None, repr=False)
     rotated_at: int = 0
     created_at: int
+
+    def signs_with_both(self, now: int) -> bool:
+        """Does the secret before still sign too, at this time (ms)?"""
+        return self.previous is not None and now - self.rotated_at < ROTATION
 
     @property
     def place(self) -> WebPlace:

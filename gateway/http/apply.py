@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any, Final
 
 from gateway.directory import changes
@@ -16,7 +17,7 @@ from gateway.http.call import Answer, Call, json_answer
 from gateway.http.profiles import read_profile
 from gateway.http.resources import Document, actor, document, validated
 from gateway.http.schema import ApplyQuery
-from gateway.problems import Fault, Problem, refusal
+from gateway.problems import MAX_FAULTS, Fault, Problem, refusal
 
 MOST_ROWS: Final = 5_000
 TABLES: Final[dict[str, type[Shape]]] = {
@@ -86,13 +87,15 @@ def _placed(problem: Problem, faults: Iterable[tuple[Place, Fault]], pointers: d
 def _read(call: Call, snapshot: Snapshot, tables: Document) -> _Read:
     read = _Read()
     rows = {name: rows for name, rows in tables.items() if name in TABLES and isinstance(rows, list)}
-    for name in tables.keys() - rows.keys():
+    for name in islice(tables.keys() - rows.keys(), MAX_FAULTS):
         read.faults.append(Fault(f"/{name}", *_no_table(name)))
     if sum(map(len, rows.values())) > MOST_ROWS:
         raise refusal([Fault("", "too_many", f"Files hold at most {MOST_ROWS} objects at once.")])
     _place_tenants(call, snapshot, rows.get("tenants", []), read)
     for name in TABLES:
         for index, row in enumerate(rows.get(name, [])):
+            if len(read.faults) >= MAX_FAULTS:  # no more are told
+                return read
             pointer = f"/{name}/{index}"
             item = _row(call, snapshot, name, row, pointer, read)
             if item is not None and (first := read.pointers.setdefault(place(item), pointer)) != pointer:

@@ -1,7 +1,8 @@
 """A copy of the whole database, sent piece by piece. It is everybody's, so for administrators of `system` alone.
 
 The copy is made and checked before the first octet is sent. While it is sent, no more of it than a piece is in memory; a
-client that takes nothing for a minute is cut off, as another one may be waiting.
+client that takes nothing for a minute is cut off, as another one may be waiting; and so is every client once the daemon
+stops, which waits for nobody's disk.
 """
 
 import asyncio
@@ -57,10 +58,15 @@ async def _answered(call: Call, copy: Copy, began: float) -> Streamed:
     who, store = actor(call), call.services.store
     await store.log([Happening(ROOT, who.name, who.tenant, "backup", "", "[]")], call.now)
     response = web.StreamResponse(headers=_headers(call, copy))
-    if await _sent(call, copy, response):
+    try:
+        if not await _sent(call, copy, response):
+            return Streamed(response.status, b"", response=response)
         with suppress(StoreError):  # it is made, whether or not that can be noted
             await store.backed_up(copy.taken_at)
-        facts.backup_made(copy.taken_at, copy.size, time.monotonic() - began)
+    except asyncio.CancelledError:  # no other answer can follow on what was sent
+        _cut_off(call)
+        raise
+    facts.backup_made(copy.taken_at, copy.size, time.monotonic() - began)
     return Streamed(response.status, b"", response=response)
 
 
@@ -88,7 +94,11 @@ async def _sent(call: Call, copy: Copy, response: web.StreamResponse) -> bool:
             await response.write_eof()
     except OSError as error:
         facts.backup_failed(f"it was not sent to its end: {type(error).__name__}")
-        if call.request.transport is not None:
-            call.request.transport.abort()
+        _cut_off(call)
         return False
     return True
+
+
+def _cut_off(call: Call) -> None:
+    if call.request.transport is not None:
+        call.request.transport.abort()

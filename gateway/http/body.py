@@ -1,4 +1,4 @@
-"""Reading a body within limits: of kind, of size and of time.
+"""Reading a body within limits: of kind, of size, of values and of time.
 
 A small body lies in the buffer already when its head has been read, and is taken from there at once; only one that is
 still on its way is waited for, under one deadline for all of it, so that sending slowly gains nothing. Nothing is
@@ -10,6 +10,7 @@ from typing import Final
 
 from aiohttp import web
 
+from gateway.http.density import MAX_VALUES, has_more_values
 from gateway.problems import Code, Problem
 from gateway.settings import Http
 
@@ -18,7 +19,14 @@ CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 async def read_body(request: web.BaseRequest, http: Http) -> bytes:
-    """Read the whole JSON body. Raises problems for its kind, its size and its slowness."""
+    """Read the whole JSON body. Raises problems for its kind, its size, its many values and its slowness."""
+    body = await _whole(request, http)
+    if has_more_values(body, MAX_VALUES):
+        raise Problem(Code.PAYLOAD_TOO_LARGE, f"The body has more than {MAX_VALUES} values.")
+    return body
+
+
+async def _whole(request: web.BaseRequest, http: Http) -> bytes:
     headers = request.headers
     _check_kind(headers.get("Content-Type", ""), headers.get("Content-Encoding", ""))
     length = request.content_length

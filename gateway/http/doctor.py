@@ -54,7 +54,7 @@ class OutboxStandingView(View):
 
 
 class ConnectionStandingView(View):
-    """A secret store; `health` is `unused`, `ok`, or why nobody asks it at the moment."""
+    """A secret store; `health` is `unused`, `ok`, why nobody asks it at the moment, or `login_denied` and the like."""
 
     name: str
     kind: str

@@ -5,19 +5,28 @@ says is fixed text, and its pointer names only the place.
 
 Rules between fields are told together with the fields' own faults: what is wrong is taken out, the rest is validated
 again, and the rules look at what remains (`Shape.contradictions`). A valid body pays for none of this.
+
+A body may be made of faults alone, and finding and telling them costs more than anything else that is done to it. Of
+one with more than `ORDINARY` values, or more than `MOST_ERRORS` faults, each list is therefore left at its first fault;
+if there are still more faults than that, only so much is told.
 """
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Generic, TypeVar, get_origin
+from functools import lru_cache
+from typing import Annotated, Any, Final, Generic, TypeVar, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, FailFast, ValidationError, create_model
 from pydantic_core import ErrorDetails, from_json
 
+from gateway.http.density import has_more_values
 from gateway.problems import MAX_FAULTS, Code, Fault, Problem, refusal
 
 MAX_POINTER: Final = 200  # characters; names of unknown fields are the caller's own words, and may be long
+ORDINARY: Final = 10_000  # values of a body of which all faults are looked for …
+MOST_ERRORS: Final = 2_000  # … and the most faults of which the first are told; all of them are written out for that
+TOO_MANY: Final = Fault("", "too_many", "The body has more faults than can be told.")
 
 _CODES: Final[Mapping[str, str]] = {
     "missing": "required",
@@ -51,6 +60,7 @@ class NoQuery(Shape):
     """No parameters."""
 
 
+M = TypeVar("M", bound=BaseModel)
 S = TypeVar("S", bound=Shape)
 S_co = TypeVar("S_co", bound=Shape, covariant=True)
 
@@ -70,10 +80,32 @@ class Reading(Generic[S_co]):
 def read(shape: type[S], body: bytes) -> Reading[S]:
     """Validate a JSON body. Raises a `bad_json` problem if it is none; everything else is told in the reading."""
     try:
-        value = shape.model_validate_json(body)
+        value = validate(shape, body)
     except ValidationError as error:
         return _faulty(shape, body, error)
     return Reading(value, tuple(value.contradictions(frozenset())))
+
+
+def validate(shape: type[M], body: bytes, *, strict: bool | None = None) -> M:
+    """Validate JSON in bounded time and memory. Raises ValidationError with all faults, or the first of each list."""
+    if not has_more_values(body, ORDINARY):
+        try:
+            return shape.model_validate_json(body, strict=strict)
+        except ValidationError as error:
+            if error.error_count() <= MOST_ERRORS:
+                raise
+    value: M = _curt(shape).model_validate_json(body, strict=strict)
+    return value
+
+
+@lru_cache(maxsize=64)  # there are fewer shapes
+def _curt(shape: type[M]) -> type[M]:
+    """Make the same shape, except that its lists are left at their first fault."""
+    fields: dict[str, Any] = {}
+    for name, field in shape.model_fields.items():
+        if get_origin(field.annotation) in (tuple, list):
+            fields[name] = Annotated[field.annotation, *field.metadata, FailFast()], field
+    return create_model(shape.__name__, __base__=shape, **fields)
 
 
 def parse(shape: type[S], body: bytes) -> S:
@@ -92,9 +124,9 @@ def read_query(shape: type[S], query: Sequence[tuple[str, str]]) -> Reading[S]:
     try:
         value = shape.model_validate(values, strict=False)
     except ValidationError as error:
-        broken = _broken(error)
+        faults, broken = translated(error)
         rest = shape.model_validate({name: given for name, given in values.items() if name not in broken}, strict=False)
-        return Reading(rest, (*translated(error), *rest.contradictions(broken)), broken)
+        return Reading(rest, (*faults, *rest.contradictions(broken)), broken)
     return Reading(value, tuple(value.contradictions(frozenset())))
 
 
@@ -113,11 +145,6 @@ def _collected(shape: type[S], query: Sequence[tuple[str, str]]) -> dict[str, st
     return values
 
 
-def _broken(error: ValidationError) -> frozenset[str]:
-    """The top-level fields that have faults."""
-    return frozenset(str(line["loc"][0]) for line in error.errors(include_url=False) if line["loc"])
-
-
 def whole(reading: Reading[S]) -> S:
     """Give the value of a reading without faults. Raises a problem with all faults otherwise."""
     if reading.faults or reading.value is None:
@@ -126,14 +153,13 @@ def whole(reading: Reading[S]) -> S:
 
 
 def _faulty(shape: type[S], body: bytes, error: ValidationError) -> Reading[S]:
-    faults = translated(error)
+    faults, broken = translated(error)
     document = _document(body)
-    if not isinstance(document, dict):
+    if not broken or not isinstance(document, dict):
         return Reading(None, faults)
-    broken = _broken(error)
     rest = {name: value for name, value in document.items() if name not in broken}
     try:
-        value = shape.model_validate_json(json.dumps(rest))
+        value = validate(shape, json.dumps(rest).encode())
     except ValidationError:  # a required field is missing, or wrong: there is no rest to speak of
         return Reading(None, faults, broken)
     return Reading(value, (*faults, *value.contradictions(broken)), broken)
@@ -148,10 +174,12 @@ def _document(body: bytes) -> object:
     return document
 
 
-def translated(error: ValidationError) -> tuple[Fault, ...]:
-    """Say in our words what the validator found."""
+def translated(error: ValidationError) -> tuple[tuple[Fault, ...], frozenset[str]]:
+    """Say in our words what the validator found; answers also which top-level fields have faults."""
+    if error.error_count() > MOST_ERRORS:
+        return (TOO_MANY,), frozenset()
     lines = error.errors(include_url=False, include_context=False, include_input=False)
-    return tuple(map(_fault, lines[:MAX_FAULTS]))
+    return tuple(map(_fault, lines[:MAX_FAULTS])), frozenset(str(line["loc"][0]) for line in lines if line["loc"])
 
 
 def _fault(line: ErrorDetails) -> Fault:

@@ -19,16 +19,19 @@ OWNER_ONLY: Final = 0o600
 
 
 def sockets_for(address: ListenAddress, *, mode: int | None = None) -> list[socket.socket]:
-    """Bind an address; `mode` is for the file of a Unix socket. Nothing listens yet. OSError if it cannot be."""
-    match address:
-        case TcpAddress(host, port):
-            return _tcp(host, port)
-        case UnixAddress(path):
-            return [_unix(path, mode)]
-        case SystemdSocket():
-            return _passed()
-        case _:
-            assert_never(address)
+    """Bind an address; `mode` is for the file of a Unix socket. Nothing listens yet. OSError, which names it, if it cannot be."""
+    try:
+        match address:
+            case TcpAddress(host, port):
+                return _tcp(host, port)
+            case UnixAddress(path):
+                return [_unix(path, mode)]
+            case SystemdSocket():
+                return _passed()
+            case _:
+                assert_never(address)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot listen on {address}: {error.strerror or error}") from error
 
 
 def _tcp(host: str, port: int) -> list[socket.socket]:

@@ -75,9 +75,9 @@ class MetricsServer:
         return web.Response(body=body, headers={"Content-Type": content_type})
 
     async def _live(self, _: web.Request) -> web.Response:
-        return web.json_response({"status": "live"})
+        return web.json_response({"status": "ok", "reasons": []})
 
     async def _ready(self, _: web.Request) -> web.Response:
         reasons = self._services.reasons()
-        body = json.dumps({"status": "unready" if reasons else "ready", "reasons": reasons})
+        body = json.dumps({"status": "unavailable" if reasons else "ok", "reasons": reasons})
         return web.Response(text=body, status=503 if reasons else 200, content_type="application/json")

@@ -15,7 +15,7 @@ from pydantic_core import from_json
 
 from gateway.directory.changes import Actor
 from gateway.http.call import JSON_HEADERS, Answer, Call
-from gateway.http.faults import translated
+from gateway.http.faults import translated, validate
 from gateway.http.schema import PageQuery
 from gateway.http.values import write_cursor
 from gateway.problems import Code, Fault, Problem, refusal
@@ -123,10 +123,10 @@ def _ordered(value: object) -> str:
 def validated(shape: type[M], given: Document) -> tuple[M | None, list[Fault], frozenset[str]]:
     """Make a value of a document: the value or None, its faults, and the members that have them."""
     try:
-        return shape.model_validate_json(json.dumps(given), strict=True), [], frozenset()
+        return validate(shape, json.dumps(given).encode(), strict=True), [], frozenset()
     except ValidationError as error:
-        broken = frozenset(str(line["loc"][0]) for line in error.errors(include_url=False) if line["loc"])
-        return None, list(translated(error)), broken
+        faults, broken = translated(error)
+        return None, list(faults), broken
 
 
 def parsed(shape: type[M], given: Document, faults: Sequence[Fault] = ()) -> M:

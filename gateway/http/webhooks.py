@@ -204,6 +204,8 @@ def _changed(seal: Seal, before: Webhook, fields: WebhookGiven, now: int) -> Web
     told: dict[str, object] = {"url": fields.url, "events": fields.events, "enabled": fields.enabled}
     if fields.enabled:
         told["disabled_reason"] = None
+    if not before.signs_with_both(now):
+        told["previous"] = None
     if fields.secret is not None and not _holds(seal, before, secret := Secret(fields.secret)):
         told |= {"sealed": seal.close(secret, before.sealed_for), "previous": before.sealed, "rotated_at": now}
     return before.model_copy(update=told)

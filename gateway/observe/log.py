@@ -93,7 +93,8 @@ def _harmless(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> di
 
 
 def _ordered(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> tuple[Any, ...]:
-    """Put first what every line has, and give the whole to the sink."""
+    """Put first what every line has, leave out fields that say nothing, and give the whole to the sink."""
     time = datetime.now(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
     head = {"timestamp": time, "level": event.pop("level"), "event": event.pop("event")}
-    return ({**head, **event},), {}
+    fields = {name: value for name, value in event.items() if value is not None and value != ""}
+    return ({**head, **fields},), {}

@@ -83,6 +83,14 @@ def _gauge(name: str, says: str, label: str = "", known: Iterable[str] = ()) -> 
     return gauge
 
 
+class _Process(ProcessCollector):
+    """What `/proc` says of this process, also where it shows processes and nothing else (ProcSubset=pid)."""
+
+    def _boot_time(self) -> float:
+        # The library reads /proc/stat, and without it tells nothing at all.
+        return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 # The process.
 
 BUILD: Final = Gauge(
@@ -90,7 +98,7 @@ BUILD: Final = Gauge(
     registry=REGISTRY,
 )  # fmt: skip
 READY = _gauge("ready", "1 while /readyz says so.")
-PROCESS: Final = ProcessCollector(namespace=_PREFIX.rstrip("_"), registry=REGISTRY)
+PROCESS: Final = _Process(namespace=_PREFIX.rstrip("_"), registry=REGISTRY)
 CLOCK = _gauge("clock_timestamp_seconds", "What time it is for the daemon.")
 CLOCK.set_function(time.time)
 LOOP_LAG = _spread(

@@ -603,9 +603,10 @@ class Dispatcher:
                 if reason != Trouble.AUTH_HELD_BACK:  # which is over in a moment
                     self._tell_parked(lane.place, reason)
             case Halve(seconds):
+                if not lane.halved(now):  # every message that is put off says so again
+                    facts.halved(lane.place, detail)
                 lane.halved_until = now + seconds
                 self._pool.drop(lane.place)
-                facts.halved(lane.place, detail)
             case _:
                 assert_never(told)
         if lane.wait(now) != 0.0 and self._tasks is not None and (given_up := lane.empty()):

@@ -36,9 +36,9 @@ from gateway.settings.connections import (
     WorkloadIdentity,
 )
 from gateway.settings.document import Settings
-from gateway.settings.faults import Fault, SettingsError
+from gateway.settings.faults import Fault, SettingsError, counted
 from gateway.settings.kinds import SecretSource
-from gateway.settings.loading import default_path, load
+from gateway.settings.loading import admin_socket, default_path, load
 from gateway.settings.sections import (
     Admin,
     Demo,
@@ -125,6 +125,8 @@ __all__ = [
     "VaultToken",
     "Webhooks",
     "WorkloadIdentity",
+    "admin_socket",
+    "counted",
     "default_path",
     "load",
 ]

@@ -4,6 +4,7 @@ Owns `Fault`, `SettingsError` and the way in which a validator refuses a value. 
 the problem and the remedy, and never quotes the value: it may be a password that landed under the wrong key.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, time
 from typing import NoReturn
@@ -35,6 +36,11 @@ class SettingsError(Exception):
         """Keep the faults; the message is one line for each."""
         super().__init__("\n".join(str(fault) for fault in faults))
         self.faults = faults
+
+
+def counted(faults: Sequence[Fault]) -> str:
+    """Say how many they are."""
+    return f"{len(faults)} fault" if len(faults) == 1 else f"{len(faults)} faults"
 
 
 def refusal(problem: str, remedy: str) -> PydanticCustomError:

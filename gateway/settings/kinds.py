@@ -29,9 +29,10 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from gateway.settings.faults import REFUSAL, refusal, refuse
+from gateway.settings.faults import REFUSAL, kind_of, refusal, refuse
 from gateway.settings.values import (
     HIGHEST_PORT,
+    LISTEN_FORMS,
     EgressRule,
     ListenAddress,
     Network,
@@ -210,6 +211,8 @@ def _is_loopback(host: str) -> bool:
 
 
 def _as_list(value: object) -> object:
+    if not isinstance(value, str | list | tuple):
+        refuse(f"must be an address or a list of them, but is {kind_of(value)}", LISTEN_FORMS)
     return [value] if isinstance(value, str) else value
 
 

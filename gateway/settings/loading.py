@@ -3,6 +3,7 @@
 import os
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -42,6 +43,22 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
     if faults:
         raise SettingsError(tuple(faults))
     return settings
+
+
+def admin_socket(path: Path | None, environ: Mapping[str, str]) -> Path:
+    """Return where the daemon of a settings file is spoken to, also while other settings of it are faulty.
+
+    Raises `SettingsError` if the file cannot be read, or does not say where.
+    """
+    try:
+        return load(path, environ).admin.socket
+    except SettingsError:
+        told = overlay({} if path is None else _read(path), environ)[0]
+        told = {name: told[name] for name in ("paths", "admin") if name in told}
+        told, base = _based(told, Path.cwd() if path is None else path.absolute().parent)
+        with suppress(ValidationError):
+            return Settings.model_validate(told, context={BASE: base}).admin.socket
+        raise
 
 
 def _read(path: Path) -> dict[str, object]:

@@ -26,6 +26,7 @@ from gateway.store.rows import (
     Entry,
     EventBacklog,
     EventResult,
+    EventsDue,
     EventWish,
     Flow,
     FlowBacklog,
@@ -147,7 +148,13 @@ class Copier(Protocol):
     """Makes copies of a store while it is in use."""
 
     def copy(self) -> AbstractAsyncContextManager[Copy]:
-        """Make a copy for the time of the block. Raises `CopyRunning`, `StoreFull`, and `StoreError` if it is not whole."""
+        """Make a copy for the time of the block. Raises `CopyRunning`, `StoreFull`, and `StoreError` if it is not whole.
+
+        The block is cancelled when copying stops; what comes out of it is `StoreUnavailable`.
+        """
+
+    def stop(self) -> None:
+        """Break off the copy that is being made or read, and make none any more."""
 
 
 class Store(Protocol):
@@ -241,9 +248,9 @@ class Store(Protocol):
         """Count what is not final by flow and by how it waits; reads all of it, so ask rarely."""
 
     async def forget(self, tenant: str, limit: int) -> int:
-        """Delete up to `limit` rows of a tenant, its idempotency keys, its webhook events, and where it signed in.
+        """Delete up to `limit` of all that a tenant has: notifications, idempotency keys, webhook events.
 
-        Answers how many rows.
+        Answers how many: while it is `limit` there may be more. Where it signed in goes at once.
         """
 
     async def unfinished(self) -> dict[str, int]:
@@ -267,8 +274,11 @@ class Store(Protocol):
     async def drop_events(self, tenant: str, webhook: str) -> None:
         """Delete the events of a webhook."""
 
-    async def pending_events(self) -> list[EventBacklog]:
-        """Count the events of each webhook that has some, leased ones included."""
+    async def due_events(self) -> list[EventsDue]:
+        """Find the webhooks that have events, leased ones included, and when the first of each falls due."""
+
+    async def pending_events(self, tenant: str, most: int) -> list[EventBacklog]:
+        """Count the events of each of a tenant's webhooks, up to so many together; reads them all, so ask rarely."""
 
     async def directory(self) -> tuple[int, list[Entry]]:
         """Read the directory's revision and all of its entries."""

@@ -319,14 +319,23 @@ class EventResult(NamedTuple):
     attempts: int
 
 
+class EventsDue(NamedTuple):
+    """A webhook that has events, and when the first falls due."""
+
+    tenant: str
+    webhook: str
+    due_at: int
+
+
 class EventBacklog(NamedTuple):
-    """A webhook that has events: how many, when the first falls due, and which ends first."""
+    """A webhook that has events: how many, when the first falls due, which ends first, and the octets of all bodies."""
 
     tenant: str
     webhook: str
     waiting: int
     due_at: int
     expires_at: int
+    octets: int
 
 
 class StoreHealth(NamedTuple):

@@ -1,8 +1,8 @@
 """One request to a tenant's endpoint, which may be anybody's: judged address, limited time, nothing believed but a status.
 
 The name is resolved here, what egress refuses is left out, and one of the rest is dialled: nothing looks the name up a
-second time. Names have threads of their own, so that a silent name server of a tenant's keeps no mail waiting. No proxy,
-no redirect, no cookie, no connection that is used twice; of the answer's body a little is read and thrown away.
+second time. No proxy, no redirect, no cookie, no connection that is used twice. So much of an answer is parsed and no more,
+since interim answers (RFC 9110 §15.2) have no end of their own; of its body a little is read and thrown away.
 """
 
 import asyncio
@@ -10,16 +10,17 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
+from functools import partial
 from ipaddress import ip_address
-from typing import Final, Self
+from typing import Final, Self, cast
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.client_proto import ResponseHandler
 from yarl import URL
 
 from gateway import __version__
@@ -27,13 +28,13 @@ from gateway.credentials.sealed import Seal, SealError
 from gateway.credentials.secret import Secret
 from gateway.directory.shapes import Webhook
 from gateway.smtp.egress import EgressPolicy
+from gateway.webhooks.names import Names
 from gateway.webhooks.signing import headers
 
 REQUEST_SECONDS: Final = 15.0
 TAIL_SECONDS: Final = 1.0
 TAIL_OCTETS: Final = 4 << 10
-NAME_THREADS: Final = 32
-ROTATION: Final = 86_400_000  # ms for which the secret before signs too
+ANSWER_OCTETS: Final = 32 << 10  # with all that comes before it
 SHORTEST_PAUSE: Final = 5  # seconds, whatever an endpoint says
 LONGEST_PAUSE: Final = 3_600
 
@@ -85,31 +86,53 @@ class _Refused(Exception):
 
 
 class _Resolver(AbstractResolver):
-    """Answers the permitted addresses of a name, and no others."""
+    """Answers the permitted addresses of a tenant's name, and no others."""
 
-    def __init__(self, policy: EgressPolicy, threads: ThreadPoolExecutor) -> None:
+    def __init__(self, policy: EgressPolicy, names: Names, tenant: str) -> None:
         self._policy = policy
-        self._threads = threads
+        self._names = names
+        self._tenant = tenant
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        found = await asyncio.get_running_loop().run_in_executor(
-            self._threads, lambda: socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        )
+        found = await self._names.look_up(self._tenant, host, port, family)
         permitted = [
             ResolveResult(
-                hostname=host, host=str(sockaddr[0]), port=port, family=kind, proto=proto, flags=socket.AI_NUMERICHOST
+                hostname=host, host=one.ip, port=port, family=one.family, proto=socket.IPPROTO_TCP,
+                flags=socket.AI_NUMERICHOST,
             )
-            for kind, _, proto, _, sockaddr in found
-            if self._policy.permits(ip_address(str(sockaddr[0]).partition("%")[0]), port)
-        ]
+            for one in found
+            if self._policy.permits(ip_address(one.ip.partition("%")[0]), port)
+        ]  # fmt: skip
         if not permitted:
             raise _Refused
         return permitted
 
     async def close(self) -> None:
-        """The threads are others' too."""
+        """The names are others' too."""
+
+
+class _Answer(ResponseHandler):
+    """A connection that is cut off once so much has come."""
+
+    _left = ANSWER_OCTETS
+
+    def data_received(self, data: bytes) -> None:
+        taken, self._left = data[: self._left], self._left - len(data)
+        super().data_received(taken)
+        if self._left < 0:
+            self._left = 0
+            self.abort()
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Makes connections for one request."""
+
+    def __init__(self, resolver: _Resolver, tls: ssl.SSLContext) -> None:
+        super().__init__(resolver=resolver, use_dns_cache=False, ssl=tls, force_close=True, limit=0)
+        answers = partial(_Answer, **self._factory.keywords)  # aiohttp has no public way
+        self._factory = cast("partial[ResponseHandler]", answers)
 
 
 class Poster:
@@ -125,24 +148,18 @@ class Poster:
         self._tls = tls or ssl.create_default_context()
 
     async def __aenter__(self) -> Self:
-        self._threads = ThreadPoolExecutor(NAME_THREADS, thread_name_prefix="webhook-names")
-        self._sessions = {scheme: self._session(scheme) for scheme in ("https", "http")}
+        self._names = Names()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for session in self._sessions.values():
-            await session.close()
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._names.close()
 
-    def _session(self, scheme: str) -> aiohttp.ClientSession:
-        connector = aiohttp.TCPConnector(
-            resolver=_Resolver(self._policy.over(scheme), self._threads),
-            use_dns_cache=False, ssl=self._tls, force_close=True, limit=0,
-        )  # fmt: skip
+    def _session(self, webhook: Webhook) -> aiohttp.ClientSession:
+        resolver = _Resolver(self._policy.over(webhook.place.scheme), self._names, webhook.tenant)
         return aiohttp.ClientSession(
-            connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False, auto_decompress=False,
-            timeout=aiohttp.ClientTimeout(total=None), skip_auto_headers=("Accept", "Accept-Encoding"),
-            read_bufsize=TAIL_OCTETS,
+            connector=_Connector(resolver, self._tls), cookie_jar=aiohttp.DummyCookieJar(), trust_env=False,
+            auto_decompress=False, timeout=aiohttp.ClientTimeout(total=None), read_bufsize=TAIL_OCTETS,
+            skip_auto_headers=("Accept", "Accept-Encoding"),
         )  # fmt: skip
 
     async def post(self, webhook: Webhook, message: Message) -> Attempt:
@@ -157,8 +174,12 @@ class Poster:
         except SealError:
             return attempt(Result.UNSIGNED)
         try:
-            async with asyncio.timeout(REQUEST_SECONDS):
-                response = await self._response(webhook, message, signed)
+            async with self._session(webhook) as session:
+                async with asyncio.timeout(REQUEST_SECONDS):
+                    response = await self._response(session, webhook, message, signed)
+                answered = attempt(_meaning(response.status), response.status, _pause(response))
+                await _throw_away(response)
+                return answered
         except _Refused:
             return attempt(Result.EGRESS_REFUSED)
         except TimeoutError:
@@ -167,17 +188,16 @@ class Poster:
             return attempt(Result.UNTRUSTED)
         except (aiohttp.ClientError, OSError, ValueError):
             return attempt(Result.UNREACHABLE)
-        answered = attempt(_meaning(response.status), response.status, _pause(response))
-        await _throw_away(response)
-        return answered
 
-    async def _response(self, webhook: Webhook, message: Message, signed: dict[str, str]) -> aiohttp.ClientResponse:
+    async def _response(
+        self, session: aiohttp.ClientSession, webhook: Webhook, message: Message, signed: dict[str, str]
+    ) -> aiohttp.ClientResponse:
         scheme, host, port = webhook.place
         with suppress(ValueError):  # a name, which is judged once it is resolved
             address = ip_address(host)
             if not self._policy.over(scheme).permits(address, port):
                 raise _Refused
-        return await self._sessions[scheme].post(
+        return await session.post(
             URL(webhook.url, encoded=True), data=message.body.encode(), headers=signed, allow_redirects=False
         )
 
@@ -190,7 +210,7 @@ class Poster:
 
     def _secrets(self, webhook: Webhook, now: int) -> Iterator[Secret]:
         yield self._seal.open(webhook.sealed, webhook.sealed_for)
-        if webhook.previous is not None and now - webhook.rotated_at < ROTATION:
+        if webhook.previous is not None and webhook.signs_with_both(now):
             with suppress(SealError):  # its master key is gone, and so it signs no more
                 yield self._seal.open(webhook.previous, webhook.sealed_for)
 

@@ -19,6 +19,7 @@ from gateway.outbox.states import Recipient, State, Status
 from gateway.outbox.verdict import Judgement
 from gateway.smtp.reply import Reply
 from gateway.store.rows import Place, WebhookEvent
+from gateway.webhooks.backlog import Backlog
 
 LIFE: Final = 72 * 3_600_000  # ms after which nobody is told any more
 TEST: Final = "webhook.test"
@@ -48,9 +49,10 @@ def event(webhook: Webhook, at: int, payload: str, traceparent: str | None = Non
 class Composer:
     """Makes events for the webhooks that there are; it sends nothing."""
 
-    def __init__(self, directory: Directory, clock: Callable[[], int]) -> None:
-        """Look at the directory as it is at the moment; the clock is the store's."""
+    def __init__(self, directory: Directory, clock: Callable[[], int], backlog: Backlog) -> None:
+        """Look at the directory as it is at the moment; the clock is the store's, and the backlog who has too much."""
         self._directory = directory
+        self._backlog = backlog
         self._clock = clock
 
     def ended(self, row: Row, judgements: Sequence[tuple[int, Judgement]], status: Status) -> str | None:
@@ -69,9 +71,9 @@ class Composer:
             return None
         now, told = self._clock(), list[WebhookEvent]()
         for kind, recipients in ended.items():
-            if listening := _listening(webhooks, kind):
+            if listening := self._listening(webhooks, kind):
                 payload = body(kind, now, _notification(snapshot, row, envelope, list(recipients.values()), status))
-                told += [event(webhook, now, payload, envelope.traceparent) for webhook in listening]
+                told += self._events(listening, now, payload, envelope.traceparent)
         return compact(told) if told else None
 
     def parked(self, place: Place, reason: str) -> list[WebhookEvent]:
@@ -85,13 +87,24 @@ class Composer:
     def _profile(self, kind: EventType, place: Place, reason: str) -> list[WebhookEvent]:
         tenant, name = place
         now = self._clock()
-        listening = _listening(self._directory.snapshot.webhooks_of(tenant), kind)
+        listening = self._listening(self._directory.snapshot.webhooks_of(tenant), kind)
         payload = body(kind, now, {"tenant": tenant, "profile": name, "reason": reason, "at": rfc3339(now)})
-        return [event(webhook, now, payload) for webhook in listening]
+        return self._events(listening, now, payload)
 
+    def _listening(self, webhooks: Iterable[Webhook], kind: EventType) -> list[Webhook]:
+        crowded = self._backlog.crowded
+        return [one for one in webhooks if one.enabled and kind in one.events and (one.tenant, one.id) not in crowded]
 
-def _listening(webhooks: Iterable[Webhook], kind: EventType) -> list[Webhook]:
-    return [webhook for webhook in webhooks if webhook.enabled and kind in webhook.events]
+    def _events(
+        self, listening: Iterable[Webhook], at: int, payload: str, traceparent: str | None = None
+    ) -> list[WebhookEvent]:
+        """Make an event for each webhook that may have one more."""
+        octets = len(payload.encode())
+        return [
+            event(webhook, at, payload, traceparent)
+            for webhook in listening
+            if self._backlog.takes((webhook.tenant, webhook.id), octets)
+        ]
 
 
 def _notification(

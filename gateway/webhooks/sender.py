@@ -4,6 +4,7 @@ Promises: an event is sent at least once while its webhook is enabled, always un
 once and no more, fewer to one endpoint and for one tenant, and those who wait take turns. While an endpoint fails, it is
 asked with one event at a time, at the pauses that Standard Webhooks recommends, and all its others wait. An endpoint that
 says it is gone, fails for days, or lets too much pile up is told nothing any more, until a person enables it again.
+What waits is counted apart from the sending, which therefore never waits for the count.
 
 Nothing here stands in the way of mail: what cannot be sent, or written because the store is away, waits.
 
@@ -13,9 +14,10 @@ How an endpoint stands is this daemon's own knowledge. Several daemons on one da
 import asyncio
 import random
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from gateway.directory import changes
@@ -27,8 +29,9 @@ from gateway.directory.snapshot import ROOT
 from gateway.message.notification import new_id
 from gateway.observe import facts, tracing
 from gateway.problems import Problem
-from gateway.store.protocol import RevisionConflict, Store, StoreUnavailable
-from gateway.store.rows import EventBacklog, EventResult, EventWish, LeasedEvent, Place, WebhookEvent
+from gateway.store.protocol import Store, StoreError, StoreUnavailable
+from gateway.store.rows import EventResult, EventWish, LeasedEvent, Place, WebhookEvent
+from gateway.webhooks.backlog import MOST_EVENTS, Backlog
 from gateway.webhooks.endpoint import Attempt, Message, Poster
 from gateway.webhooks.events import LIFE, TEST, body, rfc3339
 from gateway.webhooks.turns import Endpoint, Turns
@@ -40,7 +43,7 @@ JITTER: Final = 0.1
 LEASE: Final = 60_000  # ms; a request is over after a quarter of it
 LOOK: Final = 5_000  # ms between two looks at what there is, whoever brought it
 STORE_AGAIN: Final = 1.0  # seconds
-OVERFLOW: Final = 100_000  # events of one webhook
+COUNT: Final = 60.0  # seconds between two counts of what waits, unless one is wanted at once
 ORPHANED: Final = 15_000  # ms before events of a webhook that is not there go: another daemon may just have made it
 FAILING: Final = LIFE  # ms without one good answer
 DRAIN_SECONDS: Final = 2.0
@@ -65,6 +68,7 @@ class Sender:
         self._poster = poster
         self._clock = clock or store.clock
         self._dice = dice
+        self.backlog = Backlog()
         self._endpoints: dict[Place, Endpoint] = {}
         self._webhooks = directory.snapshot.webhooks
         self._turns = Turns()
@@ -98,7 +102,7 @@ class Sender:
         return endpoint
 
     def _refresh(self) -> None:
-        """The directory changed: forget the webhooks that are gone; of those that are others now, how they stood."""
+        """The directory changed: forget the webhooks that are gone; of those that lead elsewhere now, how they stood."""
         self._wake.set()  # all sending may have been paused, or go on
         webhooks = self._directory.snapshot.webhooks
         if webhooks is self._webhooks:
@@ -108,9 +112,10 @@ class Sender:
             now = webhooks.get(place)
             if now is None or not now.enabled:
                 del self._endpoints[place]
-            elif now is not endpoint.webhook and now != endpoint.webhook:
-                endpoint.webhook = now
+                continue
+            if now.place != endpoint.webhook.place:
                 endpoint.works()
+            endpoint.webhook = now
 
     # The loop.
 
@@ -118,6 +123,7 @@ class Sender:
         """Work until cancelled."""
         try:
             async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._watch())
                 while True:
                     self._wake.clear()
                     wait = await self._turn(tasks)
@@ -129,15 +135,8 @@ class Sender:
 
     async def _turn(self, tasks: asyncio.TaskGroup) -> float:
         """Do what is to be done now; answers how long (seconds) there will be nothing, unless somebody wakes the loop."""
-        try:
-            if told := self._told:
-                self._told = []
-                await self._keep(told)
-            if self._clock() >= self._look_at:
-                await self._look()
-            if not self._draining and self._directory.snapshot.all_paused is None:
-                await self._claim(tasks)
-        except StoreUnavailable:
+        done = [await _tried(work) for work in (self._keep_told, self._look, partial(self._claim, tasks))]
+        if not all(done):
             return STORE_AGAIN
         now = self._clock()
         free = len(self._tasks) < AT_ONCE
@@ -145,7 +144,10 @@ class Sender:
         later = [self._look_at, *(at for at in due if at > now)]
         return max(0.0, (min(later) - now) / 1000)
 
-    async def _keep(self, told: list[WebhookEvent]) -> None:
+    async def _keep_told(self) -> None:
+        if not self._told:
+            return
+        told, self._told = self._told, []
         try:
             await self._store.add_events(told)
         except StoreUnavailable:
@@ -155,24 +157,24 @@ class Sender:
             self.noted(tenant)
 
     async def _look(self) -> None:
-        """Find what there is, whoever brought it."""
-        pending = await self._store.pending_events()
+        """Find what there is, whoever brought it, if it is time to."""
         now = self._clock()
+        if now < self._look_at:
+            return
         self._look_at = now + LOOK
+        found = await self._store.due_events()
         webhooks = self._directory.snapshot.webhooks
         orphans: dict[Place, int] = {}
-        for one in pending:
+        for one in found:
             webhook = webhooks.get((one.tenant, one.webhook))
             if webhook is None or not webhook.enabled:
                 place = one.tenant, one.webhook
                 orphans[place] = self._orphans.get(place, now)
-            elif one.waiting > OVERFLOW:
-                await self._disable(webhook, "overflow")
             else:
                 self._endpoint(webhook).note(one.due_at)
         self._orphans = orphans
         await self._drop_orphans(now)
-        facts.webhook_events(sum(one.waiting for one in pending), _oldest_seconds(pending, now))
+        self._tell_how_many()
 
     async def _drop_orphans(self, now: int) -> None:
         """Delete the events of webhooks that are no more, or tell nobody any more."""
@@ -182,14 +184,49 @@ class Sender:
             if now - since >= ORPHANED:
                 await self._store.drop_events(tenant, webhook)
 
+    # How much waits.
+
+    async def _watch(self) -> None:
+        """Count what waits, and disable the webhooks for which too much does, for ever."""
+        while True:
+            self.backlog.wanted.clear()
+            counted = await _tried(self._disable_crowded) and await _tried(self._count)
+            await asyncio.sleep(STORE_AGAIN)  # however fast it grows
+            with suppress(TimeoutError):
+                async with asyncio.timeout(COUNT if counted else STORE_AGAIN):
+                    await self.backlog.wanted.wait()
+
+    async def _count(self) -> None:
+        """Count tenant by tenant: what a count cannot be had of keeps nobody else's from being one."""
+        tenants = {one.tenant for one in await self._store.due_events()}
+        for tenant in self.backlog.tenants - tenants:
+            self.backlog.forget(tenant)
+        for tenant in tenants:
+            with suppress(StoreUnavailable):
+                counted = self.backlog.begin(tenant)
+                counted(await self._store.pending_events(tenant, MOST_EVENTS + 1))
+        self._tell_how_many()
+        await self._disable_crowded()
+
+    async def _disable_crowded(self) -> None:
+        for place in list(self.backlog.crowded):
+            webhook = self._directory.snapshot.webhooks.get(place)
+            if webhook is None:
+                self.backlog.drop(place)
+            else:
+                await self._disable(webhook, "overflow")
+
+    def _tell_how_many(self) -> None:
+        events, first_end = self.backlog.events, self.backlog.first_end
+        waits = 0 if first_end is None or not events else self._clock() - (first_end - LIFE)
+        facts.webhook_events(events, max(0.0, waits / 1000))
+
+    # Beginning.
+
     async def _claim(self, tasks: asyncio.TaskGroup) -> None:
         """Begin as many requests as may be."""
         now = self._clock()
-        waiting: dict[str, deque[tuple[Endpoint, int]]] = {}
-        for (tenant, _), endpoint in self._endpoints.items():
-            if (room := endpoint.room(now)) > 0:
-                waiting.setdefault(tenant, deque()).append((endpoint, room))
-        shares = self._turns.shares(waiting, AT_ONCE - len(self._tasks))
+        shares = self._turns.shares(self._waiting(now), AT_ONCE - len(self._tasks))
         if not shares:
             return
         for place in shares:
@@ -207,6 +244,16 @@ class Sender:
                 self._note(place, now)
         for event in claimed:
             self._begin(tasks, event)
+
+    def _waiting(self, now: int) -> dict[str, deque[tuple[Endpoint, int]]]:
+        """Find by tenant which endpoints may be asked, and for how much each has room."""
+        waiting: dict[str, deque[tuple[Endpoint, int]]] = {}
+        if self._draining or self._directory.snapshot.all_paused is not None:
+            return waiting
+        for (tenant, _), endpoint in self._endpoints.items():
+            if (room := endpoint.room(now)) > 0:
+                waiting.setdefault(tenant, deque()).append((endpoint, room))
+        return waiting
 
     def _note(self, place: Place, due_at: int) -> None:
         if (endpoint := self._endpoints.get(place)) is not None:
@@ -291,6 +338,8 @@ class Sender:
 
     async def _settle(self, event: LeasedEvent, due_at: int | None) -> None:
         await self._write(EventResult(event.id, event.lease_token, due_at, event.attempts + 1))
+        if due_at is None:
+            self.backlog.over((event.tenant, event.webhook), len(event.body.encode()))
 
     async def _release(self, event: LeasedEvent) -> None:
         """Give an event back as it was."""
@@ -316,10 +365,12 @@ class Sender:
             change = await self._directory.change(
                 ACTOR, lambda snapshot: changes.disable_webhook(snapshot, place, reason)
             )
-        except (StoreUnavailable, RevisionConflict, Problem):
+        except (StoreError, Problem) as error:
+            facts.webhook_not_disabled(place, webhook.place.host, reason, error)
             return False
         if change.put:
             facts.webhook_disabled(place, webhook.place.host, reason)
+        self.backlog.drop(place)
         with suppress(StoreUnavailable):  # what stays is found to be nobody's
             await self._store.drop_events(*place)
         return True
@@ -338,9 +389,7 @@ class Sender:
     async def drain(self) -> None:
         """Begin nothing more; what is under way gets a moment, and is then given back."""
         self._draining = True
-        with suppress(StoreUnavailable):
-            if self._told:
-                await self._keep(self._told)
+        await _tried(self._keep_told)
         if self._tasks:
             _, late = await asyncio.wait(self._tasks, timeout=DRAIN_SECONDS)
             for task in late:
@@ -349,10 +398,13 @@ class Sender:
                 await asyncio.wait(late, timeout=DRAIN_SECONDS)
 
 
-def _oldest_seconds(pending: Iterable[EventBacklog], now: int) -> float:
-    """How long the oldest event has been waiting."""
-    first = min((one.expires_at for one in pending), default=None)
-    return 0.0 if first is None else max(0.0, (now - (first - LIFE)) / 1000)
+async def _tried(work: Callable[[], Awaitable[None]]) -> bool:
+    """Do it if the store can; False if it cannot at the moment."""
+    try:
+        await work()
+    except StoreUnavailable:
+        return False
+    return True
 
 
 def _reason(endpoint: Endpoint, attempt: Attempt, now: int) -> DisabledReason | None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from gateway.cli import main
 from gateway.cli.check import check
 from tests.peers.smtp_server import ScriptedRelay, issue_tls
 
@@ -105,3 +106,21 @@ async def test_the_database(
 
     assert await check(tmp_path / "gateway.toml", probe=True, as_json=False) == code
     assert told in "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize("command", [("check",), ("serve",)])
+@pytest.mark.parametrize(
+    ("text", "told"), [("[relay]\nspeed = 1\n", "1 fault"), ("[relay]\nspeed = 1\nweight = 2\n", "2 faults")]
+)
+def test_faults_are_counted(
+    tmp_path: Path, command: tuple[str, ...], text: str, told: str, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """The last line says how many there are, whichever command met them; exit code 78."""
+    path = tmp_path / "gateway.toml"
+    path.write_text(text)
+    monkeypatch.setattr("sys.argv", ["notification-gateway", "-c", str(path), *command])
+    with pytest.raises(SystemExit) as ended:
+        main()
+
+    assert (ended.value.code, capsys.readouterr().err.splitlines()[-1]) == (78, told)

@@ -179,6 +179,12 @@ def test_a_profile_is_paused_and_goes_on(shell: Shell, tenant: str) -> None:
     assert shell.good("profiles", "list", "--tenant", tenant) == "main 127.0.0.1:2525 none\n"
 
 
+def test_everything_is_paused_and_goes_on(shell: Shell) -> None:
+    """What is so now is said, and not what is no longer."""
+    assert shell.good("queue", "pause").startswith("all sending is paused since ")
+    assert shell.good("queue", "resume") == "sending goes on\n"
+
+
 def test_presets_are_listed(shell: Shell) -> None:
     """Each with its relay."""
     assert "gmail smtp.gmail.com:587 starttls" in shell.good("profiles", "presets").splitlines()

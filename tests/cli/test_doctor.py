@@ -7,8 +7,10 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from click.testing import CliRunner
 
 from gateway import __version__
+from gateway.cli import cli
 from gateway.cli.doctor import needs_a_person, show
 
 if TYPE_CHECKING:
@@ -111,3 +113,14 @@ def test_what_needs_a_person(shell: Shell, tenant: str, write: Callable[[str, st
     assert result.exit_code == 1
     assert f"  {tenant}/main {PARKED}\n    auth.credential from stored: negative\n" in result.stdout
     assert shell.run("doctor", "--json").exit_code == 1
+
+
+def test_the_daemon_is_found_while_its_settings_are_faulty(shell: Shell) -> None:
+    """Whoever has to mend a settings file can ask the running daemon meanwhile; `check` alone tells the faults."""
+    settings = shell.daemon.folder / "gateway.toml"
+    faulty = shell.daemon.folder / "faulty.toml"
+    faulty.write_text(settings.read_text() + "[ui]\nno_such_key = 1\n")
+    asked = CliRunner().invoke(cli, ["-c", str(faulty), "queue", "list"])
+    checked = CliRunner().invoke(cli, ["-c", str(faulty), "check"])
+    assert asked.exit_code == 0, asked.output
+    assert checked.exit_code == 78

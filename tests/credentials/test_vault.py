@@ -7,6 +7,7 @@ import gc
 import itertools
 import os
 import ssl
+import sys
 import uuid
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -296,6 +297,32 @@ async def test_a_persons_word_signs_in_at_once(fake: FakeVault) -> None:
     await connections.close()
 
     assert (found.secret.reveal(), fake.count(LOGIN)) == (CANARY, 2)
+
+
+@pytest.mark.parametrize(("status", "health"), [(403, "login_denied"), (503, "unreachable")])
+async def test_a_sign_in_that_failed_is_how_the_connection_is(fake: FakeVault, status: int, health: str) -> None:
+    """For as long as none works, though the store answers; one that was not reached is away."""
+    clock = Clock()
+    await fake.put(KEY, {"password": CANARY})
+    fake.admit(LOGIN, {"role_id": "r-1", "secret_id": "s-1"})
+    fake.troubles[LOGIN] = status
+    settings = VaultConnection.model_validate(
+        {"kind": "vault", "url": fake.url, "auth": APPROLE, "allow": {"acme": ["smtp"]}}
+    )
+    connections = made({"corp": settings}, ENVIRON, clock)
+    credentials = Credentials(Seal([bytes(32)]), lambda _tenant, _name: None, connections=connections)
+    reference, corp = Credential(source="vault", connection="corp", key=KEY), connections.by_name["corp"]
+    told = [corp.health()]
+    with pytest.raises(CredentialError):
+        await credentials.find("acme", "relay.example", (), reference)
+    clock.now = LONGEST  # when it may be tried again, and was not
+    told.append(corp.health())
+    fake.troubles.clear()
+    await credentials.find("acme", "relay.example", (), reference, why=Why.PERSON)
+    told.append(corp.health())
+    await connections.close()
+
+    assert told == ["unused", health, "ok"]
 
 
 async def test_those_who_fetch_together_sign_in_once(fake: FakeVault, provider: VaultProvider) -> None:
@@ -801,6 +828,23 @@ async def test_calls_that_hang_are_bounded(fake: FakeVault, monkeypatch: pytest.
         fake.gate.set()
         await asyncio.gather(*two)
         assert await fetched(provider) == {"password": CANARY}
+
+
+async def test_a_call_whose_failure_cannot_be_told_ends(fake: FakeVault, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where there are no descriptors to import the library's errors with: it fails at once, and leaves its place."""
+    monkeypatch.setattr("gateway.credentials.providers.vault.MOST_THREADS", 1)
+    await fake.put(KEY, {"password": CANARY})
+    async with connected(fake, deadlines=PATIENT, logins=impatient()) as provider:
+        await fetched(provider)
+        fake.misbehave(How.HTML)
+        with monkeypatch.context() as without:
+            without.setitem(sys.modules, "requests.exceptions", None)
+            async with asyncio.timeout(5):
+                failures = {(await refused(provider)).detail for _ in range(2)}
+        fake.misbehave(None)
+        assert await fetched(provider) == {"password": CANARY}
+
+    assert failures == {"the machine has no means left to ask the server"}
 
 
 # TLS.

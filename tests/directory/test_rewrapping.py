@@ -20,6 +20,7 @@ from gateway.directory.shapes import SLOTS, Profile, Tenant, Webhook
 from gateway.directory.snapshot import API
 from gateway.problems import Problem
 from gateway.smtp.egress import EgressPolicy
+from gateway.store.clock import wall_clock
 from tests.directory.provisioning import ACME, bench, profile, signed_in
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ async def test_both_secrets_of_a_webhook_are_sealed_anew(tmp_path: Path) -> None
     where = ("webhook", "acme", "a1b2c3d4")
     webhook = Webhook(
         tenant="acme", id="a1b2c3d4", url="https://hook.example/", events=("notification.failed",), created_at=1,
-        sealed=BEFORE.close(Secret("now"), where), previous=BEFORE.close(Secret("before"), where), rotated_at=2,
+        sealed=BEFORE.close(Secret("now"), where), previous=BEFORE.close(Secret("before"), where), rotated_at=wall_clock(),
     )  # fmt: skip
     damaged = webhook.model_copy(update={"id": "b1b2c3d4"})
     async with bench(tmp_path, BEFORE) as b:
@@ -162,6 +163,23 @@ async def test_both_secrets_of_a_webhook_are_sealed_anew(tmp_path: Path) -> None
     assert [one[:4] for one in page.unreadable] == [
         ("webhook", "acme", "b1b2c3d4", "secret"), ("webhook", "acme", "b1b2c3d4", "previous"),
     ]  # fmt: skip
+
+
+async def test_what_a_webhook_signs_with_no_more_is_dropped(tmp_path: Path) -> None:
+    """A day after a secret was replaced nobody needs it: that it does not open any more keeps no master key alive."""
+    where = ("webhook", "acme", "a1b2c3d4")
+    webhook = Webhook(
+        tenant="acme", id="a1b2c3d4", url="https://hook.example/", events=("notification.failed",), created_at=1,
+        sealed=AFTER.close(Secret("now"), where), previous=BEFORE.close(Secret("before"), where),
+        rotated_at=wall_clock() - 86_400_000,
+    )  # fmt: skip
+    async with bench(tmp_path, AFTER) as b:
+        await put(b.directory, Tenant(id="acme"), webhook)
+        page = await rewrap(b.directory, WHO)
+        after = b.snapshot.webhooks["acme", "a1b2c3d4"]
+
+    assert page.unreadable == []
+    assert after == webhook.model_copy(update={"previous": None})
 
 
 async def test_a_second_run_has_nothing_to_do(tmp_path: Path) -> None:

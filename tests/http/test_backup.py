@@ -7,6 +7,9 @@ import sqlite3
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
+import aiohttp
+import pytest
+
 from gateway.credentials.secret import Secret
 from gateway.directory.changes import OPERATOR
 from gateway.http.values import parse_time
@@ -97,6 +100,40 @@ async def test_a_client_that_goes_away_leaves_nothing(world: World, tmp_path: Pa
     assert (busy.status, busy.code) == (409, "backup_running")
     assert (noted is None, later is None) == (True, False)
     assert file.stat().st_size > 30_000_000
+
+
+async def _read_into(rest: bytearray, response: aiohttp.ClientResponse) -> None:
+    async for piece in response.content.iter_any():
+        rest += piece
+
+
+async def test_one_that_is_being_sent_ends_with_the_daemon(world: World) -> None:
+    """A client that takes nothing is cut off when copying stops; nothing counts as a backup, and none is made any more."""
+    await put(world.store, *(row(content=LARGE) for _ in range(300)))
+    headers = {"Authorization": f"Bearer {await world.key_for('system')}"}
+    async with world.session.get(world.url + "/v1/backup", headers=headers) as response:
+        await response.content.readexactly(100_000)
+        world.store.copier.stop()
+        rest = bytearray()
+        with pytest.raises(aiohttp.ClientError):
+            await asyncio.wait_for(_read_into(rest, response), 5)
+    refused = await world.call("GET", "/v1/backup", "system")
+    noted = (await world.call("GET", "/v1/doctor", "system")).json["store"]["last_backup_at"]
+    assert (refused.status, refused.code, noted) == (503, "unavailable", None)
+    assert b"HTTP/1.1" not in rest
+
+
+async def test_one_that_is_being_made_ends_with_the_daemon(world: World) -> None:
+    """Nobody has an octet of it yet: 503, and nothing is left of it."""
+    await put(world.store, *(row(content=LARGE) for _ in range(300)))
+    copy = world.store.path.with_name("gateway.db.copy")
+    asked = asyncio.ensure_future(world.call("GET", "/v1/backup", "system"))
+    async with asyncio.timeout(10):
+        while not copy.exists():
+            await asyncio.sleep(0)
+    world.store.copier.stop()
+    refused = await asyncio.wait_for(asked, 5)
+    assert (refused.status, refused.code, copy.exists()) == (503, "unavailable", False)
 
 
 async def test_no_room(world: World, tmp_path: Path) -> None:

@@ -217,3 +217,11 @@ def test_values_are_numbers_that_everybody_reads() -> None:
     assert render(
         "x", "{% for name, n in alerts[0]['values']|items %}{{ name }}{{ n }} {% endfor %}", None, filled
     ).text
+
+
+def test_alerts_fill_the_data_and_no_more() -> None:
+    """The names and the count that stand around the alerts need room too, wherever the last alert happens to end."""
+    alert = {"status": "firing", "labels": {"a": "x" * 500, "b": "x" * 400}}
+    for length in range(0, 1_400, 20):
+        group = {"status": "firing", "alerts": [alert] * 100, "message": "x" * length}
+        assert len(compact(data(posted(group)))) <= MAX_DATA

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.credentials.secret import Secret
 from gateway.directory import changes
-from gateway.directory.changes import OPERATOR
+from gateway.directory.changes import OPERATOR, Change
 from gateway.directory.rules import MOST_WEBHOOKS
 from gateway.directory.shapes import Webhook
 from gateway.http.admission import TESTS_PER_MINUTE
@@ -75,6 +75,16 @@ async def test_what_was_read_may_be_put_back(world: World) -> None:
     rows = len(await audit(world))
     again = await world.call("PUT", where, ADMIN, json=shown.json, headers={"If-Match": shown.headers["ETag"]})
     assert (again.status, again.json, len(await audit(world))) == (200, shown.json, rows)
+
+
+async def test_a_secret_that_signs_no_more_is_dropped(world: World) -> None:
+    """The first change after a day keeps but the secret that signs."""
+    where = await made(world)
+    assert (await world.call("PATCH", where, ADMIN, json={"secret": OTHER})).status == 200
+    old = found(world, where).model_copy(update={"rotated_at": 1})
+    await world.directory.change(OPERATOR, lambda _snapshot: Change([old]))
+    assert (await world.call("PATCH", where, ADMIN, json={"enabled": False})).status == 200
+    assert found(world, where).previous is None
 
 
 async def test_a_new_secret_rotates(world: World) -> None:
@@ -216,7 +226,7 @@ async def test_what_it_was_to_be_told_goes_with_it(world: World) -> None:
     ids = [place.rpartition("/")[2] for place in (where, other)]
     await world.store.add_events([WebhookEvent(f"e{id_}", "acme", id_, 1, 2, "{}") for id_ in ids])
     assert (await world.call("DELETE", where, ADMIN)).status == 204
-    assert [one.webhook for one in await world.store.pending_events()] == ids[1:]
+    assert [one.webhook for one in await world.store.due_events()] == ids[1:]
 
 
 async def test_a_test_says_what_came_of_it(world: World) -> None:

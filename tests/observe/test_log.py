@@ -334,6 +334,18 @@ async def test_nothing_goes_past_everybody(written: Written) -> None:
     assert sorted(told) == [("uncaught", where, where.replace("loop", "task")) for where in ("loop", "object", "process", "thread")]  # fmt: skip
 
 
+def test_a_field_that_says_nothing_is_left_out(written: Written) -> None:
+    """Neither null nor an empty text: an endpoint that was not reached gave no status, an error need not have words."""
+    log.configure("json", "info")
+    facts.webhook_failed(("acme", "wh_1"), "hooks.example", "unreachable", None, first=True)
+    facts.webhook_failed(("acme", "wh_1"), "hooks.example", "refused", 500, first=True)
+    facts.uncaught("process", "", ValueError("no"))
+    [away, refused, uncaught] = written.lines()
+
+    assert (away.keys(), refused["status"]) == (refused.keys() - {"status"}, 500)
+    assert uncaught.keys() == {"timestamp", "level", "event", "where", "exception"}
+
+
 # Recipients who do not get their mail.
 
 

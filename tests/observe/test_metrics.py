@@ -15,16 +15,17 @@ from typing import TYPE_CHECKING
 import aiohttp
 import pytest
 import trustme
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 
 from gateway import gauges
 from gateway.credentials.provider import Kind
 from gateway.directory.shapes import Pause
 from gateway.gauges import Gauges, certificate_files
+from gateway.http.metrics import MetricsServer
 from gateway.observe import facts, metrics
 from gateway.observe.tallies import MOST_TENANTS, OTHER, Spread, Tally, Tenants
 from gateway.outbox.verdict import Park, Rest, consequence
-from gateway.settings import load
+from gateway.settings import TcpAddress, load
 from gateway.smtp.outcome import Fault, Phase, Refused, Rejected, Relayed, Trouble, Unknown, Untaken, answer_class
 from gateway.smtp.reply import Reply
 from gateway.store.rows import Wait
@@ -78,6 +79,40 @@ def test_the_sets_of_labels_are_those_of_the_code() -> None:
     assert set(metrics.DEPTHS) == {*Wait, "held"}
     assert set(metrics.FETCHES) == {"ok", *Kind}
     assert set(facts.OUTCOMES) | {"lease_lost"} == set(metrics.OUTCOMES)
+
+
+# The process.
+
+
+def test_the_process_is_told_where_only_processes_are_shown(tmp_path: Path) -> None:
+    """Under ProcSubset=pid there is no /proc/stat; all that the library tells with it is told without it, and as well."""
+    (tmp_path / "self").symlink_to("/proc/self")
+    hidden, whole = CollectorRegistry(), CollectorRegistry()
+    type(metrics.PROCESS)(proc=str(tmp_path), registry=hidden)
+    ProcessCollector(registry=whole)
+    told, wanted = (
+        {sample.name: sample.value for one in at.collect() for sample in one.samples} for at in (hidden, whole)
+    )
+
+    assert len(wanted) == 6
+    assert told.keys() == wanted.keys()
+    assert told["process_start_time_seconds"] == pytest.approx(wanted["process_start_time_seconds"], abs=2)
+
+
+# Health.
+
+
+@pytest.mark.parametrize("reasons", [[], ["storage_full"]])
+async def test_both_listeners_say_alike_whether_mail_is_taken(tmp_path: Path, reasons: list[str]) -> None:
+    """In the words of the API, with the same reasons: a load balancer may ask either."""
+    async with running(tmp_path, reasons=lambda: reasons) as at:
+        listener = MetricsServer(at.services)
+        await listener.start([TcpAddress("127.0.0.1", 0)])
+        for path in ("/livez", "/readyz"):
+            one = await at.call("GET", path, None)
+            async with at.session.get(f"http://127.0.0.1:{listener.port}{path}") as other:
+                assert (other.status, await other.json()) == (one.status, one.json)
+        await listener.stop()
 
 
 # Counting without locks.

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 CALLERS = 4
 BULK = 60
 LONGEST_STALL = 2.0  # seconds; on a quiet machine it is a twentieth of that
+LONGEST_STOP = 5.0  # seconds; the server would wait 20 for an answer to end
 LIFE = ("life.announced", "life.committed")
 
 
@@ -188,6 +189,26 @@ async def test_a_disk_that_fills_up_ends_the_backup_only(
     assert (code, said.partition(":")[0]) == (1, "storage_full")
     assert litter(daemon) == set()
     assert '"event": "backup_failed"' in daemon.log
+
+
+async def test_who_takes_nothing_of_a_backup_keeps_no_daemon(install: Install, relay: ScriptedRelay) -> None:
+    """A client that has fetched the head of one, and reads no further, is cut off when the daemon is told to stop."""
+    daemon = await install(plain(relay.port)).start()
+    await daemon.ask("POST", "/v1/queue/pause")
+    async with daemon.client() as client:
+        for number in range(BULK):
+            await client.post(mail(f"bulk/{number}", text="x" * 500_000), f"bulk/{number}")
+    reader, writer = await asyncio.open_connection("127.0.0.1", daemon.http, limit=1024)
+    writer.write(f"GET /v1/backup HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {daemon.admin_key}\r\n\r\n".encode())
+    head = await reader.readuntil(b"\r\n\r\n")
+    began = time.monotonic()
+    code = await daemon.stop()
+    took = time.monotonic() - began
+    writer.close()
+
+    assert (head.split()[1], code) == (b"200", 0)
+    assert took < LONGEST_STOP
+    assert '"detail": "the daemon is stopping"' in daemon.log
 
 
 async def test_no_file_is_overwritten_unasked(install: Install, relay: ScriptedRelay, tmp_path: Path) -> None:

@@ -182,6 +182,7 @@ async def test_operators_see_how_secrets_stand(
         'notification_gateway_secrets_cached{connection="corp"} 1.0',
         'notification_gateway_secret_breaker_open{connection="corp"} 0.0',
     } <= set(told)
+    assert not any(line.startswith('notification_gateway_secret_logins_total{connection="files"') for line in told)
 
 
 async def test_the_daemon_gives_its_token_back(

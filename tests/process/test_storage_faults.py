@@ -6,6 +6,7 @@ strace stands between the daemon and the kernel, so it is the real SQLite that m
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 from pathlib import Path
@@ -46,7 +47,11 @@ async def test_a_failed_sync_is_never_acknowledged(
     account = Account.of(relay.ledger_path)  # type: ignore[arg-type]
 
     assert code == 1
-    assert '"event": "store_broken"' in daemon.log
+    told = [json.loads(line) for line in daemon.log.splitlines()]
+    broken = [line for line in told if line["event"] == "store_broken"]
+    assert len(broken) == 1
+    assert "I/O" in broken[0]["detail"]
+    assert not [line for line in told if line["event"] in ("loop_died", "uncaught")]
     assert account.missing(acknowledged) == set()
     assert {status for status, _ in answers} <= {202, 503, 0}
 

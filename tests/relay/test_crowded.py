@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.peers.smtp_server import Close, Hold, Reply, ScriptedRelay
 from tests.relay.world import profile, world
@@ -50,6 +51,19 @@ async def test_a_relay_that_is_full_is_left_alone(tmp_path: Path) -> None:
 
     assert recipient.attempts == 0
     assert len(relay.sessions) == 1
+
+
+async def test_too_many_connections_are_told_once(tmp_path: Path) -> None:
+    """However many messages the relay puts off for it: one line until it is over."""
+    async with ScriptedRelay() as relay:
+        relay.on("mail", Reply("450 4.3.2 too many connections"), nth=range(1, 11))
+        with capture_logs() as told:
+            async with world(tmp_path, profile(relay.port, limits={"connections": 4})) as at:
+                for _ in range(30):
+                    await at.post("acme")
+                await relay.wait_messages(20)
+
+    assert [line["event"] for line in told].count("connections_halved") == 1
 
 
 async def test_sessions_at_work_go_down_to_the_cap(tmp_path: Path) -> None:

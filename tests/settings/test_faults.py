@@ -40,6 +40,7 @@ EXPECTED = {
     "file_missing": ("[connections.corp] ca_certificates", "No such file or directory"),
     "listen_ipv6_without_brackets": ("[http] listen[0]", "not an address with a port"),
     "listen_nowhere": ("[http] listen", "empty"),
+    "listen_number": ("[http] listen", "must be an address or a list of them, but is a whole number"),
     "listen_port_out_of_range": ("[http] listen[1]", "port that is out of range"),
     "listen_twice": ("[metrics] listen", "another listener has too"),
     "listen_within_wildcard": ("[mail_catcher] listen", "another listener has too"),

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
-from tests.soak.slope import slope
+from tests.soak.slope import grows, slope
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -44,21 +44,20 @@ def lines(soaked: Soaked) -> list[Line]:
 
 
 def process(soaked: Soaked) -> Iterator[Line]:
-    """Judge how the process stood. A slope is too steep if its whole interval is: a short run says less than a long one."""
+    """Judge how the process stood: a short run finds only large leaks, as the intervals tell."""
+    seconds = [sample.at for sample in soaked.steady]
     for what, pick in (("resident memory", _rss), ("of it anonymous", _anonymous)):
-        seconds = [sample.at for sample in soaked.steady]
-        growth = slope(seconds, [pick(sample) for sample in soaked.steady])
+        values = [pick(sample) for sample in soaked.steady]
         first, last = _thirds(soaked, pick)
-        yield Line(
-            f"{what}, MiB", f"{first:.1f} → {last:.1f}, an hour {growth}", f"≤ {LEAK:.0f} an hour", growth.least <= LEAK
-        )
+        told = f"{first:.1f} → {last:.1f}, an hour {slope(seconds, values)}"
+        yield Line(f"{what}, MiB", told, f"≤ {LEAK:.0f} an hour", not grows(seconds, values, LEAK))
     yield _flat(soaked, "descriptors", lambda sample: sample.descriptors, DESCRIPTORS)
     if all(sample.tasks is not None for sample in soaked.steady):
         yield _flat(soaked, "asyncio tasks", lambda sample: sample.tasks or 0, TASKS)
     yield _flat(soaked, "threads", lambda sample: sample.threads, THREADS)
     before, after = soaked.rested, soaked.rests
     for what, began, ended, bound in (
-        ("descriptors", before.descriptors, after.descriptors, DESCRIPTORS), ("tasks", before.tasks, after.tasks, TASKS),
+        ("descriptors", before.descriptors, after.descriptors, DESCRIPTORS), ("tasks", before.tasks, after.tasks, LANES),
     ):  # fmt: skip
         yield Line(f"{what} at rest, before and after", f"{began} → {ended}", f"≤ {bound} more", ended - began <= bound)
     if all(sample.wal is not None for sample in soaked.steady):

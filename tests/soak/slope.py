@@ -60,6 +60,17 @@ def slope(seconds: Sequence[float], values: Sequence[float]) -> Slope:
     return Slope(rise * HOUR, _student(freedom) * error * HOUR)
 
 
+def grows(seconds: Sequence[float], values: Sequence[float], bound: float) -> bool:
+    """Does it grow by more than `bound` an hour, and go on doing so?
+
+    After a moment of much work a process keeps some memory for the next: a step, through which a steep line can be drawn.
+    A leak goes on, so each half of the time has to grow, too.
+    """
+    middle = len(values) // 2
+    halves = slope(seconds[:middle], values[:middle]), slope(seconds[middle:], values[middle:])
+    return slope(seconds, values).least > bound and all(half.least > 0.0 for half in halves)
+
+
 def _independent(rest: Sequence[float]) -> float:
     """The share of samples that say something of their own."""
     power = sum(one * one for one in rest)

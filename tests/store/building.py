@@ -8,6 +8,7 @@ from gateway.store.protocol import Store
 from gateway.store.rows import (
     Change,
     Claim,
+    EventBacklog,
     Flow,
     Happening,
     Idempotency,
@@ -147,3 +148,9 @@ async def read(store: Store, notification_id: str) -> StoredRow:
     found = await store.get(notification_id, content=True)
     assert found is not None
     return found
+
+
+async def pending(store: Store) -> list[EventBacklog]:
+    """Count all events, of all tenants."""
+    tenants = sorted({one.tenant for one in await store.due_events()})
+    return [one for tenant in tenants for one in await store.pending_events(tenant, 1_000_000)]

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from gateway.store.protocol import Store
-from gateway.store.rows import EventBacklog, EventResult, EventWish, LeasedEvent, Stage, WebhookEvent
-from tests.store.building import HOUR, NOW, Reopen, changed, put, read, result, row, take
+from gateway.store.rows import EventBacklog, EventResult, EventsDue, EventWish, LeasedEvent, Stage, WebhookEvent
+from tests.store.building import HOUR, NOW, Reopen, changed, pending, put, read, result, row, take
 
 LEASED_UNTIL = NOW + 60_000
 HOOK = "hook"
@@ -40,7 +40,7 @@ def names(events: Sequence[LeasedEvent]) -> list[str]:
 
 async def waiting(store: Store) -> int:
     """Count all events."""
-    return sum(one.waiting for one in await store.pending_events())
+    return sum(one.waiting for one in await pending(store))
 
 
 class EventContract:
@@ -154,9 +154,29 @@ class EventContract:
     async def test_events_are_counted(self, store: Store) -> None:
         """How many each webhook has, when the first falls due, and which ends first."""
         await store.add_events([event("a", due_at=NOW + 5), event("b", due_at=NOW + 2), event("c", webhook="other")])
-        assert sorted(await store.pending_events()) == [
-            EventBacklog("acme", HOOK, 2, NOW + 2, NOW + HOUR),
-            EventBacklog("acme", "other", 1, NOW, NOW + HOUR),
+        await store.add_events([event("d", tenant="globex", body='"Grüße"')])
+        assert sorted(await pending(store)) == [
+            EventBacklog("acme", HOOK, 2, NOW + 2, NOW + HOUR, 4),
+            EventBacklog("acme", "other", 1, NOW, NOW + HOUR, 2),
+            EventBacklog("globex", HOOK, 1, NOW, NOW + HOUR, 9),
+        ]
+
+    async def test_events_are_counted_up_to_a_limit(self, store: Store) -> None:
+        """Whoever has ever so many: no more of them are looked at than was said."""
+        await store.add_events([event(f"e{number}") for number in range(20)])
+        assert [one.waiting for one in await store.pending_events("acme", 7)] == [7]
+        assert await store.pending_events("globex", 7) == []
+
+    async def test_webhooks_that_have_events_are_found(self, store: Store) -> None:
+        """Each once, with the time at which the first of its events falls due, leased ones included."""
+        assert await store.due_events() == []
+        await store.add_events([event("a", due_at=NOW + 5), event("b", due_at=NOW + 2), event("c", webhook="other")])
+        await store.add_events([event("d", tenant="globex"), event("e", tenant="globex", due_at=NOW - 1)])
+        await claimed(store, webhook="other")
+        assert sorted(await store.due_events()) == [
+            EventsDue("acme", HOOK, NOW + 2),
+            EventsDue("acme", "other", LEASED_UNTIL),
+            EventsDue("globex", HOOK, NOW - 1),
         ]
 
     async def test_event_is_added_once(self, store: Store) -> None:
@@ -172,16 +192,27 @@ class EventContract:
         await store.add_events([event("other", webhook="other"), event("foreign", tenant="globex")])
         await claimed(store, 3)
         await store.drop_events("acme", HOOK)
-        assert sorted(one[:3] for one in await store.pending_events()) == [("acme", "other", 1), ("globex", HOOK, 1)]
+        assert sorted(one[:3] for one in await pending(store)) == [("acme", "other", 1), ("globex", HOOK, 1)]
 
     async def test_events_go_with_their_tenant(self, store: Store) -> None:
         """Whoever gets the name next is told nothing of the one before."""
         await store.add_events([event("e"), event("foreign", tenant="globex")])
         await store.forget("acme", 10)
-        assert [one.tenant for one in await store.pending_events()] == ["globex"]
+        assert [one.tenant for one in await store.due_events()] == ["globex"]
+
+    async def test_no_more_is_forgotten_at_once_than_was_said(self, store: Store) -> None:
+        """Notifications, keys and events count alike, and as long as the answer is the limit there may be more."""
+        await put(store, row(), row())
+        await store.add_events([event(f"e{number}") for number in range(20)])
+        left, answers = [], []
+        while not answers or answers[-1] == 8:
+            answers.append(await store.forget("acme", 8))
+            left.append(await waiting(store))
+        assert answers == [8, 8, 6]
+        assert left == [14, 6, 0]
 
     async def test_events_survive(self, store: Store, reopen: Reopen) -> None:
         """What nobody held is as it was in the next life."""
         await store.add_events([event("e", due_at=NOW + 7)])
         async with reopen() as again:
-            assert await again.pending_events() == [EventBacklog("acme", HOOK, 1, NOW + 7, NOW + HOUR)]
+            assert await pending(again) == [EventBacklog("acme", HOOK, 1, NOW + 7, NOW + HOUR, 2)]

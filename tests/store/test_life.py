@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
+import sqlite3
+import subprocess
+import sys
+import threading
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,9 +17,32 @@ import pytest
 from gateway.store.protocol import Copied
 from gateway.store.sqlite import SqliteStore
 from gateway.store.sqlite.life import Life
+from tests.process.daemon import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+KILLED_AT = """
+import asyncio, os, signal, sys
+from pathlib import Path
+from gateway.store.sqlite import SqliteStore
+steps = None
+def step(event, _):
+    global steps
+    if steps is not None and event in ("os.rename", "os.remove"):
+        steps -= 1
+        if steps < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(step)
+async def live():
+    global steps
+    async with SqliteStore(Path(sys.argv[1])) as store:
+        steps = int(sys.argv[2])
+        await store.settle_in()
+        await store.settle_in()
+asyncio.run(live())
+"""
 
 
 @pytest.fixture
@@ -98,6 +127,85 @@ async def test_it_is_told_once(path: Path) -> None:
     assert (await lived(path), await lived(path)) == (Copied.CLONED, None)
 
 
+class Held:
+    """A write that keeps the writer, and what stands behind it, until it is let go."""
+
+    def __init__(self, store: SqliteStore) -> None:
+        """Queue it."""
+        self._entered, self._go_on = threading.Event(), threading.Event()
+        self._written = asyncio.ensure_future(store._write(self._work))
+
+    def _work(self, _db: object) -> None:
+        self._entered.set()
+        assert self._go_on.wait(10)
+
+    async def entered(self) -> None:
+        """Wait until the writer is there."""
+        assert await asyncio.to_thread(self._entered.wait, 10)
+
+    def release(self) -> None:
+        """Let the writer go on."""
+        self._go_on.set()
+
+
+async def held(store: SqliteStore) -> Held:
+    """Queue a write that keeps the writer."""
+    made = Held(store)
+    await asyncio.sleep(0)
+    return made
+
+
+async def read_often(store: SqliteStore) -> None:
+    """Wait until whatever was begun before has read, written beside, and gone on to the writer."""
+    for _ in range(4):
+        await store.unfinished()
+
+
+def ids(path: Path) -> list[str]:
+    """Read which ids the database may have, by the file beside it."""
+    told: list[str] = json.loads(path.with_name("gateway.db.life").read_text())["ids"]
+    return told
+
+
+async def test_whenever_it_is_killed_it_is_no_copy(path: Path) -> None:
+    """Before each deletion and each renaming while it settles in, twice, and ends: the next start is an ordinary one."""
+    await lived(path)
+    codes: list[int] = []
+    while 0 not in codes:
+        given = [str(path), str(len(codes))]
+        codes.append(subprocess.run([sys.executable, "-c", KILLED_AT, *given], check=False, cwd=ROOT).returncode)
+        assert await looked(path) is None
+    assert codes == [-9] * 12 + [0]
+
+
+async def test_a_life_that_is_not_committed_yet_stays_announced(path: Path) -> None:
+    """Begun, cancelled while it is committed, and begun again meanwhile: at no moment is the database unknown."""
+    async with SqliteStore(path) as store:
+        await store.settle_in()
+        first = await held(store)
+        await first.entered()
+        begun = asyncio.create_task(store.settle_in())
+        await read_often(store)
+        announced = ids(path)
+        second = await held(store)
+        first.release()
+        await second.entered()
+        begun.cancel()
+        third = await held(store)
+        again = asyncio.create_task(store.settle_in())
+        await read_often(store)
+        second.release()
+        await third.entered()
+        with closing(sqlite3.connect(path)) as db:
+            ((life,),) = db.execute("SELECT value FROM meta WHERE name='life'").fetchall()
+        known = Life(path).knows(life)
+        third.release()
+        await asyncio.wait([begun, again])
+
+    assert (len(announced), life in announced, known, begun.cancelled()) == (2, True, True, True)
+    assert await lived(path) is None
+
+
 def test_another_machine_does_not_know_it(path: Path, tmp_path: Path) -> None:
     """The file counts on its own machine only, and does not show which that is."""
     path.touch()
@@ -125,3 +233,13 @@ def test_the_file_is_private(path: Path) -> None:
     beside = path.with_name("gateway.db.life")
     assert (beside.stat().st_mode & 0o777, sorted(json.loads(beside.read_text()))) == (0o600, ["ids", "place"])
     assert sorted(one.name for one in path.parent.iterdir()) == ["gateway.db", "gateway.db.life"]
+
+
+def test_no_link_is_followed(path: Path, tmp_path: Path) -> None:
+    """What somebody put where the new file is made is taken away, and what it leads to is left alone."""
+    path.touch()
+    other = tmp_path / "other"
+    other.write_text("another's")
+    path.with_name("gateway.db.life.new").symlink_to(other)
+    Life(path).write("one")
+    assert (other.read_text(), Life(path).knows("one")) == ("another's", True)

@@ -18,7 +18,7 @@ from gateway.store.postgresql.server import Server
 from gateway.store.protocol import StoreBroken, StoreBusy, StoreError
 from gateway.store.rows import Ending, Entry, EventResult, Flow, Listing, Permission, Replayed, SignIn, Stage
 from gateway.store.sqlite import SqliteStore
-from tests.store.building import NOW, changed, claim, happening, key, put, read, result, row, take
+from tests.store.building import NOW, changed, claim, happening, key, pending, put, read, result, row, take
 from tests.store.contract_events import claimed, event
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ async def everything(store: Store, ids: list[str]) -> Everything:
         [await store.recall("acme", name, NOW) for name in ("urgent", "ended", "unused")],
         [*waiting, unknown],
         _untied(await store.claim(claim(SECOND))),
-        await store.pending_events(),
+        await pending(store),
         sorted((*one[:5], *one[6:]) for one in await claimed(store, now=NOW + 5_000)),
     )
 

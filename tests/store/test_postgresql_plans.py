@@ -28,7 +28,7 @@ STATEMENTS: Final = {
         "ACCEPT", "KNOWN_IDS", "KNOWN_KEYS", "CLAIM", "UNCLAIM", "SETTLE", "SETTLED", "DOT", "CHANGE", "CHANGED", "RENEW",
         "RELEASE", "UNKNOWN", "BACKLOG", "SPENDING", "ACCEPT_AND_TELL", "SETTLE_AND_TELL",
     )
-} | {f"EVENTS_{name}": getattr(events, name) for name in ("ADD", "CLAIM", "SETTLE", "DROP")}  # fmt: skip
+} | {f"EVENTS_{name}": getattr(events, name) for name in ("ADD", "CLAIM", "SETTLE", "DROP", "DUE", "PENDING")}  # fmt: skip
 
 FILL: Final = """
 INSERT INTO notification SELECT n, lpad(n::text, 32, '0'), 't' || n % {flows}, 'main', 'general', 'k', 1, 'queued', n, 9e12, n,

@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from contextlib import closing
+import subprocess
+import sys
+from contextlib import closing, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import apsw
@@ -18,12 +21,27 @@ from gateway.store.sqlite import SqliteStore, copying
 from gateway.store.sqlite.file import SCHEMA
 from gateway.store.sqlite.restoring import restore
 from tests.peers.requirements import require
+from tests.process.daemon import ROOT
 from tests.store.building import NOW, put, row
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 LARGE = f'{{"text":"{"x" * 20_000}"}}'
+THEY = 4321  # a user who has no name
+KILLED_AT = """
+import os, signal, sys
+from pathlib import Path
+from gateway.store.sqlite.restoring import restore
+steps = int(sys.argv[3])
+def step(event, _):
+    global steps
+    steps -= event in ("os.rename", "os.remove")
+    if steps < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(step)
+restore(Path(sys.argv[1]), Path(sys.argv[2]), force=True)
+"""
 
 
 @pytest.fixture
@@ -130,6 +148,33 @@ async def test_it_goes_on_where_it_was_broken_off(path: Path, backup: Path) -> N
     assert not copying.restored_as(path).exists()
 
 
+async def test_whenever_it_is_killed_there_is_one_of_them(path: Path, backup: Path, tmp_path: Path) -> None:
+    """Before each renaming and each deletion: the next daemon has the old database or the new one, whole, and no litter."""
+    found: list[int] = []
+    for steps in range(100):
+        folder = shutil.copytree(path.parent, tmp_path / str(steps))
+        given = [str(folder / path.name), str(backup), str(steps)]
+        code = subprocess.run([sys.executable, "-c", KILLED_AT, *given], check=False, cwd=ROOT).returncode
+        found.append(await rows(folder / path.name))
+        left = {one.name.partition("before-restore")[1] or one.name for one in folder.iterdir()}
+        assert left <= {"gateway.db", "gateway.db.lock", "before-restore"}
+        if code == 0:
+            break
+    assert found[-1] == 20
+    assert found == sorted(found, reverse=True)
+    assert len(found) > 10
+    assert set(found) == {21, 20}
+
+
+async def test_no_journal_of_the_old_database_is_left_to_the_new_one(path: Path, backup: Path) -> None:
+    """A rollback journal goes with its database too: SQLite would roll it back into whatever has the name."""
+    journal = path.with_name("gateway.db-journal")
+    journal.write_bytes(b"of the old one")
+    kept = restore(path, backup, force=True).kept
+    assert not journal.exists()
+    assert Path(f"{kept}-journal").read_bytes() == b"of the old one"
+
+
 async def test_an_older_schema_is_brought_up_to_date(path: Path, backup: Path) -> None:
     """A copy that older code made is one of ours."""
     with closing(apsw.Connection(str(backup))) as db:
@@ -138,25 +183,71 @@ async def test_an_older_schema_is_brought_up_to_date(path: Path, backup: Path) -
     assert await rows(path) == 20
 
 
-async def test_the_daemon_can_read_what_another_user_restored(path: Path, backup: Path) -> None:
-    """The file belongs to whom the old one did, and so do lock and the kept one."""
-    require("root, who may give files away", os.geteuid() == 0)
-    path.with_name("gateway.db.lock").unlink()
-    os.chown(path, 4321, 1234)
-    done = restore(path, backup, force=True)
-    assert done.kept is not None
-    whose = [(one.stat().st_uid, one.stat().st_gid) for one in (path, path.with_name("gateway.db.lock"), done.kept)]
-    assert whose == [(4321, 1234)] * 3
+# Root, in the directory of the daemon's user.
 
 
-async def test_where_there_was_none_it_is_the_folders(backup: Path, tmp_path: Path) -> None:
-    """A new machine's folder says who the daemon is."""
-    require("root, who may give files away", os.geteuid() == 0)
-    folder = tmp_path / "new"
-    folder.mkdir()
-    os.chown(folder, 4321, 1234)
-    restore(folder / "gateway.db", backup)
-    assert {one.stat().st_uid for one in folder.iterdir()} == {4321}
+@pytest.fixture
+def theirs() -> Iterator[Path]:
+    """Make a folder of another user, who can go there."""
+    require("root, who may act as others", os.geteuid() == 0)
+    with TemporaryDirectory(dir="/tmp", ignore_cleanup_errors=True) as made:
+        os.chown(made, THEY, 1234)
+        yield Path(made)
+
+
+def owners(folder: Path) -> set[tuple[int, int]]:
+    """Tell whose the files in a folder are."""
+    return {(one.lstat().st_uid, one.lstat().st_gid) for one in folder.iterdir()}
+
+
+async def test_the_daemon_can_read_what_root_restored(theirs: Path, path: Path, backup: Path) -> None:
+    """All of it is the daemon's: a new database, one that replaces another, the lock, the kept one."""
+    restore(theirs / "gateway.db", backup)
+    alone = owners(theirs)
+    kept = restore(theirs / "gateway.db", backup, force=True).kept
+    assert kept is not None
+    assert (alone, owners(theirs), kept.stat().st_uid) == ({(THEY, 1234)}, {(THEY, 1234)}, THEY)
+    assert (os.geteuid(), os.getegid(), 1234 in os.getgroups()) == (0, 0, False)
+
+
+async def test_root_goes_where_systemd_hides_a_folder(theirs: Path, backup: Path) -> None:
+    """Below a folder of root's alone, as those of dynamic users are, it restores all the same, and as the owner."""
+    hidden = theirs / "private"
+    hidden.mkdir(mode=0o700)
+    own = hidden / "own"
+    own.mkdir()
+    os.chown(own, THEY, 1234)
+    restore(own / "gateway.db", backup)
+    restore(own / "gateway.db", backup, force=True)
+    assert owners(own) == {(THEY, 1234)}
+    assert os.geteuid() == 0
+
+
+@pytest.mark.parametrize("name", ["gateway.db.lock", "gateway.db.restoring", "gateway.db.restored", "gateway.db"])
+@pytest.mark.parametrize("plant", [Path.symlink_to, Path.hardlink_to])
+async def test_root_is_not_led_to_its_own_files(
+    theirs: Path, backup: Path, name: str, plant: Callable[[Path, Path], None]
+) -> None:
+    """Whatever name of ours its owner gives to a file of root's, that stays root's, as it is."""
+    with TemporaryDirectory(dir="/tmp") as made:
+        own = Path(made) / "own"
+        own.write_text("root's own")
+        own.chmod(0o600)
+        plant(theirs / name, own)
+        with suppress(StoreError):
+            restore(theirs / "gateway.db", backup, force=True)
+        looked = own.stat()
+        assert (own.read_text(), looked.st_uid, looked.st_mode & 0o777) == ("root's own", 0, 0o600)
+
+
+async def test_root_is_not_led_elsewhere(theirs: Path, backup: Path, tmp_path: Path) -> None:
+    """A folder that is a link of theirs leads where they may go themselves, and no further."""
+    (theirs / "var").symlink_to(tmp_path)
+    os.lchown(theirs / "var", THEY, THEY)
+    before = state(tmp_path)
+    with pytest.raises(StoreError, match="as whom root restores"):
+        restore(theirs / "var" / "gateway.db", backup)
+    assert state(tmp_path) == before
 
 
 # What is refused.
@@ -195,6 +286,39 @@ def _newer(backup: Path) -> None:
         db.execute(f"PRAGMA user_version={SCHEMA + 1}")
 
 
+def _moved(backup: Path) -> None:
+    with closing(apsw.Connection(str(backup))) as db:
+        db.execute("INSERT INTO meta VALUES ('moved_to', '1 postgresql://db/mail')")
+
+
+def _dated(mark: str) -> Callable[[Path], None]:
+    def date(backup: Path) -> None:
+        with closing(apsw.Connection(str(backup))) as db:
+            db.execute("UPDATE meta SET value=? WHERE name='copied_at'", (mark,))
+
+    return date
+
+
+def _linked(backup: Path) -> None:
+    backup.symlink_to(backup.rename(backup.with_name("other.db")))
+
+
+def _linked_log(backup: Path) -> None:
+    other = backup.with_name("other")
+    other.write_text("for root's eyes only")
+    backup.with_name("backup.db-wal").symlink_to(other)
+
+
+def _folder(backup: Path) -> None:
+    backup.unlink()
+    backup.mkdir()
+
+
+def _pipe(backup: Path) -> None:
+    backup.unlink()
+    os.mkfifo(backup)
+
+
 def _text(backup: Path) -> None:
     backup.write_text("-- PostgreSQL database dump\n")
 
@@ -219,6 +343,14 @@ def _gone(backup: Path) -> None:
         (_text, "no SQLite database"),
         (_nothing, "no SQLite database"),
         (_gone, "there is no file"),
+        (_moved, "was moved to postgresql://db/mail: from here its mail would be sent twice"),
+        (_dated("yesterday"), "copied_at is no time"),
+        (_dated("999999999999999"), "copied_at is no time"),
+        (_dated("9" * 5000), "copied_at is no time"),
+        (_linked, "is a symbolic link: name the file itself"),
+        (_linked_log, "backup.db-wal is a symbolic link"),
+        (_folder, "is no file"),
+        (_pipe, "is no file"),
     ],
 )
 async def test_what_will_not_do_changes_nothing(
@@ -230,6 +362,26 @@ async def test_what_will_not_do_changes_nothing(
     with pytest.raises(StoreError, match=why):
         restore(path, backup, force=True)
     assert state(path.parent) == before
+    assert await rows(path) == 21
+
+
+@pytest.mark.parametrize(
+    ("plant", "why"),
+    [(Path.symlink_to, "is a symbolic link: delete it"), (Path.hardlink_to, "is no file with one name: delete it")],
+)
+async def test_a_lock_that_leads_elsewhere_is_none(
+    path: Path, backup: Path, plant: Callable[[Path, Path], None], why: str
+) -> None:
+    """Neither `restore` nor a daemon opens it; what it leads to is left alone."""
+    lock, other = path.with_name("gateway.db.lock"), path.with_name("other")
+    other.touch()
+    lock.unlink()
+    plant(lock, other)
+    with pytest.raises(StoreError, match=why):
+        restore(path, backup, force=True)
+    with pytest.raises(StoreError, match=why):
+        await rows(path)
+    lock.unlink()
     assert await rows(path) == 21
 
 

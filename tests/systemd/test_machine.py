@@ -10,6 +10,7 @@ import shutil
 import socket
 import time
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from zipfile import ZipFile
 
@@ -22,8 +23,6 @@ from tests.process.engines import own_schema
 from tests.systemd.machine import LOOK, SECONDS, SETTINGS, STATE, Machine, Unit
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.peers.postgresql import Postgresql
     from tests.peers.smtp_server import ScriptedRelay
 
@@ -91,6 +90,38 @@ async def test_it_runs_in_its_sandbox(unit: Unit, relay: ScriptedRelay) -> None:
     assert (told["CapBnd"], told["NoNewPrivs"], told["Seccomp"]) == ("0000000000000000", "1", "2")
     assert files
     assert set(files) == {0}
+
+
+async def test_its_process_is_measured(unit: Unit, relay: ScriptedRelay) -> None:
+    """Prometheus is told all six, though the sandbox shows nothing of /proc but processes."""
+    unit.settings(plain(relay.port))
+    await unit.start()
+    async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{unit.metrics}/metrics") as answer:
+        told = [
+            line.split()[0] for line in (await answer.text()).splitlines() if "_process_" in line and line[0] != "#"
+        ]
+
+    assert sorted(name.partition("_process_")[2] for name in told) == [
+        "cpu_seconds_total", "max_fds", "open_fds", "resident_memory_bytes", "start_time_seconds", "virtual_memory_bytes",
+    ]  # fmt: skip
+
+
+async def test_what_a_person_needs_is_installed(machine: Machine) -> None:
+    """The manual, the examples and drop-ins, and what Prometheus, Grafana and senders take, as they lie here."""
+    share = machine.path("/usr/local/share/notification-gateway")
+    wanted = {Path(name): ROOT / name for name in ("README.md",)}
+    wanted |= {path.relative_to(ROOT / "config"): path for path in (ROOT / "config").glob("*/*")}
+    wanted |= {Path(path.name): path for path in (ROOT / "config").glob("*.toml") if path.name != "gateway.toml"}
+    wanted |= {path.relative_to(ROOT / "systemd"): path for path in (ROOT / "systemd").glob("drop-ins/*")}
+
+    assert {
+        Path("prometheus/alerts.yml"),
+        Path("grafana/dashboard.json"),
+        Path("receivers/alertmanager.yml"),
+    } <= wanted.keys()
+    assert {path.relative_to(share): path.read_bytes() for path in share.rglob("*") if path.is_file()} == {
+        name: path.read_bytes() for name, path in wanted.items()
+    }
 
 
 async def test_the_first_key_is_made_by_root(unit: Unit, relay: ScriptedRelay) -> None:

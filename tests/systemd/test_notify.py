@@ -142,6 +142,23 @@ async def test_nothing_is_told_when_the_start_fails(tmp_path: Path, relay: Scrip
         assert sum("READY" in notice for notice in one.manager.notices) == 1
 
 
+async def test_a_listener_that_is_taken(tmp_path: Path, relay: ScriptedRelay) -> None:
+    """Somebody else has the port: the log says so in one line, and the exit code is 1."""
+    async with await asyncio.start_server(lambda *_: None, "127.0.0.1", 0) as other, started(tmp_path, relay) as one:
+        port = other.sockets[0].getsockname()[1]
+        one.signal(signal.SIGKILL)
+        settings = one.daemon.folder / "taken.toml"
+        settings.write_text((one.daemon.folder / "gateway.toml").read_text().replace(f":{one.daemon.http}", f":{port}"))
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "gateway", "serve", "-c", str(settings), cwd=ROOT, stderr=asyncio.subprocess.PIPE
+        )
+        _, log = await process.communicate()
+        told = [json.loads(line) for line in log.splitlines()]
+    assert process.returncode == 1
+    assert [line["event"] for line in told if line["level"] == "error"] == ["start_failed"]
+    assert str(port) in told[-1]["detail"]
+
+
 async def test_pings_end_when_the_loop_is_stuck(tmp_path: Path, relay: ScriptedRelay) -> None:
     """They come three times in the watchdog's limit; when the loop stands still there is none, whatever threads do."""
     (tmp_path / "sitecustomize.py").write_text(STUCK_LOOP)

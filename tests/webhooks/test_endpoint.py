@@ -21,6 +21,7 @@ from gateway.settings import EgressRule
 from gateway.smtp.egress import EgressPolicy
 from gateway.store.clock import wall_clock
 from gateway.webhooks import endpoint as module
+from gateway.webhooks import names
 from gateway.webhooks.endpoint import Attempt, Message, Poster, Result
 from tests.peers.smtp_server import issue_tls
 from tests.peers.stream_peer import StreamPeer
@@ -39,16 +40,18 @@ HEAD = b"HTTP/1.1 200 OK\r\n"
 async def poster(
     policy: EgressPolicy = HERE, *, tls: ssl.SSLContext | None = None, seal: Seal = SEAL
 ) -> AsyncIterator[Callable[[str], Any]]:
-    """Give what makes one attempt at an address."""
+    """Give what makes one attempt at an address, of acme's or of another tenant's."""
     async with Poster(policy, seal, wall_clock, tls) as made:
-        yield lambda url: made.post(webhook(url), MESSAGE)
+        yield lambda url, tenant="acme": made.post(webhook(url, tenant=tenant), MESSAGE)
 
 
 class Raw(StreamPeer):
     """Answers every request with these octets, one piece after the other, as long as it is asked."""
 
-    def __init__(self, *pieces: bytes, pause: float = 0.0, endless: bool = False) -> None:
-        super().__init__()
+    def __init__(
+        self, *pieces: bytes, pause: float = 0.0, endless: bool = False, tls: ssl.SSLContext | None = None
+    ) -> None:
+        super().__init__(tls)
         self.pieces, self.pause, self.endless = pieces, pause, endless
         self.sent = 0
 
@@ -66,7 +69,7 @@ class Raw(StreamPeer):
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/"
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}/"
 
 
 def answers(monkeypatch: pytest.MonkeyPatch, *answered: str | BaseException) -> list[str]:
@@ -183,6 +186,48 @@ async def test_a_body_that_never_ends_is_not_read(monkeypatch: pytest.MonkeyPatc
         sent = raw.sent
     assert attempt.ok
     assert sent < 32 << 20  # what fits into the buffers of two sockets
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        pytest.param(b"HTTP/1.1 103 E\r\n\r\n", id="hints"),
+        pytest.param(b"HTTP/1.1 103 E\r\n" + b"A: b\r\n" * 99 + b"\r\n", id="hints with headers"),
+        pytest.param(b"HTTP/1.1 100 C\r\n\r\n", id="continue"),
+        pytest.param(b"\r\n", id="empty lines"),
+    ],
+)
+@pytest.mark.parametrize("encrypted", [False, True])
+async def test_interim_answers_come_to_an_end(piece: bytes, encrypted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever never comes to the status is hung up on, long before the time is over."""
+    monkeypatch.setattr(module, "REQUEST_SECONDS", 5.0)
+    authority = trustme.CA()
+    trusting = ssl.create_default_context(cadata=authority.cert_pem.bytes().decode())
+    tls = issue_tls("127.0.0.1", authority=authority).context if encrypted else None
+    async with Raw(piece * (16_384 // len(piece)), endless=True, tls=tls) as raw, poster(tls=trusting) as post:
+        attempt = await post(raw.url)
+    assert (attempt.result, attempt.status) == (Result.UNREACHABLE, None)
+
+
+async def test_of_one_piece_only_so_much_is_parsed() -> None:
+    """A status that comes after more than an answer may have is not seen, though it was read with the rest."""
+    hints = b"HTTP/1.1 103 E\r\n\r\n"
+    async with Raw(hints * (module.ANSWER_OCTETS // len(hints)) + HEAD + b"\r\n") as raw, poster() as post:
+        assert (await post(raw.url)).result is Result.UNREACHABLE
+
+
+async def test_a_few_interim_answers_are_no_harm() -> None:
+    """The status after them counts."""
+    async with Raw(b"HTTP/1.1 103 E\r\nLink: </a>\r\n\r\n" * 20 + HEAD + b"\r\n") as raw, poster() as post:
+        assert (await post(raw.url)).ok
+
+
+async def test_a_long_body_in_one_piece_with_the_status_is_no_harm() -> None:
+    """The status has been told, though the connection is cut off after it."""
+    body = b"Content-Length: 250000\r\n\r\n" + b"x" * 250_000
+    async with Raw(HEAD + body) as raw, poster() as post:
+        attempt = await post(raw.url)
+    assert (attempt.result, attempt.status) == (Result.OK, 200)
 
 
 async def test_a_body_that_trickles_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -320,24 +365,67 @@ async def test_an_unknown_name(monkeypatch: pytest.MonkeyPatch) -> None:
         assert (await post("http://hook.example.test/")).result is Result.UNREACHABLE
 
 
+class SilentNames:
+    """The machine's resolver: silent about all names but `good.example.test` until `end`; counts the threads it holds."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.ended = threading.Event()
+        self.threads: list[str] = []
+        monkeypatch.setattr(socket, "getaddrinfo", self._looked_up)
+
+    def _looked_up(self, host: str, port: int, *_: object, **__: object) -> list[Any]:
+        if host != "good.example.test":
+            self.threads.append(threading.current_thread().name)
+            if not self.ended.wait(20):
+                raise socket.gaierror(socket.EAI_AGAIN, "again")
+        return [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("127.0.0.1", port))]
+
+
 async def test_a_silent_name_server_keeps_no_mail_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Names of endpoints are looked up by threads of their own: those for relays' names stay free."""
     monkeypatch.setattr(module, "REQUEST_SECONDS", 0.3)
-    silence, threads = threading.Event(), set[str]()
-
-    def silent(*_: object, **__: object) -> list[Any]:
-        threads.add(threading.current_thread().name)
-        silence.wait(20)
-        raise socket.gaierror(socket.EAI_AGAIN, "again")
-
-    monkeypatch.setattr(socket, "getaddrinfo", silent)
+    silent = SilentNames(monkeypatch)
     async with poster() as post:
-        attempts = await asyncio.gather(*(post(f"http://h{number}.example.test/") for number in range(40)))
+        attempts = await asyncio.gather(
+            *(post(f"http://h{n}.example.test/", f"tenant{n}") for n in range(names.THREADS + 8))
+        )
         free = await asyncio.wait_for(asyncio.to_thread(lambda: "free"), 5)
-        silence.set()
+        silent.ended.set()
     assert free == "free"
     assert {attempt.result for attempt in attempts} == {Result.TIMEOUT}
-    assert all(name.startswith("webhook-names") for name in threads)
+    assert all(name.startswith("webhook-names") for name in silent.threads)
+
+
+async def test_a_tenants_silent_name_server_is_its_own_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its lookups count until their threads are free, however many requests have given up; others' names are answered."""
+    monkeypatch.setattr(module, "REQUEST_SECONDS", 0.3)
+    silent = SilentNames(monkeypatch)
+    async with WebhookEndpoint() as endpoint, poster() as post:
+        good = f"http://good.example.test:{endpoint.port}/"
+        for _ in range(2):
+            late = await asyncio.gather(*(post(f"http://h{n}.example.test/") for n in range(names.THREADS)))
+            assert {attempt.result for attempt in late} == {Result.TIMEOUT}
+        held = len(silent.threads)
+        own, others = await post(good), await post(good, "globex")
+        silent.ended.set()
+    assert held == names.OF_TENANT
+    assert (own.result, others.result) == (Result.TIMEOUT, Result.OK)
+
+
+async def test_a_lookup_that_ended_late_is_free_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once the name server speaks, the tenant's names are looked up as before; an unknown one costs nothing either."""
+    monkeypatch.setattr(module, "REQUEST_SECONDS", 0.3)
+    silent = SilentNames(monkeypatch)
+    async with WebhookEndpoint() as endpoint, poster() as post:
+        late = await asyncio.gather(*(post(f"http://h{n}.example.test/") for n in range(names.OF_TENANT)))
+        silent.ended.set()
+        monkeypatch.setattr(module, "REQUEST_SECONDS", 5.0)
+        good = await asyncio.gather(*(post(f"http://h.example.test:{endpoint.port}/") for _ in range(12)))
+        answers(monkeypatch, socket.gaierror(socket.EAI_NONAME, "unknown"))
+        unknown = [await post("http://hook.example.test/") for _ in range(2 * names.OF_TENANT)]
+    assert {attempt.result for attempt in late} == {Result.TIMEOUT}
+    assert {attempt.result for attempt in good} == {Result.OK}
+    assert {attempt.result for attempt in unknown} == {Result.UNREACHABLE}
 
 
 def test_places() -> None:

@@ -14,10 +14,12 @@ from gateway.directory import changes
 from gateway.directory.changes import OPERATOR, Change
 from gateway.observe import metrics
 from gateway.outbox.states import State
+from gateway.store.protocol import StoreUnavailable
 from gateway.store.rows import WebhookEvent
-from gateway.webhooks import sender, turns
+from gateway.store.sqlite import SqliteStore
+from gateway.webhooks import backlog, sender, turns
 from gateway.webhooks.endpoint import Result
-from tests.outbox.building import NO, OK
+from tests.outbox.building import NO, OK, notification, submission
 from tests.peers.webhook_endpoint import Reply, WebhookEndpoint
 from tests.webhooks.world import HOOK, OTHER_SECRET, SEAL, SECRET, World, running, webhook
 
@@ -25,8 +27,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from gateway.store.rows import EventBacklog, EventsDue
+
 DAY = 86_400
 GONE = Reply(410)
+REFUSING = "CREATE TRIGGER refusing BEFORE INSERT ON audit BEGIN SELECT RAISE(ABORT, 'no'); END"
 DOWN = Reply(503)
 
 
@@ -219,8 +224,8 @@ async def test_an_event_is_given_up_after_three_days(world: World, endpoint: Web
 async def test_who_lets_too_much_pile_up_is_told_no_more(
     world: World, endpoint: WebhookEndpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """More events than there is room for disable their webhook, and no other."""
-    monkeypatch.setattr(sender, "OVERFLOW", 50)
+    """More events than a tenant may have disable the webhook that has most of them, and no other."""
+    monkeypatch.setattr(backlog, "MOST_EVENTS", 100)
     await world.put(webhook(endpoint.url), webhook(endpoint.url, id_="b1b2c3d4"))
     endpoint.usual = DOWN
     await world.store.add_events([event(number, world) for number in range(51)])
@@ -229,6 +234,94 @@ async def test_who_lets_too_much_pile_up_is_told_no_more(
     await world.until(lambda backlog: [one.webhook for one in backlog] == ["b1b2c3d4"])
     assert world.found().disabled_reason == "overflow"
     assert world.found(id_="b1b2c3d4").enabled
+
+
+async def test_what_a_tenant_has_waiting_is_bounded(
+    world: World, endpoint: WebhookEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What ends as it comes is told while there is room; then whoever has its share is told no more, others still are."""
+    monkeypatch.setattr(backlog, "MOST_OCTETS", 20_000)
+    hooks = [webhook(endpoint.url, id_=f"full{number:04}") for number in range(4)]
+    await world.put(*hooks, webhook(endpoint.url, "notification.failed", tenant="globex"))
+    made = [
+        notification("a@b.example", tenant=tenant, accepted_at=world.clock(), simulated=True)
+        for tenant in ("acme",) * 60 + ("globex",)
+    ]
+    await world.outbox.accept([submission(one) for one in made])
+    waiting = await world.backlog()
+    endpoint.usual = DOWN
+    world.start()
+    await world.until(lambda _backlog: not any(world.found(id_=hook.id).enabled for hook in hooks))
+
+    assert 19_000 < sum(one.octets for one in waiting) < 22_000
+    assert {world.found(id_=hook.id).disabled_reason for hook in hooks} == {"overflow"}
+    assert world.found("globex").enabled
+    await world.emptied()
+
+
+async def test_what_is_told_is_waiting_no_more(
+    world: World, endpoint: WebhookEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However much an endpoint takes in the course of time, it is never too much."""
+    monkeypatch.setattr(backlog, "MOST_EVENTS", 3)
+    await world.put(webhook(endpoint.url))
+    world.start()
+    for number in range(1, 7):
+        await world.relayed(OK)
+        await endpoint.received(number)
+        await world.idle()
+    assert world.found().enabled
+
+
+async def test_who_cannot_be_disabled_is_asked_again_later(world: World, endpoint: WebhookEndpoint) -> None:
+    """While the audit log takes nothing an endpoint that is gone stays enabled, and everybody else is told."""
+    assert isinstance(world.store, SqliteStore)
+    await world.put(webhook(endpoint.url), webhook(endpoint.url, id_="b1b2c3d4"))
+    await world.store._write(lambda db: list(db.execute(REFUSING)))
+    endpoint.answers.append(GONE)
+    await world.store.add_events([event(1, world)])
+    world.start()
+    world.sender.noted("acme")
+    await endpoint.received(1)
+    assert await world.due_in() > 0
+    await world.store.add_events([event(2, world, webhook="b1b2c3d4")])
+    world.sender.noted("acme")
+    await endpoint.received(2)
+
+    assert world.found().enabled
+
+
+class Blind(SqliteStore):
+    """A store in which nothing is found, as when looking for it takes longer than a statement may."""
+
+    async def due_events(self) -> list[EventsDue]:
+        raise StoreUnavailable("canceling statement due to statement timeout")
+
+
+async def test_what_is_known_is_told_though_nothing_is_found(tmp_path: Path, endpoint: WebhookEndpoint) -> None:
+    """Whose look or count takes too long keeps nobody's events from being sent."""
+    async with Blind(tmp_path / "gateway.db") as store, running(tmp_path, on=store) as world:
+        await world.put(webhook(endpoint.url))
+        world.start()
+        await world.relayed(OK)
+        await endpoint.received(1, seconds=5)
+
+
+class Uncountable(SqliteStore):
+    """A store in which counting never ends."""
+
+    async def pending_events(self, tenant: str, most: int) -> list[EventBacklog]:
+        await asyncio.Event().wait()
+        return []
+
+
+async def test_nobody_waits_for_a_count(tmp_path: Path, endpoint: WebhookEndpoint) -> None:
+    """What waits is counted beside the sending."""
+    async with Uncountable(tmp_path / "gateway.db") as store, running(tmp_path, on=store) as world:
+        await world.put(webhook(endpoint.url))
+        await world.store.add_events([event(1, world)])
+        world.start()
+        await endpoint.received(1, seconds=5)
 
 
 async def test_whoever_is_enabled_again_is_told_again(world: World, endpoint: WebhookEndpoint) -> None:
@@ -268,6 +361,56 @@ async def test_a_failing_endpoint_is_asked_with_one_event_at_a_time(world: World
 
     assert (before, after) == (turns.OF_ENDPOINT, turns.OF_ENDPOINT + 1)
     assert len({one.id for one in endpoint.requests}) == 30
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        pytest.param({"url": "/hook?another"}, id="path and query"),
+        pytest.param({"events": ("profile.parked",)}, id="events"),
+    ],
+)
+async def test_an_edit_does_not_end_the_pause(edit: dict[str, Any], world: World, endpoint: WebhookEndpoint) -> None:
+    """A server that fails is spared until its pause is over, whatever else about it is asked for."""
+    endpoint.usual = DOWN
+    await world.put(webhook(endpoint.url))
+    await world.store.add_events([event(1, world)])
+    world.start()
+    world.sender.noted("acme")
+    await endpoint.received(1)
+    await world.idle()
+    if "url" in edit:
+        edit = {"url": f"http://127.0.0.1:{endpoint.port}{edit['url']}"}
+    await world.put(world.found().model_copy(update=edit))
+    async with WebhookEndpoint() as other:  # once this is told, the first would have been
+        await world.put(webhook(other.url, id_="b1b2c3d4"))
+        await world.store.add_events([event(2, world), event(3, world, webhook="b1b2c3d4")])
+        world.sender.noted("acme")
+        await other.received(1)
+        await world.idle()
+    asked = len(endpoint.requests)
+    endpoint.usual = Reply()
+    world.pass_time(6)
+    await world.emptied()
+    assert asked == 1
+    assert endpoint.requests[-1].path == world.found().url.removeprefix(f"http://127.0.0.1:{endpoint.port}")
+
+
+async def test_another_server_is_asked_at_once(world: World, endpoint: WebhookEndpoint) -> None:
+    """How the one before it stood is forgotten with it."""
+    endpoint.usual = DOWN
+    await world.put(webhook(endpoint.url))
+    await world.store.add_events([event(1, world)])
+    world.start()
+    world.sender.noted("acme")
+    await endpoint.received(1)
+    await world.idle()
+    async with WebhookEndpoint() as other:
+        await world.put(world.found().model_copy(update={"url": other.url}))
+        await world.store.add_events([event(2, world)])
+        world.sender.noted("acme")
+        [told] = await other.received(1, seconds=4)
+    assert told.id == "msg_00002"
 
 
 async def test_a_slow_tenant_keeps_nobody_waiting(world: World, endpoint: WebhookEndpoint) -> None:

@@ -30,6 +30,7 @@ from gateway.webhooks.endpoint import Poster
 from gateway.webhooks.events import Composer
 from gateway.webhooks.sender import Sender
 from tests.outbox.building import FLOW, SCHEDULE, notification, submission
+from tests.store.building import pending
 
 if TYPE_CHECKING:
     import ssl
@@ -119,7 +120,7 @@ class World:
 
     async def backlog(self) -> list[EventBacklog]:
         """What waits."""
-        return await self.store.pending_events()
+        return await pending(self.store)
 
     async def idle(self) -> None:
         """Wait until no request is under way, and what came of all is written."""
@@ -165,7 +166,8 @@ async def running(
         poster = await stack.enter_async_context(Poster(policy, SEAL, clock, tls))
         outbox = Outbox(store, SCHEDULE, clock=clock)
         directory.unfinished, directory.forget = outbox.queued.__getitem__, outbox.forget
-        composer, sender = Composer(directory, clock), Sender(store, directory, poster, clock=clock, dice=lambda: 0.5)
+        sender = Sender(store, directory, poster, clock=clock, dice=lambda: 0.5)
+        composer = Composer(directory, clock, sender.backlog)
         outbox.tell, outbox.on_told = composer.ended, sender.noted
         world = World(store, directory, outbox, composer, sender, poster, clock)
         if "acme" not in directory.snapshot.tenants:

@@ -204,7 +204,11 @@ class VaultProvider:
                 answer.set_result(outcome)
 
         def run() -> None:
-            outcome = _attempt(work)
+            outcome: Outcome[T]
+            try:
+                outcome = _attempt(work)
+            except BaseException:  # noqa: BLE001 - without descriptors not even the reason can be found: it is imported
+                outcome = CredentialError(Kind.UNREACHABLE, "the machine has no means left to ask the server")
             with suppress(RuntimeError):  # the loop was closed meanwhile, and nobody waits any more
                 loop.call_soon_threadsafe(deliver, outcome)
 

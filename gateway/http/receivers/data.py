@@ -57,9 +57,10 @@ def data(group: AlertGroup) -> dict[str, object]:
         "state": _line(group.state, MAX_NAME),
         "message": _text(group.message, MAX_MESSAGE),
     }
-    alerts = _fitting(group, MAX_DATA - len(compact(head)))
-    left = len(group.alerts) - len(alerts)
-    return {**head, "alerts": alerts, "truncatedAlerts": (group.truncated_alerts or 0) + left}
+    untold = group.truncated_alerts or 0
+    without = {**head, "alerts": [], "truncatedAlerts": untold + len(group.alerts)}
+    alerts = _fitting(group, MAX_DATA - len(compact(without)))
+    return {**head, "alerts": alerts, "truncatedAlerts": untold + len(group.alerts) - len(alerts)}
 
 
 def _fitting(group: AlertGroup, room: int) -> list[dict[str, object]]:

@@ -17,6 +17,8 @@ Status = Literal["firing", "resolved"]
 Labels = dict[str, str]
 Count = Annotated[int, Field(ge=0, le=2**53)]
 
+MAX_POSTED: Final = 5_000  # alerts; far fewer are shown, and all are counted
+
 SEVERITIES: Final[Mapping[Severity, tuple[str, ...]]] = {
     Severity.CRITICAL: ("critical", "crit", "fatal", "emergency", "emerg", "alert", "disaster", "page", "p0", "p1"),
     Severity.ERROR: ("error", "err", "high", "major", "p2"),
@@ -99,7 +101,7 @@ class AlertGroup(Payload):
     )
 
     status: Status
-    alerts: Annotated[tuple[Alert, ...], Field(json_schema_extra={"minItems": 1})]
+    alerts: Annotated[tuple[Alert, ...], Field(max_length=MAX_POSTED, json_schema_extra={"minItems": 1})]
     version: str | None = None
     group_key: str | None = None
     truncated_alerts: Count | None = None

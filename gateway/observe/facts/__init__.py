@@ -89,6 +89,7 @@ from gateway.observe.facts.webhooks import (
     webhook_events,
     webhook_failed,
     webhook_gave_up,
+    webhook_not_disabled,
 )
 
 __all__ = [
@@ -103,5 +104,5 @@ __all__ = [
     "sending_resumed", "session_failed", "session_opened", "start_failed", "started", "started_paused", "statements",
     "stood_in", "stopped", "stopping", "store_away", "store_broken", "store_size", "store_stuck", "tell_left_out",
     "uncaught", "unparked", "webhook_attempt", "webhook_disabled", "webhook_events", "webhook_failed",
-    "webhook_gave_up",
+    "webhook_gave_up", "webhook_not_disabled",
 ]  # fmt: skip

@@ -11,11 +11,11 @@ from gateway.observe.certificates import Role
 _log: Any = structlog.get_logger()
 
 
-def secret_connection(connection: str) -> None:
-    """There is such a source of secrets: what has not happened there yet is shown as 0."""
+def secret_connection(connection: str, *, signs_in: bool) -> None:
+    """There is such a source of secrets: what has not happened there yet, sign-ins if there are any, is shown as 0."""
     for result in metrics.FETCHES:
         metrics.SECRET_FETCHES.add(connection, result, count=0)
-    for result in metrics.LOGINS:
+    for result in metrics.LOGINS if signs_in else ():
         metrics.SECRET_LOGINS.add(connection, result, count=0)
     for outcome in metrics.REFUSED:
         metrics.SECRET_REFUSALS.add(connection, outcome, count=0)

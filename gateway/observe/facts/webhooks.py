@@ -35,6 +35,14 @@ def webhook_disabled(webhook: tuple[str, str], host: str, reason: str) -> None:
     _log.warning("webhook_disabled", tenant=webhook[0], webhook=webhook[1], host=host, reason=reason)
 
 
+def webhook_not_disabled(webhook: tuple[str, str], host: str, reason: str, error: Exception) -> None:
+    """A webhook ought to be told nothing any more, but that could not be written; it is tried again later."""
+    _log.warning(
+        "webhook_not_disabled", tenant=webhook[0], webhook=webhook[1], host=host, reason=reason,
+        error=type(error).__name__,
+    )  # fmt: skip
+
+
 def webhook_events(waiting: int, oldest_seconds: float) -> None:
     """So many events wait for webhooks, the oldest for so long."""
     metrics.WEBHOOK_EVENTS.set(waiting)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from gateway.store.postgresql.server import Server
-from gateway.store.rows import EventBacklog, EventResult, EventWish, LeasedEvent, WebhookEvent
+from gateway.store.rows import EventBacklog, EventResult, EventsDue, EventWish, LeasedEvent, WebhookEvent
 
 DROPPED_AT_ONCE: Final = 1_000  # rows a statement
 
@@ -44,8 +44,25 @@ WITH gone AS (
   DELETE FROM webhook_event e USING gone g WHERE e.id = g.id RETURNING 1
 )
 SELECT count(*) FROM dropped"""
+FORGET: Final = """
+WITH gone AS (
+  DELETE FROM webhook_event WHERE id IN (SELECT id FROM webhook_event WHERE tenant = $1 LIMIT $2) RETURNING 1
+)
+SELECT count(*) FROM gone"""
+# By hopping from webhook to webhook along the index, to the event of each that falls due first.
+DUE: Final = """
+WITH RECURSIVE first(tenant, webhook, due_at) AS (
+  (SELECT tenant, webhook, due_at FROM webhook_event ORDER BY tenant, webhook, due_at LIMIT 1)
+  UNION ALL
+  SELECT after.* FROM first f CROSS JOIN LATERAL (
+    SELECT e.tenant, e.webhook, e.due_at FROM webhook_event e WHERE (e.tenant, e.webhook) > (f.tenant, f.webhook)
+     ORDER BY e.tenant, e.webhook, e.due_at LIMIT 1) after
+)
+SELECT tenant, webhook, due_at FROM first"""
 PENDING: Final = """
-SELECT tenant, webhook, count(*), min(due_at), min(expires_at) FROM webhook_event GROUP BY tenant, webhook"""
+SELECT tenant, webhook, count(*), min(due_at), min(expires_at), sum(octets)::bigint FROM (
+  SELECT tenant, webhook, due_at, expires_at, octet_length(body) AS octets FROM webhook_event WHERE tenant = $1 LIMIT $2
+) e GROUP BY tenant, webhook"""
 
 
 async def add(server: Server, events: Sequence[WebhookEvent]) -> None:
@@ -74,11 +91,16 @@ async def drop(server: Server, tenant: str, webhook: str) -> None:
         pass
 
 
-async def forget(server: Server, tenant: str) -> None:
-    """Delete all events of a tenant."""
-    await server.fetch("DELETE FROM webhook_event WHERE tenant = $1", tenant)
+async def forget(server: Server, tenant: str, limit: int) -> int:
+    """Delete up to `limit` events of a tenant; answers how many."""
+    return int(await server.fetchval(FORGET, tenant, limit))
 
 
-async def pending(server: Server) -> list[EventBacklog]:
-    """Count the events of each webhook."""
-    return [EventBacklog._make(row) for row in await server.fetch(PENDING)]
+async def due(server: Server) -> list[EventsDue]:
+    """Find which webhooks have events, and when the first of each falls due."""
+    return [EventsDue._make(row) for row in await server.fetch(DUE)]
+
+
+async def pending(server: Server, tenant: str, most: int) -> list[EventBacklog]:
+    """Count the events of each of a tenant's webhooks, up to so many together."""
+    return [EventBacklog._make(row) for row in await server.fetch(PENDING, tenant, most)]

@@ -9,16 +9,21 @@ PRUNE_PAGE: Final = 1_000
 
 
 async def forget(server: Server, tenant: str, limit: int) -> int:
-    """Delete up to `limit` rows of a tenant, its idempotency keys, its webhook events, and where it signed in.
+    """Delete up to `limit` notifications, idempotency keys and webhook events of a tenant; answers how many.
 
-    Answers how many rows.
+    Its rate, and where it signed in, go at once.
     """
     gone = await _delete(server, "SELECT seq FROM notification WHERE tenant = $1 LIMIT $2", tenant, limit)
-    await server.fetch("DELETE FROM idempotency WHERE tenant = $1", tenant)
+    gone += int(
+        await server.fetchval(
+            "WITH gone AS (DELETE FROM idempotency WHERE (tenant, key) IN"
+            " (SELECT tenant, key FROM idempotency WHERE tenant = $1 LIMIT $2) RETURNING 1) SELECT count(*) FROM gone",
+            tenant, limit - gone,
+        )
+    )  # fmt: skip
     await server.fetch("DELETE FROM tenant_rate WHERE tenant = $1", tenant)
     await server.fetch("DELETE FROM signed_in WHERE tenant = $1", tenant)
-    await events.forget(server, tenant)
-    return gone
+    return gone + await events.forget(server, tenant, limit - gone)
 
 
 async def old(server: Server, finished_before: int, limit: int, after: int) -> tuple[list[int], int]:

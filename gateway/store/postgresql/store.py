@@ -40,6 +40,7 @@ from gateway.store.rows import (
     Entry,
     EventBacklog,
     EventResult,
+    EventsDue,
     EventWish,
     Flow,
     FlowBacklog,
@@ -276,9 +277,9 @@ class PostgresqlStore:
     # Forgetting.
 
     async def forget(self, tenant: str, limit: int) -> int:
-        """Delete up to `limit` rows of a tenant, its idempotency keys, its webhook events, and where it signed in.
+        """Delete up to `limit` of all that a tenant has: notifications, idempotency keys, webhook events.
 
-        Answers how many rows.
+        Answers how many: while it is `limit` there may be more. Where it signed in goes at once.
         """
         return await forgetting.forget(self.server, tenant, limit)
 
@@ -311,9 +312,13 @@ class PostgresqlStore:
         """Delete the events of a webhook."""
         await events.drop(self.server, tenant, webhook)
 
-    async def pending_events(self) -> list[EventBacklog]:
-        """Count the events of each webhook that has some, leased ones included."""
-        return await events.pending(self.server)
+    async def due_events(self) -> list[EventsDue]:
+        """Find the webhooks that have events, leased ones included, and when the first of each falls due."""
+        return await events.due(self.server)
+
+    async def pending_events(self, tenant: str, most: int) -> list[EventBacklog]:
+        """Count the events of each of a tenant's webhooks, up to so many together; reads them all, so ask rarely."""
+        return await events.pending(self.server, tenant, most)
 
     # The directory and its log.
 

@@ -23,13 +23,14 @@ import apsw
 
 from gateway.observe.failpoint import failpoint
 from gateway.store.clock import wall_clock
-from gateway.store.protocol import Copy, CopyRunning, StoreError, StoreFull
+from gateway.store.protocol import Copy, CopyRunning, StoreError, StoreFull, StoreUnavailable
 from gateway.store.sqlite.life import sync_folder
 
 COPIED_AT: Final = "copied_at"  # in `meta`: it is a copy that no daemon has opened yet, as it was then (ms)
 BACKED_UP_AT: Final = "backed_up_at"  # in `meta`: when the last copy was made that somebody has whole (ms)
 PAGES: Final = 512  # a step: 2 MiB
 SPARE: Final = 64 << 20  # bytes that stay free besides: the log grows while a copy is made
+STOPPING: Final = "the daemon is stopping"
 LOOK_EVERY: Final = 100_000  # instructions of SQLite's between two looks whether to stop
 PARTS: Final = ("", "-wal", "-shm", "-journal")
 """What SQLite may leave beside a database, and itself."""
@@ -44,21 +45,39 @@ class Copier:
         self._floor = disk_floor_bytes + SPARE
         self._vfs = vfs
         self._busy = False
+        self._stopped = False
+        self._limit = asyncio.timeout_at(None)
 
     @asynccontextmanager
     async def copy(self) -> AsyncIterator[Copy]:
-        """Make a copy for the time of the block. Raises `CopyRunning`, `StoreFull`, and `StoreError` if it is not whole."""
+        """Make a copy for the time of the block. Raises `CopyRunning`, `StoreFull`, and `StoreError` if it is not whole.
+
+        The block is cancelled when copying stops; what comes out of it is `StoreUnavailable`.
+        """
+        if self._stopped:
+            raise StoreUnavailable(STOPPING)
         if self._busy:
             raise CopyRunning("a copy is being made, or read, at the moment")
-        self._busy = True
+        self._busy, self._limit = True, asyncio.timeout_at(None)
         try:
-            copy = await self._made()
-            try:
-                yield copy
-            finally:  # the system takes its time to give the room back
-                await asyncio.shield(asyncio.to_thread(copy.file.close))
+            async with self._limit:
+                copy = await self._made()
+                try:
+                    yield copy
+                finally:  # the system takes its time to give the room back
+                    await asyncio.shield(asyncio.to_thread(copy.file.close))
+        except TimeoutError:
+            if self._limit.expired():
+                raise StoreUnavailable(STOPPING) from None
+            raise
         finally:
             self._busy = False
+
+    def stop(self) -> None:
+        """Break off the copy that is being made or read, and make none any more."""
+        if self._busy and not self._stopped:
+            self._limit.reschedule(asyncio.get_running_loop().time())
+        self._stopped = True
 
     async def _made(self) -> Copy:
         stop = threading.Event()
@@ -169,6 +188,11 @@ def clear(database: Path) -> None:
 # In the place of another.
 
 
+def restoring_as(database: Path) -> Path:
+    """Where a database is made ready that is to come in the place of this one."""
+    return Path(f"{database}.restoring")
+
+
 def restored_as(database: Path) -> Path:
     """How a database is called that is to come in the place of this one."""
     return Path(f"{database}.restored")
@@ -185,7 +209,7 @@ def install(database: Path) -> Path | None:
     seconds, rest = divmod(restored.stat().st_mtime_ns, 1_000_000_000)
     began = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime(seconds))}.{rest // 1_000_000:03}Z"
     kept = Path(f"{database}.before-restore-{began}")
-    for part in ("-wal", ""):  # the log first: it belongs to no other database
+    for part in ("-wal", "-journal", ""):  # the logs first: they belong to no other database
         with suppress(FileNotFoundError):
             Path(f"{database}{part}").rename(f"{kept}{part}")
     Path(f"{database}-shm").unlink(missing_ok=True)

@@ -9,17 +9,34 @@ from typing import Any, Final
 
 import apsw
 
-from gateway.store.rows import EventBacklog, EventResult, EventWish, LeasedEvent, WebhookEvent
+from gateway.store.rows import EventBacklog, EventResult, EventsDue, EventWish, LeasedEvent, WebhookEvent
 from gateway.store.sqlite.group import new_token
 
 COLUMNS: Final = "id, tenant, webhook, due_at, expires_at, body, traceparent"
-DROPPED_AT_ONCE: Final = 1_000  # rows a transaction; others get their turn in between
+DROPPED_AT_ONCE: Final = 250  # rows a transaction; others get their turn in between
 
 _CLAIM: Final = (
     "UPDATE webhook_event SET due_at=?1, lease_token=?2 WHERE id IN (SELECT id FROM webhook_event"
     " WHERE tenant=?3 AND webhook=?4 AND due_at<=?5 ORDER BY due_at LIMIT ?6)"
     " RETURNING id, tenant, webhook, expires_at, attempts, lease_token, body, traceparent"
 )
+# By hopping from webhook to webhook along the index, to the event of each that falls due first.
+_DUE: Final = """
+WITH RECURSIVE first(place) AS (
+  SELECT (SELECT rowid FROM webhook_event ORDER BY tenant, webhook, due_at LIMIT 1)
+  UNION ALL
+  SELECT coalesce(
+           (SELECT a.rowid FROM webhook_event a WHERE a.tenant = e.tenant AND a.webhook > e.webhook
+             ORDER BY a.webhook, a.due_at LIMIT 1),
+           (SELECT a.rowid FROM webhook_event a WHERE a.tenant > e.tenant
+             ORDER BY a.tenant, a.webhook, a.due_at LIMIT 1))
+    FROM first f JOIN webhook_event e ON e.rowid = f.place
+)
+SELECT e.tenant, e.webhook, e.due_at FROM first f CROSS JOIN webhook_event e ON e.rowid = f.place"""
+_PENDING: Final = """
+SELECT tenant, webhook, count(*), min(due_at), min(expires_at), sum(octets) FROM (
+  SELECT tenant, webhook, due_at, expires_at, octet_length(body) AS octets FROM webhook_event WHERE tenant = ? LIMIT ?
+) GROUP BY tenant, webhook"""
 
 
 def add(db: apsw.Connection, events: Iterable[WebhookEvent]) -> None:
@@ -55,16 +72,23 @@ def drop(db: apsw.Connection, tenant: str, webhook: str) -> int:
     return db.changes()
 
 
-def forget(db: apsw.Connection, tenant: str) -> None:
-    """Delete all events of a tenant."""
-    db.execute("DELETE FROM webhook_event WHERE tenant=?", (tenant,))
-
-
-def pending(db: apsw.Connection) -> list[EventBacklog]:
-    """Count the events of each webhook."""
-    rows: Iterable[tuple[Any, ...]] = db.execute(
-        "SELECT tenant, webhook, count(*), min(due_at), min(expires_at) FROM webhook_event GROUP BY tenant, webhook"
+def forget(db: apsw.Connection, tenant: str, limit: int) -> int:
+    """Delete up to `limit` events of a tenant; answers how many."""
+    db.execute(
+        "DELETE FROM webhook_event WHERE id IN (SELECT id FROM webhook_event WHERE tenant=? LIMIT ?)", (tenant, limit)
     )
+    return db.changes()
+
+
+def due(db: apsw.Connection) -> list[EventsDue]:
+    """Find which webhooks have events, and when the first of each falls due."""
+    rows: Iterable[tuple[Any, ...]] = db.execute(_DUE)
+    return [EventsDue._make(row) for row in rows]
+
+
+def pending(db: apsw.Connection, tenant: str, most: int) -> list[EventBacklog]:
+    """Count the events of each of a tenant's webhooks, up to so many together."""
+    rows: Iterable[tuple[Any, ...]] = db.execute(_PENDING, (tenant, most))
     return [EventBacklog._make(row) for row in rows]
 
 

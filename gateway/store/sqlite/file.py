@@ -4,8 +4,10 @@ A file whose daemon died gives back here what it held: the lock proves that it i
 than this code, or was moved to another store, is `StoreBroken`.
 """
 
+import errno
 import fcntl
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -41,6 +43,7 @@ def open_file(path: Path, vfs: str | None, *, for_move: bool) -> Opened:
     try:
         copying.install(path)
         copying.clear(copying.copy_of(path))
+        copying.clear(copying.restoring_as(path))
         return Opened(lock, *_connected(path, vfs, for_move=for_move))
     except BaseException as error:
         os.close(lock)
@@ -62,23 +65,38 @@ def next_seq(db: apsw.Connection) -> int:
 
 
 @contextmanager
-def held_file(path: Path) -> Iterator[int]:
-    """Keep all daemons from a database for the time of the block; gives the lock's descriptor. Raises `StoreBusy`."""
+def held_file(path: Path) -> Iterator[None]:
+    """Keep all daemons from a database for the time of the block. Raises `StoreBusy`."""
     lock = _locked(path)
     try:
-        yield lock
+        yield
     finally:
         os.close(lock)
 
 
 def _locked(path: Path) -> int:
     """Lock the database for this process, which also says that no other works on it; answers the lock's descriptor."""
-    lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    lock = _lock_file(Path(f"{path}.lock"))
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(lock)
         raise StoreBusy(f"another daemon holds {path}") from error
+    return lock
+
+
+def _lock_file(path: Path) -> int:
+    """Open it, or make it. It is ours alone: what a link leads to is somebody else's, and is left alone."""
+    try:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise StoreBroken(f"{path} is a symbolic link: delete it") from None
+    looked = os.fstat(lock)
+    if not stat.S_ISREG(looked.st_mode) or looked.st_nlink != 1:
+        os.close(lock)
+        raise StoreBroken(f"{path} is no file with one name: delete it")
     return lock
 
 
@@ -94,7 +112,7 @@ def _connected(path: Path, vfs: str | None, *, for_move: bool) -> tuple[apsw.Con
             raise _damaged(path, " ".join(str(faults[0][0]).split()))
         _migrate(db, path)
         if not for_move:
-            _refuse_moved(db, path)
+            refuse_moved(db, path)
         _recover(db)
         read_db = apsw.Connection(str(path), vfs=vfs, statementcachesize=100)
         read_db.execute("PRAGMA query_only=ON; PRAGMA cache_size=-4096")
@@ -140,7 +158,7 @@ def _migrate(db: apsw.Connection, path: Path) -> None:
             db.execute(f"PRAGMA user_version={number}")
 
 
-def _refuse_moved(db: apsw.Connection, path: Path) -> None:
+def refuse_moved(db: apsw.Connection, path: Path) -> None:
     """Refuse to work on what another store has by now. A move that is not finished has to begin anew after us."""
     for (moved_to,) in db.execute("SELECT value FROM meta WHERE name=?", (MOVED_TO,)):
         raise StoreBroken(

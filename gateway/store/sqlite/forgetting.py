@@ -11,17 +11,21 @@ from gateway.store.sqlite.group import Value
 
 
 def forget(db: apsw.Connection, tenant: str, limit: int) -> int:
-    """Delete up to `limit` rows of a tenant, its idempotency keys, its webhook events, and where it signed in.
+    """Delete up to `limit` notifications, idempotency keys and webhook events of a tenant; answers how many.
 
-    Answers how many rows.
+    Where it signed in goes at once.
     """
     sql = "SELECT seq FROM notification WHERE tenant=? LIMIT ?"
     gone = [seq for (seq,) in db.execute(sql, (tenant, limit))]
     _delete(db, gone)
-    db.execute("DELETE FROM idempotency WHERE tenant=?", (tenant,))
+    count = len(gone)
+    db.execute(
+        "DELETE FROM idempotency WHERE (tenant, key) IN (SELECT tenant, key FROM idempotency WHERE tenant=? LIMIT ?)",
+        (tenant, limit - count),
+    )
+    count += db.changes()
     db.execute("DELETE FROM signed_in WHERE tenant=?", (tenant,))
-    events.forget(db, tenant)
-    return len(gone)
+    return count + events.forget(db, tenant, limit - count)
 
 
 def prune(db: apsw.Connection, now: int, finished_before: int, limit: int) -> int:

@@ -41,7 +41,8 @@ class Life:
     def write(self, *ids: str) -> None:
         """Let the database have any of these ids; on stable storage when it returns. OSError if it cannot be written."""
         made = Path(f"{self._path}.new")
-        file = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        made.unlink(missing_ok=True)
+        file = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             os.write(file, json.dumps({"place": self._place(), "ids": ids}).encode())
             os.fsync(file)

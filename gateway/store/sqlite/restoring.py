@@ -5,11 +5,12 @@ schema that this code knows, and whole, with its audit log; else nothing is chan
 so that the daemon which opens it keeps its mail until a person has looked.
 """
 
+import errno
 import os
 import shutil
 import stat
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -21,9 +22,11 @@ from gateway.store.protocol import StoreError
 from gateway.store.sqlite import copying
 from gateway.store.sqlite.copying import COPIED_AT
 from gateway.store.sqlite.directory import audit_fault
-from gateway.store.sqlite.file import MIGRATIONS, SCHEMA, held_file
+from gateway.store.sqlite.file import MIGRATIONS, SCHEMA, held_file, refuse_moved
+from gateway.store.sqlite.owner import acting_as_owner
 
 MAGIC: Final = b"SQLite format 3\0"
+LATEST: Final = 253_402_300_799_999  # ms: the end of the year 9999
 _THINGS: Final = "SELECT type, name FROM sqlite_schema WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
 
 
@@ -44,65 +47,90 @@ class Restored:
 def restore(database: Path, copy: Path, *, force: bool = False) -> Restored:
     """Put a copy in the place of the database; one that is there is replaced with `force` only, and kept beside it.
 
-    Raises `StoreBusy` if a daemon works on it, and `StoreError` if the copy will not do: then nothing was changed.
+    Root acts as the database's owner, and reads the copy as itself. Raises `StoreBusy` if a daemon works on it, and
+    `StoreError` if the copy will not do: then nothing was changed.
     """
-    if not copy.is_file():
-        raise StoreError(f"there is no file {copy}")
     try:
-        database.parent.mkdir(parents=True, exist_ok=True)
-        with held_file(database) as lock:
-            copying.install(database)  # what an earlier run left undone
-            if database.exists() and database.samefile(copy):
-                raise StoreError(f"{copy} is the database itself")
-            if database.exists() and not force:
-                raise StoreError(f"there is a database at {database}: --force replaces it, and keeps it beside")
-            made = Path(f"{database}.restoring")
-            try:
-                whose = _whose(database)
-                os.fchown(lock, *whose)
-                restored = _prepare(made, copy, whose)
-                made.rename(copying.restored_as(database))
-            finally:
-                copying.clear(made)
-            return Restored(*restored, copying.install(database))
+        with _given(copy) as parts, acting_as_owner(database):
+            database.parent.mkdir(parents=True, exist_ok=True)
+            with held_file(database):
+                copying.install(database)  # what an earlier run left undone
+                _look(database, copy, parts, force=force)
+                made = copying.restoring_as(database)
+                try:
+                    restored = _prepare(made, copy, parts)
+                    made.rename(copying.restored_as(database))
+                finally:
+                    copying.clear(made)
+                return Restored(*restored, copying.install(database))
     except OSError as error:
-        raise StoreError(f"{error.filename or database}: {error.strerror}") from error
+        raise StoreError(f"{error.filename or database}: {error.strerror}{_as_whom(error, database)}") from error
 
 
-def _whose(database: Path) -> tuple[int, int]:
-    """Whose a new file is to be: the daemon, which has to open it, may not be who restores it."""
-    looked = (database if database.exists() else database.parent).stat()
-    return looked.st_uid, looked.st_gid
+@contextmanager
+def _given(copy: Path) -> Iterator[Mapping[str, BinaryIO]]:
+    """Open what is to be put back; a database that was not closed in order has a log."""
+    log = Path(f"{copy}-wal")
+    with ExitStack() as stack:
+        parts = {"": stack.enter_context(_opened(copy))}
+        if os.path.lexists(log):
+            parts["-wal"] = stack.enter_context(_opened(log))
+        if parts[""].read(len(MAGIC)) != MAGIC:
+            raise StoreError(f"{copy} is no SQLite database")
+        parts[""].seek(0)
+        yield parts
 
 
-def _prepare(made: Path, copy: Path, whose: tuple[int, int]) -> tuple[int, int, int, int]:
+def _opened(path: Path) -> BinaryIO:
+    """Open a file for reading, and no link: in the daemon's directory it may lead to what only root should read."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise StoreError(f"there is no file {path}") from None
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise StoreError(f"{path} is a symbolic link: name the file itself") from None
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise StoreError(f"{path} is no file")
+    return os.fdopen(file, "rb")
+
+
+def _as_whom(error: OSError, database: Path) -> str:
+    """Say as whom root was refused, since root itself never is."""
+    if os.geteuid() != 0 or not isinstance(error, PermissionError):
+        return ""
+    return f" to the owner of {database.parent}, as whom root restores; run it as the daemon's user"
+
+
+def _look(database: Path, copy: Path, parts: Mapping[str, BinaryIO], *, force: bool) -> None:
+    """Refuse to replace a database by itself, or unasked."""
+    if not database.exists():
+        return
+    if os.path.samestat(database.stat(), os.fstat(parts[""].fileno())):
+        raise StoreError(f"{copy} is the database itself")
+    if not force:
+        raise StoreError(f"there is a database at {database}: --force replaces it, and keeps it beside")
+
+
+def _prepare(made: Path, copy: Path, parts: Mapping[str, BinaryIO]) -> tuple[int, int, int, int]:
     """Copy the copy, check and mark it; answers as of when it is, its bytes, its schema, and what is not final."""
     copying.clear(made)
-    for part in ("", "-wal"):  # a database that was not closed in order has a log
-        if Path(f"{copy}{part}").exists():
-            _copy_file(Path(f"{copy}{part}"), Path(f"{made}{part}"), whose)
-    with made.open("rb") as file:
-        if file.read(len(MAGIC)) != MAGIC:
-            raise StoreError(f"{copy} is no SQLite database")
+    for part, file in parts.items():
+        with _new(Path(f"{made}{part}")) as written:
+            shutil.copyfileobj(file, written, 1 << 20)
     with _refused(copy), closing(apsw.Connection(str(made), flags=apsw.SQLITE_OPEN_READWRITE)) as db:
         db.execute("PRAGMA trusted_schema=OFF; PRAGMA locking_mode=EXCLUSIVE; PRAGMA synchronous=FULL").fetchall()
         schema = _check(db, copy)
+        refuse_moved(db, copy)
         db.execute("PRAGMA journal_mode=DELETE").fetchall()
-        db.execute("INSERT OR IGNORE INTO meta VALUES (?, ?)", (COPIED_AT, str(wall_clock())))
-        ((copied_at,),) = db.execute("SELECT value FROM meta WHERE name=?", (COPIED_AT,)).fetchall()
+        copied_at = _marked(db, copy)
         ((unfinished,),) = db.execute("SELECT count(*) FROM notification WHERE stage<3").fetchall()
     with made.open("rb") as file:
         os.fsync(file.fileno())
         size = os.fstat(file.fileno()).st_size
-    return int(str(copied_at)), size, schema, int(str(unfinished))
-
-
-def _copy_file(source: Path, target: Path, whose: tuple[int, int]) -> None:
-    with source.open("rb") as read, _new(target) as written:
-        if not stat.S_ISREG(os.fstat(read.fileno()).st_mode):
-            raise StoreError(f"{source} is no file")
-        os.fchown(written.fileno(), *whose)
-        shutil.copyfileobj(read, written, 1 << 20)
+    return copied_at, size, schema, int(str(unfinished))
 
 
 def _new(path: Path) -> BinaryIO:
@@ -116,6 +144,16 @@ def _refused(copy: Path) -> Iterator[None]:
         yield
     except (apsw.CorruptError, apsw.NotADBError, apsw.IOError, apsw.SQLError) as error:
         raise StoreError(f"{copy} is damaged: {error}") from error
+
+
+def _marked(db: apsw.Connection, copy: Path) -> int:
+    """Mark a database as a copy if it is not yet; answers as of when (ms)."""
+    db.execute("INSERT OR IGNORE INTO meta VALUES (?, ?)", (COPIED_AT, str(wall_clock())))
+    ((mark,),) = db.execute("SELECT value FROM meta WHERE name=?", (COPIED_AT,)).fetchall()
+    told = str(mark)
+    if not (told.isascii() and told.isdigit() and len(told) <= len(str(LATEST)) and int(told) <= LATEST):
+        raise StoreError(f"{copy} is damaged: {COPIED_AT} is no time")
+    return int(told)
 
 
 def _check(db: apsw.Connection, copy: Path) -> int:

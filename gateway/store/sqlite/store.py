@@ -32,6 +32,7 @@ from gateway.store.rows import (
     Entry,
     EventBacklog,
     EventResult,
+    EventsDue,
     EventWish,
     Flow,
     FlowBacklog,
@@ -84,6 +85,7 @@ class SqliteStore:
         self.copier = Copier(path, disk_floor_bytes, vfs)
         self._floor = disk_floor_bytes
         self._life = Life(path)
+        self._settling_in = asyncio.Lock()
         self._settled_in = False
 
     async def __aenter__(self) -> Self:
@@ -146,9 +148,21 @@ class SqliteStore:
         try:
             return await self._loop.run_in_executor(self._reader, work, self._file.read_db)
         except apsw.Error as error:
-            broken = StoreBroken(f"the database could not be read: {type(error).__name__}")
+            broken = StoreBroken(f"the database could not be read: {type(error).__name__}: {error}")
             self.writer.fail(broken)
             raise broken from error
+
+    async def _read_apart(self, work: Callable[[apsw.Connection], T]) -> T:
+        """Read on a connection and a thread of its own, so that nobody else's reading waits for it."""
+
+        def read() -> T:
+            with closing(apsw.Connection(str(self.path), flags=apsw.SQLITE_OPEN_READONLY, vfs=self._vfs)) as db:
+                return work(db)
+
+        try:
+            return await asyncio.to_thread(read)
+        except apsw.Error as error:  # those who read what matters find out whether the file is to blame
+            raise StoreUnavailable(f"the database could not be read: {type(error).__name__}") from error
 
     def accept(self, rows: Sequence[NewRow], now: int) -> "asyncio.Future[list[Acceptance]]":
         """Insert the rows under their idempotency keys, all in one commit; it happens whether or not anybody waits."""
@@ -211,19 +225,8 @@ class SqliteStore:
         return await self._read(reading.depths)
 
     async def census(self, now: int) -> list[FlowCensus]:
-        """Count what is not final by flow and by how it waits; reads all of it, so ask rarely.
-
-        It has a connection and a thread of its own, so that nobody else's reading waits for it.
-        """
-
-        def work() -> list[FlowCensus]:
-            with closing(apsw.Connection(str(self.path), flags=apsw.SQLITE_OPEN_READONLY, vfs=self._vfs)) as db:
-                return reading.census(db, now)
-
-        try:
-            return await asyncio.to_thread(work)
-        except apsw.Error as error:  # those who read what matters find out whether the file is to blame
-            raise StoreUnavailable(f"the database could not be read: {type(error).__name__}") from error
+        """Count what is not final by flow and by how it waits; reads all of it, so ask rarely."""
+        return await self._read_apart(lambda db: reading.census(db, now))
 
     async def unfinished(self) -> dict[str, int]:
         """Count the rows that are not final, by tenant."""
@@ -232,9 +235,9 @@ class SqliteStore:
     # Forgetting.
 
     async def forget(self, tenant: str, limit: int) -> int:
-        """Delete up to `limit` rows of a tenant, its idempotency keys, its webhook events, and where it signed in.
+        """Delete up to `limit` of all that a tenant has: notifications, idempotency keys, webhook events.
 
-        Answers how many rows.
+        Answers how many: while it is `limit` there may be more. Where it signed in goes at once.
         """
         return await self._write(lambda db: forgetting.forget(db, tenant, limit))
 
@@ -265,9 +268,13 @@ class SqliteStore:
         while await self._write(lambda db: events.drop(db, tenant, webhook)) == events.DROPPED_AT_ONCE:
             pass
 
-    async def pending_events(self) -> list[EventBacklog]:
-        """Count the events of each webhook that has some, leased ones included."""
-        return await self._read(events.pending)
+    async def due_events(self) -> list[EventsDue]:
+        """Find the webhooks that have events, leased ones included, and when the first of each falls due."""
+        return await self._read(events.due)
+
+    async def pending_events(self, tenant: str, most: int) -> list[EventBacklog]:
+        """Count the events of each of a tenant's webhooks, up to so many together; reads them all, so ask rarely."""
+        return await self._read_apart(lambda db: events.pending(db, tenant, most))
 
     # The directory and its log.
 
@@ -331,6 +338,10 @@ class SqliteStore:
 
     async def settle_in(self) -> None:
         """Begin a new life in this place; a copy is none from now on."""
+        async with self._settling_in:  # what one announces has to stand beside it until that is committed
+            await self._begin_life()
+
+    async def _begin_life(self) -> None:
         before, life = (await self._marks()).get(LIFE), secrets.token_hex(16)
 
         def work(db: apsw.Connection) -> None:

@@ -192,7 +192,7 @@ class Writer:
         if isinstance(error, apsw.FullError):
             self.space_low = True
             return StoreFull("the disk is full")
-        self.broken = StoreBroken(f"the database could not be written: {type(error).__name__}")
+        self.broken = StoreBroken(f"the database could not be written: {type(error).__name__}: {error}")
         return self.broken
 
     def _transact(self, batch: list[_Queued]) -> list[tuple["asyncio.Future[Any]", object]]:

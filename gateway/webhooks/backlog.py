@@ -1,0 +1,120 @@
+"""How much waits for webhooks: counted now and then, and kept up with in between. Only counts and remembers.
+
+A tenant may have so many events waiting, of so many octets together. Once it has more, those of its webhooks that
+have more than an even share of what it may have are crowded: nothing is composed for them any more, and they are to be
+disabled. What the others have meanwhile is less than as much again.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from gateway.store.rows import EventBacklog, Place
+
+MOST_EVENTS: Final = 100_000  # of a tenant
+MOST_OCTETS: Final = 64 << 20  # of a tenant's payloads
+
+
+@dataclass(slots=True)
+class Load:
+    """Events, and the octets of their payloads."""
+
+    events: int = 0
+    octets: int = 0
+
+    def add(self, events: int, octets: int) -> None:
+        """Count some more, or fewer; never below nothing."""
+        self.events, self.octets = max(0, self.events + events), max(0, self.octets + octets)
+
+    def beyond(self, share: int = 1) -> bool:
+        """Is one of that many such shares more than a tenant may have?"""
+        return self.events * share > MOST_EVENTS or self.octets * share > MOST_OCTETS
+
+
+_Loads = dict[str, Load]  # by webhook
+
+
+class Backlog:
+    """What waits, as far as this daemon knows; `wanted` is set when it would better be counted at once."""
+
+    def __init__(self) -> None:
+        """Know of nothing."""
+        self.wanted = asyncio.Event()
+        self.crowded: set[Place] = set()
+        self._loads: dict[str, _Loads] = {}
+        self._since: dict[str, _Loads] = {}  # what came since the tenant's last count began
+        self._ends: dict[str, int] = {}  # when the first of a tenant's events ends, by its last count
+
+    @property
+    def events(self) -> int:
+        """How many wait, of all tenants."""
+        return sum(load.events for loads in self._loads.values() for load in loads.values())
+
+    @property
+    def first_end(self) -> int | None:
+        """When the first of all ends (ms), by the last counts."""
+        return min(self._ends.values(), default=None)
+
+    def takes(self, place: Place, octets: int) -> bool:
+        """Count an event that is composed for a webhook; False if there shall be no such event, for it is crowded."""
+        if place in self.crowded:
+            return False
+        tenant, webhook = place
+        for loads in (self._loads, self._since):
+            loads.setdefault(tenant, {}).setdefault(webhook, Load()).add(1, octets)
+        if _total(self._since[tenant]).beyond(2):  # by now much of it may be over, or never have been written
+            self.wanted.set()
+        self._crowd(tenant)
+        return place not in self.crowded
+
+    def over(self, place: Place, octets: int) -> None:
+        """An event is told, or given up."""
+        tenant, webhook = place
+        if (load := self._loads.get(tenant, {}).get(webhook)) is not None:
+            load.add(-1, -octets)
+
+    def begin(self, tenant: str) -> Callable[[Iterable[EventBacklog]], None]:
+        """Begin to count a tenant's events; what is answered takes the result."""
+        since = self._since[tenant] = {}
+
+        def counted(found: Iterable[EventBacklog]) -> None:
+            loads = self._loads[tenant] = {webhook: Load(one.events, one.octets) for webhook, one in since.items()}
+            for one in found:
+                loads.setdefault(one.webhook, Load()).add(one.waiting, one.octets)
+                self._ends[tenant] = min(one.expires_at, self._ends.get(tenant, one.expires_at))
+            self._crowd(tenant)
+
+        self._ends.pop(tenant, None)
+        return counted
+
+    @property
+    def tenants(self) -> set[str]:
+        """Who has something waiting, or had it not long ago."""
+        return set(self._loads)
+
+    def drop(self, place: Place) -> None:
+        """Whatever waited for a webhook does so no more."""
+        tenant, webhook = place
+        self.crowded.discard(place)
+        for loads in (self._loads, self._since):
+            loads.get(tenant, {}).pop(webhook, None)
+
+    def forget(self, tenant: str) -> None:
+        """Know nothing of a tenant for whose webhooks nothing waits."""
+        for known in (self._loads, self._since, self._ends):
+            known.pop(tenant, None)
+
+    def _crowd(self, tenant: str) -> None:
+        """Find who has too much; what they have counts until they are disabled, and it is dropped."""
+        loads = self._loads[tenant]
+        if not _total(loads).beyond():
+            return
+        crowded = {(tenant, webhook) for webhook, load in loads.items() if load.beyond(len(loads))}
+        if not crowded <= self.crowded:
+            self.crowded |= crowded
+            self.wanted.set()
+
+
+def _total(loads: _Loads) -> Load:
+    return Load(sum(one.events for one in loads.values()), sum(one.octets for one in loads.values()))
