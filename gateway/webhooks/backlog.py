@@ -6,7 +6,7 @@ disabled. What the others have meanwhile is less than as much again.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -88,11 +88,6 @@ class Backlog:
         self._ends.pop(tenant, None)
         return counted
 
-    @property
-    def tenants(self) -> set[str]:
-        """Who has something waiting, or had it not long ago."""
-        return set(self._loads)
-
     def drop(self, place: Place) -> None:
         """Whatever waited for a webhook does so no more."""
         tenant, webhook = place
@@ -100,10 +95,16 @@ class Backlog:
         for loads in (self._loads, self._since):
             loads.get(tenant, {}).pop(webhook, None)
 
-    def forget(self, tenant: str) -> None:
-        """Know nothing of a tenant for whose webhooks nothing waits."""
-        for known in (self._loads, self._since, self._ends):
-            known.pop(tenant, None)
+    def found(self, places: Collection[Place]) -> None:
+        """Those are all the webhooks that have events: nothing waits for others, and what is new of them is counted."""
+        known = {(tenant, webhook) for tenant, loads in self._loads.items() for webhook in loads}
+        for tenant, webhook in known.difference(places):
+            del self._loads[tenant][webhook]
+            if not self._loads[tenant]:
+                for of_tenant in (self._loads, self._since, self._ends):
+                    of_tenant.pop(tenant, None)
+        if not known.issuperset(places):
+            self.wanted.set()
 
     def _crowd(self, tenant: str) -> None:
         """Find who has too much; what they have counts until they are disabled, and it is dropped."""

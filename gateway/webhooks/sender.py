@@ -173,6 +173,7 @@ class Sender:
             else:
                 self._endpoint(webhook).note(one.due_at)
         self._orphans = orphans
+        self.backlog.found({(one.tenant, one.webhook) for one in found})
         await self._drop_orphans(now)
         self._tell_how_many()
 
@@ -199,8 +200,6 @@ class Sender:
     async def _count(self) -> None:
         """Count tenant by tenant: what a count cannot be had of keeps nobody else's from being one."""
         tenants = {one.tenant for one in await self._store.due_events()}
-        for tenant in self.backlog.tenants - tenants:
-            self.backlog.forget(tenant)
         for tenant in tenants:
             with suppress(StoreUnavailable):
                 counted = self.backlog.begin(tenant)
