@@ -23,11 +23,10 @@ from gateway.credentials.local import LocalSecrets
 from gateway.credentials.master_key import load_seal
 from gateway.credentials.sealed import SealError
 from gateway.credentials.tokens import Tokens
-from gateway.directory.changes import Actor, pause_all
+from gateway.directory.changes import GATEWAY, pause_all
 from gateway.directory.directory import Directory
 from gateway.directory.rules import Policy
 from gateway.directory.shapes import PauseReason
-from gateway.directory.snapshot import ROOT
 from gateway.gauges import Gauges, certificate_files
 from gateway.http.call import Services
 from gateway.http.metrics import MetricsServer
@@ -58,7 +57,6 @@ if TYPE_CHECKING:
 WAITING_THREADS: Final = 64  # a silent name server keeps one for each relay's name that somebody looks up
 LAST_WORDS: Final = 5.0  # seconds for loops to end in
 LIFE_SECONDS: Final = 3600.0  # after which a copy of the database shows as one
-GATEWAY: Final = Actor("gateway", ROOT, frozenset({"admin"}))
 COPIES: Final[Mapping[Copied, PauseReason]] = {Copied.RESTORED: "restored", Copied.CLONED: "cloned"}
 
 

@@ -14,7 +14,6 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -24,6 +23,7 @@ from gateway.cli import calls
 from gateway.cli.calls import Daemon
 from gateway.cli.fields import Document
 from gateway.cli.remote import path, remote, settings_path
+from gateway.message.times import time_text
 from gateway.settings import Settings, SqliteUrl, load
 
 FORCE: Final = click.option("--force", is_flag=True, help="replace what is there")
@@ -105,10 +105,9 @@ def _restored(settings: Settings, file: Path | None, *, force: bool) -> Document
         from gateway.store.sqlite.restoring import restore
 
         done = restore(url.path, file, force=force)
-        as_of = datetime.fromtimestamp(done.copied_at / 1000, UTC).isoformat(timespec="milliseconds")
         return {
             "database": str(url.path),
-            "as_of": as_of.replace("+00:00", "Z"),
+            "as_of": time_text(done.copied_at),
             "bytes": done.size,
             "schema": done.schema,
             "unfinished": done.unfinished,

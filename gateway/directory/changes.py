@@ -44,6 +44,8 @@ class Actor(NamedTuple):
 
 OPERATOR: Final = Actor("operator", ROOT, frozenset({"admin"}))
 """Who wrote the settings' own files."""
+GATEWAY: Final = Actor("gateway", ROOT, frozenset({"admin"}))
+"""The daemon itself, where it pauses or disables what does harm."""
 
 
 class Misplaced(Problem):

@@ -20,11 +20,11 @@ from gateway.directory.snapshot import Resolution
 from gateway.http.call import Call
 from gateway.http.faults import Reading
 from gateway.http.schema import NotificationRequest
-from gateway.http.values import time_text
 from gateway.message.address import Mailbox, address_key
 from gateway.message.compose import Attachment
-from gateway.message.notification import Content, Notification, Priority, Role, compact, new_id
+from gateway.message.notification import Content, Notification, Priority, Role, compact, href, new_id
 from gateway.message.template import TemplateError, render
+from gateway.message.times import time_text
 from gateway.outbox.outbox import Submission
 from gateway.problems import Code, Fault, Problem, refusal
 from gateway.store.rows import Idempotency
@@ -33,7 +33,6 @@ DAY: Final = 86_400_000
 MAX_AHEAD: Final = 366 * DAY
 KEEP_KEYS: Final = 3 * DAY  # idempotency keys are kept so long, or a day longer than the notification lives
 PRIORITIES: Final = {"high": Priority.HIGH, "normal": Priority.NORMAL, "low": Priority.LOW}
-PATH: Final = "/v1/notifications/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +46,7 @@ class Candidate:
     @property
     def href(self) -> str:
         """Where it will be found."""
-        return PATH + self.submission.notification.id
+        return href(self.submission.notification.id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +225,7 @@ def _submission(call: Call, notification: Notification, resolution: Resolution, 
             "profile": visible_profile(resolution, call.caller.tenant),
             "accepted_at": time_text(notification.accepted_at),
             "expires_at": time_text(notification.expires_at),
-            "href": PATH + notification.id,
+            "href": href(notification.id),
         }
     )
     if promise is None:

@@ -9,7 +9,8 @@ from gateway.directory.rules import Denial
 from gateway.http.call import Answer, Call, json_answer
 from gateway.http.resources import Document, actor, written
 from gateway.http.schema import PageQuery
-from gateway.http.values import time_text, write_cursor
+from gateway.http.values import write_cursor
+from gateway.message.times import time_text
 from gateway.problems import Fault, Problem, refusal
 from gateway.store.rows import AuditRow
 

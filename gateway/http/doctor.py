@@ -18,8 +18,9 @@ from gateway.http.credentials import standing
 from gateway.http.directory_views import PauseView
 from gateway.http.queue import pause_view
 from gateway.http.resources import Document
-from gateway.http.values import ShownTime, show_time, time_text
+from gateway.http.values import ShownTime, show_time
 from gateway.http.views import View
+from gateway.message.times import time_text
 from gateway.observe import metrics
 from gateway.problems import Code, Problem
 from gateway.store.protocol import StoreUnavailable

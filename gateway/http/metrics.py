@@ -1,7 +1,6 @@
 """The metrics listener: /metrics in Prometheus' text form or OpenMetrics, and the two health answers."""
 
 import asyncio
-import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -11,6 +10,7 @@ from prometheus_client import Metric
 from prometheus_client.exposition import choose_encoder
 
 from gateway.http.call import Services
+from gateway.http.operations import health
 from gateway.observe.metrics import Everything
 from gateway.settings import ListenAddress, TcpAddress, UnixAddress
 
@@ -75,9 +75,8 @@ class MetricsServer:
         return web.Response(body=body, headers={"Content-Type": content_type})
 
     async def _live(self, _: web.Request) -> web.Response:
-        return web.json_response({"status": "ok", "reasons": []})
+        return web.json_response(health([]))
 
     async def _ready(self, _: web.Request) -> web.Response:
         reasons = self._services.reasons()
-        body = json.dumps({"status": "unavailable" if reasons else "ok", "reasons": reasons})
-        return web.Response(text=body, status=503 if reasons else 200, content_type="application/json")
+        return web.json_response(health(reasons), status=503 if reasons else 200)

@@ -62,17 +62,22 @@ class CaughtList(View):
     next_cursor: None
 
 
+def health(reasons: list[str]) -> dict[str, object]:
+    """Say that all is well, or why not, as every listener does."""
+    return {"status": "unavailable" if reasons else "ok", "reasons": reasons}
+
+
 async def livez(_call: Call) -> Answer:
     """Say that the event loop turns."""
-    return json_answer({"status": "ok", "reasons": []})
+    return json_answer(health([]))
 
 
 async def readyz(call: Call) -> Answer:
     """Say whether mail can be accepted, or why not."""
     reasons = call.services.reasons()
     if reasons:
-        return json_answer({"status": "unavailable", "reasons": reasons}, 503, Retry_After=str(RETRY_AFTER))
-    return json_answer({"status": "ok", "reasons": []})
+        return json_answer(health(reasons), 503, Retry_After=str(RETRY_AFTER))
+    return json_answer(health([]))
 
 
 async def docs(_call: Call) -> Answer:

@@ -12,7 +12,7 @@ from gateway.directory.shapes import Pause
 from gateway.directory.snapshot import ROOT, Snapshot
 from gateway.http.call import Answer, Call, json_answer
 from gateway.http.resources import Document, actor, page
-from gateway.http.values import time_text
+from gateway.message.times import time_text
 from gateway.problems import Code, Problem
 from gateway.store.rows import FlowDepth
 

@@ -10,8 +10,9 @@ from gateway.directory.snapshot import ROOT, Place, Snapshot
 from gateway.http.call import Answer, Call, json_answer
 from gateway.http.resources import NO_CONTENT, Document, actor, answer, page
 from gateway.http.schema import RewrapQuery, SecretRequest
-from gateway.http.values import ObjectName, time_text, write_cursor
+from gateway.http.values import ObjectName, write_cursor
 from gateway.http.views import View
+from gateway.message.times import time_text
 from gateway.problems import Code, Fault, Problem, refusal
 
 _NAME: TypeAdapter[str] = TypeAdapter(ObjectName)

@@ -8,8 +8,7 @@ import base64
 import binascii
 import hashlib
 import re
-from datetime import UTC, datetime
-from functools import lru_cache
+from datetime import datetime
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Final
 
@@ -18,6 +17,7 @@ from pydantic.config import JsonDict
 
 from gateway.directory.kinds import ADDRESS_SCHEMA, Line, ObjectName, TenantId, line, mailbox, mailbox_document, refuse
 from gateway.message.address import Mailbox
+from gateway.message.times import time_text
 
 MAX_CURSOR: Final = 256
 MAX_SUBJECT: Final = 998  # characters; RFC 5322 §2.1.1 has as many in a line
@@ -60,17 +60,6 @@ def parse_time(value: object) -> int:
 def show_time(at: int | None) -> str | None:
     """Write milliseconds since the epoch as an RFC 3339 time in UTC."""
     return None if at is None else time_text(at)
-
-
-def time_text(at: int) -> str:
-    """Write milliseconds since the epoch as an RFC 3339 time in UTC."""
-    seconds, milliseconds = divmod(at, 1000)
-    return f"{_second_text(seconds)}.{milliseconds:03}Z"
-
-
-@lru_cache(maxsize=256)  # acceptances share their second with many others, and so do the ends of their lives
-def _second_text(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat()[:-6]
 
 
 def _header_name(name: str) -> str:

@@ -12,11 +12,11 @@ from typing import Final, Literal, cast
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from gateway.directory.snapshot import ROOT
-from gateway.http.acceptance import PATH, visible_profile
+from gateway.http.acceptance import visible_profile
 from gateway.http.call import Call
 from gateway.http.values import ShownAddress, ShownTime
 from gateway.message.compose import Attachment
-from gateway.message.notification import Content, OnAmbiguous, Priority, Role, Severity, decode_content
+from gateway.message.notification import Content, OnAmbiguous, Priority, Role, Severity, decode_content, href
 from gateway.outbox.delivery import Envelope, decode_envelope
 from gateway.outbox.states import Recipient, State, Status, decode, status_of
 from gateway.smtp.reply import Reply
@@ -213,7 +213,7 @@ def summary(call: Call, row: StoredRow) -> NotificationSummary:
         recipients=tuple(
             _recipient(one, secretive=_secret(call, row, one.by, known)) for one in decode(row.recipients)
         ),
-        href=PATH + row.id,
+        href=href(row.id),
     )
 
 

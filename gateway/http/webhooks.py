@@ -33,10 +33,11 @@ from gateway.http.resources import (
     writable,
     written,
 )
-from gateway.http.values import ShownTime, time_text
+from gateway.http.values import ShownTime
 from gateway.http.views import View
 from gateway.message.entropy import random_hex
 from gateway.message.notification import compact
+from gateway.message.times import time_text
 from gateway.problems import Code, Problem
 from gateway.store.protocol import StoreUnavailable
 from gateway.store.rows import Happening

@@ -109,6 +109,11 @@ def new_id(now: int) -> str:
     return f"{now:012x}{random_hex(20)}"
 
 
+def href(id_: str) -> str:
+    """Tell where a notification is found over HTTP, as callers and webhooks are told."""
+    return f"/v1/notifications/{id_}"
+
+
 def encode_content(content: Content) -> str:
     """Write the content as the store keeps it."""
     document: dict[str, Any] = {"subject": content.subject}

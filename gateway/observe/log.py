@@ -9,14 +9,15 @@ Promises: a line is one line, whatever stands in it; a reader that is gone, slow
 
 import logging
 import sys
+import time
 from collections.abc import Callable, Iterable, MutableMapping
 from contextvars import ContextVar
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 import structlog
 
+from gateway.message.times import time_text
 from gateway.observe.lines import Journal, Sink, Stream, journal_line, json_line, text_line
 from gateway.observe.redaction import harmless
 
@@ -94,7 +95,10 @@ def _harmless(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> di
 
 def _ordered(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> tuple[Any, ...]:
     """Put first what every line has, leave out fields that say nothing, and give the whole to the sink."""
-    time = datetime.now(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
-    head = {"timestamp": time, "level": event.pop("level"), "event": event.pop("event")}
+    head = {
+        "timestamp": time_text(time.time_ns() // 1_000_000),
+        "level": event.pop("level"),
+        "event": event.pop("event"),
+    }
     fields = {name: value for name, value in event.items() if value is not None and value != ""}
     return ({**head, **fields},), {}

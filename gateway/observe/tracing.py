@@ -54,6 +54,11 @@ def given(headers: Headers) -> str | None:
     return found[0] if len(found) == 1 and _PARENT.fullmatch(found[0]) else None
 
 
+def trace_id(traceparent: str) -> str:
+    """Give the id of the trace alone."""
+    return traceparent.split("-")[1]
+
+
 def request(method: str, path: str, headers: Headers) -> Span | None:
     """A request that brings mail begins to be answered, by its route's path; None if no spans are recorded."""
     if _recorder is None:

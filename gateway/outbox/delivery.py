@@ -8,6 +8,7 @@ from pydantic_core import from_json
 
 from gateway.message.address import Mailbox
 from gateway.message.notification import Content, Notification, OnAmbiguous, compact, decode_content
+from gateway.observe.tracing import trace_id
 from gateway.outbox.states import Recipient, decode
 from gateway.store.rows import LeasedRow
 
@@ -30,7 +31,7 @@ class Envelope:
     @property
     def trace_id(self) -> str | None:
         """The trace's id alone."""
-        return None if self.traceparent is None else self.traceparent.split("-")[1]
+        return None if self.traceparent is None else trace_id(self.traceparent)
 
 
 def encode_envelope(notification: Notification) -> str:

@@ -5,14 +5,14 @@ then a reply is its codes alone. One event names all recipients that came to the
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Final
 
 from gateway.directory.directory import Directory
 from gateway.directory.kinds import EventType
 from gateway.directory.shapes import Webhook
 from gateway.directory.snapshot import Snapshot
-from gateway.message.notification import compact, new_id
+from gateway.message.notification import compact, href, new_id
+from gateway.message.times import time_text
 from gateway.outbox.delivery import Envelope, decode_envelope
 from gateway.outbox.outbox import Row
 from gateway.outbox.states import Recipient, State, Status
@@ -28,17 +28,11 @@ KINDS: Final[Mapping[State, EventType]] = {
     State.FAILED: "notification.failed",
     State.EXPIRED: "notification.expired",
 }
-HREF: Final = "/v1/notifications/"
-
-
-def rfc3339(at: int) -> str:
-    """Write milliseconds since the epoch as an RFC 3339 time in UTC."""
-    return datetime.fromtimestamp(at / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def body(kind: str, at: int, data: Mapping[str, object]) -> str:
     """Write a payload as Standard Webhooks has it."""
-    return compact({"type": kind, "timestamp": rfc3339(at), "data": data})
+    return compact({"type": kind, "timestamp": time_text(at), "data": data})
 
 
 def event(webhook: Webhook, at: int, payload: str, traceparent: str | None = None) -> WebhookEvent:
@@ -88,7 +82,7 @@ class Composer:
         tenant, name = place
         now = self._clock()
         listening = self._listening(self._directory.snapshot.webhooks_of(tenant), kind)
-        payload = body(kind, now, {"tenant": tenant, "profile": name, "reason": reason, "at": rfc3339(now)})
+        payload = body(kind, now, {"tenant": tenant, "profile": name, "reason": reason, "at": time_text(now)})
         return self._events(listening, now, payload)
 
     def _listening(self, webhooks: Iterable[Webhook], kind: EventType) -> list[Webhook]:
@@ -122,8 +116,8 @@ def _notification(
         "status": status,
         "simulated": envelope.simulated,
         "metadata": envelope.metadata,
-        "accepted_at": rfc3339(row.accepted_at),
-        "href": HREF + row.id,
+        "accepted_at": time_text(row.accepted_at),
+        "href": href(row.id),
         "recipients": [
             {
                 "address": recipient.address,

@@ -21,19 +21,19 @@ from functools import partial
 from typing import Final
 
 from gateway.directory import changes
-from gateway.directory.changes import Actor
+from gateway.directory.changes import GATEWAY
 from gateway.directory.directory import Directory
 from gateway.directory.kinds import DisabledReason
 from gateway.directory.shapes import Webhook
-from gateway.directory.snapshot import ROOT
 from gateway.message.notification import new_id
+from gateway.message.times import time_text
 from gateway.observe import facts, tracing
 from gateway.problems import Problem
 from gateway.store.protocol import Store, StoreError, StoreUnavailable
 from gateway.store.rows import EventResult, EventWish, LeasedEvent, Place, WebhookEvent
 from gateway.webhooks.backlog import MOST_EVENTS, Backlog
 from gateway.webhooks.endpoint import Attempt, Message, Poster
-from gateway.webhooks.events import LIFE, TEST, body, rfc3339
+from gateway.webhooks.events import LIFE, TEST, body
 from gateway.webhooks.turns import Endpoint, Turns
 
 AT_ONCE: Final = 32  # requests
@@ -47,7 +47,6 @@ COUNT: Final = 60.0  # seconds between two counts of what waits, unless one is w
 ORPHANED: Final = 15_000  # ms before events of a webhook that is not there go: another daemon may just have made it
 FAILING: Final = LIFE  # ms without one good answer
 DRAIN_SECONDS: Final = 2.0
-ACTOR: Final = Actor("gateway", ROOT, frozenset({"admin"}))
 
 
 class Sender:
@@ -362,7 +361,7 @@ class Sender:
         place = webhook.tenant, webhook.id
         try:
             change = await self._directory.change(
-                ACTOR, lambda snapshot: changes.disable_webhook(snapshot, place, reason)
+                GATEWAY, lambda snapshot: changes.disable_webhook(snapshot, place, reason)
             )
         except (StoreError, Problem) as error:
             facts.webhook_not_disabled(place, webhook.place.host, reason, error)
@@ -377,7 +376,7 @@ class Sender:
     async def test(self, webhook: Webhook) -> Attempt:
         """Send a test event at once; an endpoint that takes it is known to work again."""
         now = self._clock()
-        data = {"tenant": webhook.tenant, "webhook": webhook.id, "at": rfc3339(now)}
+        data = {"tenant": webhook.tenant, "webhook": webhook.id, "at": time_text(now)}
         attempt = await self._attempt(webhook, Message(f"msg_{new_id(now)}", body(TEST, now, data)))
         endpoint = self._endpoints.get((webhook.tenant, webhook.id))
         if attempt.ok and endpoint is not None:

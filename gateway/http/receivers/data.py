@@ -12,8 +12,9 @@ from itertools import islice
 from typing import Final
 
 from gateway.http.receivers.payload import Alert, AlertGroup, Labels
-from gateway.http.values import parse_time, time_text
+from gateway.http.values import parse_time
 from gateway.message.notification import compact
+from gateway.message.times import time_text
 
 MAX_ALERTS: Final = 100
 MAX_DATA: Final = 90_000  # characters of JSON; templates take 100,000

@@ -8,6 +8,7 @@ from typing import Any, Final
 import structlog
 
 from gateway.observe import log, metrics
+from gateway.observe.tracing import trace_id
 
 LINES_A_MINUTE: Final = 10  # on recipients that do not get their mail, of one profile's
 OUTCOMES: Final = {
@@ -136,4 +137,4 @@ def _said(reply: tuple[int, str | None] | None) -> dict[str, int | str]:
 
 
 def _traced(traceparent: str | None) -> dict[str, str]:
-    return {} if traceparent is None else {"trace_id": traceparent.split("-")[1]}
+    return {} if traceparent is None else {"trace_id": trace_id(traceparent)}

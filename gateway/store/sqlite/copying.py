@@ -25,6 +25,7 @@ from gateway.observe.failpoint import failpoint
 from gateway.store.clock import wall_clock
 from gateway.store.protocol import Copy, CopyRunning, StoreError, StoreFull, StoreUnavailable
 from gateway.store.sqlite.life import sync_folder
+from gateway.store.sqlite.writer import free_bytes
 
 COPIED_AT: Final = "copied_at"  # in `meta`: it is a copy that no daemon has opened yet, as it was then (ms)
 BACKED_UP_AT: Final = "backed_up_at"  # in `meta`: when the last copy was made that somebody has whole (ms)
@@ -133,8 +134,7 @@ class Copier:
 
     def _look_for_room(self, needed: int = 0) -> None:
         """Leave the disk to the mail: nobody shall be refused because of a copy."""
-        space = os.statvfs(self._database.parent)
-        if space.f_bavail * space.f_frsize < self._floor + needed:
+        if free_bytes(self._database.parent) < self._floor + needed:
             raise StoreFull("there is too little room on the disk for a copy")
 
 

@@ -109,7 +109,7 @@ def _connected(path: Path, vfs: str | None, *, for_move: bool) -> tuple[apsw.Con
         path.chmod(0o600)
         _configure(db)
         if crashed and (faults := db.execute("PRAGMA quick_check(5)").fetchall()) != [("ok",)]:
-            raise _damaged(path, " ".join(str(faults[0][0]).split()))
+            raise _damaged(path, copying.told(faults))
         _migrate(db, path)
         if not for_move:
             refuse_moved(db, path)

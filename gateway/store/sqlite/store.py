@@ -6,7 +6,6 @@ unknown the log is left beside it, so that the next opening checks both.
 """
 
 import asyncio
-import os
 import secrets
 import time
 from collections.abc import Callable, Sequence
@@ -55,7 +54,7 @@ from gateway.store.sqlite import changing, directory, events, forgetting, logins
 from gateway.store.sqlite.copying import BACKED_UP_AT, COPIED_AT, Copier
 from gateway.store.sqlite.file import SCHEMA, close_file, next_seq, open_file
 from gateway.store.sqlite.life import Life
-from gateway.store.sqlite.writer import Accept, Run, Writer
+from gateway.store.sqlite.writer import Accept, Run, Writer, free_bytes
 
 T = TypeVar("T")
 
@@ -375,10 +374,10 @@ class SqliteStore:
         backed_up_at = marks.get(BACKED_UP_AT)
 
         def work() -> StoreHealth:
-            space, log = os.statvfs(self.path.parent), Path(f"{self.path}-wal")
+            log = Path(f"{self.path}-wal")
             return StoreHealth(
                 SCHEMA, self.path.stat().st_size, log.stat().st_size if log.exists() else 0,
-                space.f_bavail * space.f_frsize, self._floor, None if backed_up_at is None else int(backed_up_at),
+                free_bytes(self.path.parent), self._floor, None if backed_up_at is None else int(backed_up_at),
             )  # fmt: skip
 
         return await self._loop.run_in_executor(self._reader, work)

@@ -61,6 +61,12 @@ _Key = tuple[str, str]  # tenant, idempotency key
 _Queued = tuple[Job, "asyncio.Future[Any]"]
 
 
+def free_bytes(folder: Path) -> int:
+    """Tell how much room there is on a folder's disk for others than root."""
+    space = os.statvfs(folder)
+    return space.f_bavail * space.f_frsize
+
+
 class Writer:
     """Writes to one database file; `start` it once that is open."""
 
@@ -281,8 +287,7 @@ class Writer:
         now = time.monotonic()
         if now - self._space_checked >= SPACE_CHECK_SECONDS:
             self._space_checked = now
-            space = os.statvfs(self._folder)
-            self.space_low = space.f_bavail * space.f_frsize < self._disk_floor
+            self.space_low = free_bytes(self._folder) < self._disk_floor
 
 
 def _sorted_by_kind(
