@@ -47,37 +47,26 @@ class Authenticator:
         authorization = request.headers.get("Authorization", "")
         if not authorization:
             raise Problem(Code.UNAUTHORIZED, headers=CHALLENGE)
-        key = self._key(request, snapshot, authorization)
+        scheme, _, text = authorization.partition(" ")
+        return caller_of(self.key(request, snapshot, text if scheme.lower() == "bearer" else ""))
+
+    def key(self, request: web.BaseRequest, snapshot: Snapshot, text: str) -> Key:
+        """Find the key that somebody shows. Raises `unauthorized`, or `rate_limited` after too many wrong ones."""
+        key = self._key(request, snapshot, text)
         if key is None:
             raise self._refusal(request)
-        return Caller(key.tenant, key.scopes, key.id, key.mode == "test")
+        return key
 
-    def _key(self, request: web.BaseRequest, snapshot: Snapshot, authorization: str) -> Key | None:
-        scheme, _, text = authorization.partition(" ")
-        parts = parse_key(text.strip()) if scheme.lower() == "bearer" else None
+    def _key(self, request: web.BaseRequest, snapshot: Snapshot, text: str) -> Key | None:
+        parts = parse_key(text.strip())
         if parts is None:
             return None
         key = snapshot.key(parts.id)
         right = hmac.compare_digest(parts.sha256, NOBODY if key is None else key.sha256)
-        if key is None or not right:
+        if key is None or not right or not is_good(key, request, self._services):
             return None
-        now = self._services.outbox.clock()
-        if key.expires_at is not None and key.expires_at <= now:
-            return None
-        if key.cidrs:
-            address = client_address(request, self._services.settings.http.trusted_proxies)
-            if address is None or not is_within(address, key.cidrs):
-                return None
-        self._used(key, snapshot, now)
+        used(key, snapshot, self._services)
         return key
-
-    def _used(self, key: Key, snapshot: Snapshot, now: int) -> None:
-        """Note when a key was used; those of keys that are no more are forgotten once they are the most."""
-        last_used = self._services.last_used
-        last_used[key.id] = now
-        if len(last_used) > 2 * len(snapshot.keys) + FORGOTTEN_LATER:
-            for gone in last_used.keys() - snapshot.keys.keys():
-                del last_used[gone]
 
     def _refusal(self, request: web.BaseRequest) -> Problem:
         address = bucket_name(client_address(request, self._services.settings.http.trusted_proxies))
@@ -87,6 +76,30 @@ class Authenticator:
         if wait:
             return Problem(Code.RATE_LIMITED, "Too many wrong API keys.", headers={"Retry-After": seconds(wait)})
         return Problem(Code.UNAUTHORIZED, headers=CHALLENGE)
+
+
+def caller_of(key: Key) -> Caller:
+    """Who asks with this key."""
+    return Caller(key.tenant, key.scopes, key.id, key.mode == "test")
+
+
+def is_good(key: Key, request: web.BaseRequest, services: Services) -> bool:
+    """Has a key that is not revoked its time yet, and does this client stand in one of its networks?"""
+    if key.expires_at is not None and key.expires_at <= services.outbox.clock():
+        return False
+    if not key.cidrs:
+        return True
+    address = client_address(request, services.settings.http.trusted_proxies)
+    return address is not None and is_within(address, key.cidrs)
+
+
+def used(key: Key, snapshot: Snapshot, services: Services) -> None:
+    """Note that a key is used; those of keys that are no more are forgotten once they are the most."""
+    last_used = services.last_used
+    last_used[key.id] = services.outbox.clock()
+    if len(last_used) > 2 * len(snapshot.keys) + FORGOTTEN_LATER:
+        for gone in last_used.keys() - snapshot.keys.keys():
+            del last_used[gone]
 
 
 def _peer(request: web.BaseRequest) -> Caller:

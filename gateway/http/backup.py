@@ -35,7 +35,7 @@ async def backup(call: Call) -> Answer:
     copier = call.services.store.copier
     if copier is None:
         raise Problem(Code.BACKUP_BY_SERVER, "Back it up with pg_dump, or as its server is backed up.")
-    if call.request.method == "HEAD":
+    if call.method == "HEAD":
         return Answer(200, b"", {"Content-Type": MEDIA_TYPE, "Cache-Control": "no-store"})
     began = time.monotonic()
     try:

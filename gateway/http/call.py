@@ -2,7 +2,8 @@
 
 `Services` is made once by the composition root and shared by all listeners; the mail catcher in it is named by what
 is asked of it, so that neither knows the other. A `Call` is made for a request once its caller is known; a handler
-takes it and returns an `Answer`, or raises a `Problem`.
+takes it and returns an `Answer`, or raises a `Problem`. What is asked came over the wire as it stands, or is a page's
+own question on behalf of a person (`inside`); handlers cannot tell.
 """
 
 import json
@@ -12,6 +13,7 @@ from enum import StrEnum
 from typing import Final, Protocol
 
 from aiohttp import web
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from gateway.credentials.credentials import Credentials
 from gateway.directory.directory import Directory
@@ -26,6 +28,9 @@ from gateway.settings import Settings
 from gateway.smtp.probe import Report, Step, Trial
 from gateway.store.protocol import Store
 from gateway.store.rows import Flow, StoredRow
+
+Headers = CIMultiDictProxy[str] | CIMultiDict[str]
+Query = Sequence[tuple[str, str]]
 
 JSON_HEADERS: Final[Mapping[str, str]] = {"Content-Type": "application/json", "Cache-Control": "no-store"}
 SCOPES: Final = frozenset({"send", "read", "profiles", "secrets", "admin"})
@@ -80,6 +85,16 @@ class Tried(Protocol):
     @property
     def milliseconds(self) -> int:
         """How long that took."""
+
+
+class Pages(Protocol):
+    """The web pages, as the listener sees them."""
+
+    def own(self, path: str) -> bool:
+        """Is this raw path theirs?"""
+
+    async def answer(self, request: web.BaseRequest, request_id: str) -> "Answer":
+        """Answer a request for one of their paths, whatever happens on the way."""
 
 
 RelayLook = tuple[str, int, str, float | None]
@@ -140,25 +155,28 @@ class Services:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks: a tenant's API key, or an administrator at the Unix socket."""
+    """Who asks: a tenant's API key, or a person without one, whom the audit calls by `name`."""
 
     tenant: str
     scopes: frozenset[str]
     key_id: str
     simulated: bool = False
-    admin_socket: bool = False
+    name: str = ""
 
     def may(self, scope: str) -> bool:
         """Does the caller hold this scope? `admin` holds them all."""
         return scope in self.scopes or "admin" in self.scopes
 
 
-SOCKET_CALLER: Final = Caller("system", SCOPES, "socket", admin_socket=True)
+SOCKET_CALLER: Final = Caller("system", SCOPES, "socket", name="socket")
 
 
 @dataclass(slots=True)
 class Call:
-    """A request whose caller is known, on the snapshot that answers it."""
+    """A request whose caller is known, on the snapshot that answers it.
+
+    `request` is what is on the wire. What is asked (method, headers, query, body) is its, or what a page asks instead.
+    """
 
     request: web.BaseRequest
     services: Services
@@ -166,6 +184,9 @@ class Call:
     caller: Caller
     params: Mapping[str, str]
     request_id: str
+    method: str
+    headers: Headers
+    asked: Query = ()
     body: bytes = b""
     row: StoredRow | None = None
     span: tracing.Span | None = None
@@ -176,12 +197,12 @@ class Call:
 
     def query(self, shape: type[S]) -> S:
         """Give the query as a value. Raises a problem with all its faults."""
-        return parse_query(shape, tuple(self.request.query.items()) if self.request.query_string else ())
+        return parse_query(shape, self.asked)
 
     def no_query(self) -> None:
         """Refuse a query where there is nothing to ask."""
-        if self.request.query_string:
-            parse_query(NoQuery, tuple(self.request.query.items()))
+        if self.asked:
+            parse_query(NoQuery, self.asked)
 
     def within_reach(self, tenant: str) -> None:
         """Raise `not_found` for a tenant that is not there, and likewise for one outside the caller's reach."""
@@ -191,7 +212,7 @@ class Call:
     @property
     def traceparent(self) -> str | None:
         """The trace of what is accepted here: our own span in it while one is recorded, else what the caller sent."""
-        return tracing.given(self.request.headers) if self.span is None else self.span.traceparent
+        return tracing.given(self.headers) if self.span is None else self.span.traceparent
 
     @property
     def now(self) -> int:

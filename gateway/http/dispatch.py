@@ -13,11 +13,11 @@ from typing import Final
 
 from aiohttp import web
 
-from gateway.http.audit import tell_denials
 from gateway.http.authentication import CHALLENGE, Authenticator
 from gateway.http.body import read_body
-from gateway.http.call import Answer, Call, Caller, Services
-from gateway.http.routing import Resource, Route, Router
+from gateway.http.call import Answer, Call, Caller, Pages, Services
+from gateway.http.inside import admit, carry_out, check_scope, method_not_allowed
+from gateway.http.routing import Route, Router
 from gateway.http.stream import SERVER, Streamed
 from gateway.message.entropy import random_hex
 from gateway.observe import facts, log, tracing
@@ -28,6 +28,7 @@ from gateway.store.protocol import KeyWithdrawn, StoreError, StoreFull, StoreUna
 REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 NOBODY: Final = Caller("", frozenset(), "")
 PROTECTED: Final = "/v1/"
+PAGES: Final = "ui"
 STORAGE_RETRY: Final = {"Retry-After": "30"}
 AWAY_RETRY: Final = {"Retry-After": "5"}
 
@@ -35,9 +36,12 @@ AWAY_RETRY: Final = {"Retry-After": "5"}
 class Dispatcher:
     """Answers the requests of one listener."""
 
-    def __init__(self, services: Services, router: Router, *, admin_socket: bool = False) -> None:
-        """Answer from these routes, with these services."""
+    def __init__(
+        self, services: Services, router: Router[Route], *, pages: Pages | None = None, admin_socket: bool = False
+    ) -> None:
+        """Answer from these routes, with these services; what the pages own is theirs to answer."""
         self.answering = 0
+        self._pages = pages
         self._services = services
         self._router = router
         self._authenticator = Authenticator(services, admin_socket=admin_socket)
@@ -52,13 +56,18 @@ class Dispatcher:
         span: tracing.Span | None = None
         name = ""
         try:
-            if self._services.lags() and request.rel_url.raw_path.startswith(PROTECTED):
+            path = request.rel_url.raw_path
+            if self._services.lags() and path.startswith(PROTECTED):
                 await self._services.catch_up()  # a key may have been revoked at another daemon
-            route, call = self._begin(request, request_id)
-            name = route.name
-            if route.brings_mail:
-                span = call.span = tracing.request(route.method, route.path, request.headers)
-            answer = await self._answer(route, call)
+            if self._pages is not None and self._pages.own(path):
+                name = PAGES
+                answer = await self._pages.answer(request, request_id)
+            else:
+                route, call = self._begin(request, request_id)
+                name = route.name
+                if route.brings_mail:
+                    span = call.span = tracing.request(route.method, route.path, request.headers)
+                answer = await self._answer(route, call)
         except Problem as problem:
             answer = refused(problem, request_id)
         except Exception as error:  # noqa: BLE001 - the last place at which a failure can become an answer
@@ -83,27 +92,21 @@ class Dispatcher:
         resource, params = found
         route = resource.route(request.method)
         if route is None:
-            raise _method_not_allowed(resource)
-        return route, Call(request, self._services, snapshot, caller, params, request_id)
+            raise method_not_allowed(resource)
+        asked = tuple(request.query.items()) if request.query_string else ()
+        return route, Call(
+            request, self._services, snapshot, caller, params, request_id, request.method, request.headers, asked
+        )
 
     async def _answer(self, route: Route, call: Call) -> Answer:
-        if not route.public:
-            if "tenant" in call.params:
-                call.within_reach(call.params["tenant"])
-            if route.locate is not None:
-                await route.locate(call)
-            _check_scope(route, call.caller)
+        await admit(route, call)
         if route.body is not None:
             call.body = await read_body(call.request, self._services.settings.http)
             failpoint("http.body_read")
             if self._services.lags():
                 await self._services.catch_up()
             self._look_again(route, call)
-        try:
-            return await route.handler(call)
-        except Problem as problem:
-            await tell_denials(call, problem)
-            raise
+        return await carry_out(route, call)
 
     def _look_again(self, route: Route, call: Call) -> None:
         """A body may take its time, in which a key can be revoked and a directory changed."""
@@ -113,7 +116,7 @@ class Dispatcher:
             call.caller = self._authenticator.caller(call.request, snapshot)
             if "tenant" in call.params:
                 call.within_reach(call.params["tenant"])
-            _check_scope(route, call.caller)
+            check_scope(route, call.caller)
 
     def _problem(self, error: Exception, request_id: str) -> Problem:
         """Say what a failure means for the caller; what it was is for the operator."""
@@ -127,15 +130,6 @@ class Dispatcher:
         if isinstance(error, StoreError):
             return Problem(Code.UNAVAILABLE)
         return Problem(Code.INTERNAL)
-
-
-def _check_scope(route: Route, caller: Caller) -> None:
-    if caller.scopes.isdisjoint(route.admitted):
-        raise Problem(Code.FORBIDDEN)
-
-
-def _method_not_allowed(resource: Resource) -> Problem:
-    return Problem(Code.METHOD_NOT_ALLOWED, headers={"Allow": resource.allow})
 
 
 def refused(problem: Problem, request_id: str) -> Answer:

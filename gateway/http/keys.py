@@ -113,7 +113,7 @@ def _not_wider(call: Call, wanted: KeyRequest) -> None:
     caller = call.caller
     if not all(caller.may(scope) for scope in wanted.scopes) or (caller.simulated and wanted.mode == "live"):
         raise Problem(Code.FORBIDDEN, "A key makes no key with wider scopes or mode than its own.")
-    own = None if caller.admin_socket else call.snapshot.key(caller.key_id)
+    own = None if caller.name else call.snapshot.key(caller.key_id)
     if own is not None and own.cidrs and not _all_within(wanted.cidrs, own.cidrs):
         raise Problem(Code.FORBIDDEN, "A key makes no key with wider networks than its own.")
 

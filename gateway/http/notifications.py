@@ -99,7 +99,7 @@ async def _remembered(
 
 def promised(call: Call, octets: bytes) -> Promise | None:
     """Give the request's idempotency key with what it stands for; None if it has no key."""
-    keys = call.request.headers.getall("Idempotency-Key", ())
+    keys = call.headers.getall("Idempotency-Key", ())
     if not keys:
         return None
     key = keys[0]
@@ -133,7 +133,7 @@ class _Refused:
 async def batch(call: Call) -> Answer:
     """Accept many notifications in one commit; each item has its own result."""
     call.no_query()
-    if "Idempotency-Key" in call.request.headers:
+    if "Idempotency-Key" in call.headers:
         detail = "In a batch each item carries its own idempotency_key."
         raise Problem(Code.INVALID, detail, errors=[Fault("", "bad_idempotency_key", detail)])
     items = call.parsed(BatchEnvelope).notifications

@@ -89,7 +89,7 @@ async def docs(_call: Call) -> Answer:
 async def catcher(call: Call) -> Answer:
     """List what was caught: JSON, or a page for browsers."""
     caught = _messages(call)
-    if _prefers_html(call.request.headers.get("Accept", "")):
+    if _prefers_html(call.headers.get("Accept", "")):
         return _page("Caught mail", _table(caught))
     return json_answer({"items": [_document(mail) for mail in caught], "next_cursor": None})
 

@@ -149,7 +149,7 @@ def _open(call: Call, seen: Document) -> Document:
 
     A credential that is given anew replaces the old one whole, and a name is added to a bare address.
     """
-    if call.request.method != "PATCH":
+    if call.method != "PATCH":
         return seen
     patch = document(call)
     opened = dict(seen)
@@ -169,7 +169,7 @@ def _open(call: Call, seen: Document) -> Document:
 def _completed(call: Call, given: Document, name: str) -> Document:
     """Fill in what the preset knows: of a patch only if it names one, or nothing that it fills could be taken away."""
     whole = {**given, "name": name}
-    patched = call.request.method == "PATCH" and "preset" not in document(call)
+    patched = call.method == "PATCH" and "preset" not in document(call)
     return whole if patched else filled(whole)
 
 

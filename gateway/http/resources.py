@@ -32,8 +32,8 @@ def actor(call: Call) -> Actor:
     """Who the audit names."""
     caller = call.caller
     about = call.params.get("tenant", "")
-    if caller.admin_socket:
-        return Actor("socket", caller.tenant, caller.scopes, about=about)
+    if caller.name:
+        return Actor(caller.name, caller.tenant, caller.scopes, about=about)
     return Actor(f"key:{caller.key_id}", caller.tenant, caller.scopes, caller.key_id, about)
 
 
@@ -60,7 +60,7 @@ def check_version(call: Call, view: Document | None) -> None:
 
     RFC 9110 §13.1.1.
     """
-    wanted = ",".join(call.request.headers.getall("If-Match", ()))
+    wanted = ",".join(call.headers.getall("If-Match", ()))
     if not wanted or (wanted.strip() == "*" and view is not None):
         return
     if view is None:
@@ -101,7 +101,7 @@ def merged(target: object, patch: object) -> Any:
 def wanted(call: Call, view: Document) -> Document:
     """Give the document that PUT or PATCH ask for."""
     given = document(call)
-    if call.request.method != "PATCH":
+    if call.method != "PATCH":
         return given
     patched: Document = merged(view, given)
     return patched

@@ -1,12 +1,12 @@
 """From a method and a path to a route: literal paths by one look-up, the others segment by segment.
 
-A `Route` is one line of the API: what dispatch needs to decide, and what the OpenAPI document says about it. Paths
+A `Router` finds in any table of methods and paths: the API's, and that of the pages. A `Route` is one line of the API: what dispatch needs to decide, and what the OpenAPI document says about it. Paths
 are matched as they were sent, with percent-encoding undone per segment, so that an encoded slash never makes two.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Generic, Protocol, TypeVar
 from urllib.parse import unquote
 
 from pydantic import BaseModel
@@ -64,13 +64,28 @@ class Route:
         return not self.scopes
 
 
+class Routed(Protocol):
+    """One method of one path, of whatever table."""
+
+    @property
+    def method(self) -> str:
+        """The method."""
+
+    @property
+    def path(self) -> str:
+        """The path, with names in braces for segments that may be anything."""
+
+
+R = TypeVar("R", bound=Routed)
+
+
 @dataclass(slots=True)
-class Resource:
+class Resource(Generic[R]):
     """All methods of one path."""
 
-    methods: dict[str, Route] = field(default_factory=dict)
+    methods: dict[str, R] = field(default_factory=dict)
 
-    def route(self, method: str) -> Route | None:
+    def route(self, method: str) -> R | None:
         """Find the route of a method; HEAD is GET without its body."""
         return self.methods.get(method) or (self.methods.get("GET") if method == "HEAD" else None)
 
@@ -84,9 +99,9 @@ class Resource:
 
 
 @dataclass(frozen=True, slots=True)
-class _Pattern:
+class _Pattern(Generic[R]):
     segments: tuple[str, ...]
-    resource: Resource
+    resource: Resource[R]
 
     def match(self, segments: tuple[str, ...]) -> dict[str, str] | None:
         params: dict[str, str] = {}
@@ -101,14 +116,14 @@ class _Pattern:
 NO_PARAMS: Final[Mapping[str, str]] = {}
 
 
-class Router:
+class Router(Generic[R]):
     """Finds routes in a table that never changes."""
 
-    def __init__(self, routes: Iterable[Route]) -> None:
+    def __init__(self, routes: Iterable[R]) -> None:
         self.routes = tuple(routes)
-        self._literal: dict[str, Resource] = {}
-        self._patterns: dict[int, list[_Pattern]] = {}
-        resources: dict[str, Resource] = {}
+        self._literal: dict[str, Resource[R]] = {}
+        self._patterns: dict[int, list[_Pattern[R]]] = {}
+        resources: dict[str, Resource[R]] = {}
         for route in self.routes:
             resources.setdefault(route.path, Resource()).methods[route.method] = route
         for path, resource in resources.items():
@@ -118,7 +133,7 @@ class Router:
                 segments = tuple(path.split("/"))
                 self._patterns.setdefault(len(segments), []).append(_Pattern(segments, resource))
 
-    def find(self, path: str) -> tuple[Resource, Mapping[str, str]] | None:
+    def find(self, path: str) -> tuple[Resource[R], Mapping[str, str]] | None:
         """Find the resource of a raw path, and the values of its template's names."""
         resource = self._literal.get(path)
         if resource is not None:

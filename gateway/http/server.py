@@ -15,7 +15,7 @@ from typing import Final, Self
 
 from aiohttp import web
 
-from gateway.http.call import Services
+from gateway.http.call import Pages, Services
 from gateway.http.dispatch import Dispatcher
 from gateway.http.listeners import OWNER_ONLY, remove_socket, sockets_for, tls_context
 from gateway.http.protocol import Server
@@ -38,6 +38,7 @@ class HttpServer:
         listen: Sequence[ListenAddress] | None = None,
         *,
         routes: Iterable[Route] = ROUTES,
+        pages: Pages | None = None,
         admin_socket: bool = False,
     ) -> None:
         """Work for callers with keys on `[http] listen`, unless told otherwise. Nothing is opened yet."""
@@ -49,7 +50,7 @@ class HttpServer:
         self._runner: web.ServerRunner | None = None
         self._tls: ssl.SSLContext | None = None
         self._files: list[Path] = []
-        self._dispatcher = Dispatcher(services, self._router, admin_socket=admin_socket)
+        self._dispatcher = Dispatcher(services, self._router, pages=pages, admin_socket=admin_socket)
         self.port = 0
 
     @classmethod

@@ -35,7 +35,7 @@ class Streamed(Answer):
 
 def wants_events(call: Call) -> bool:
     """Does the client ask for events?"""
-    accepted = ",".join(call.request.headers.getall("Accept", ())).split(",")
+    accepted = ",".join(call.headers.getall("Accept", ())).split(",")
     return any(kind.partition(";")[0].strip().lower() == MEDIA_TYPE for kind in accepted)
 
 

@@ -50,7 +50,7 @@ async def grafana(call: Call) -> Answer:
 
 
 async def _receive(call: Call, source: Source) -> Answer:
-    asked = read_query(ReceiverQuery, tuple(call.request.query.items()))
+    asked = read_query(ReceiverQuery, call.asked)
     query = asked.value or ReceiverQuery()
     tenant = query.tenant or call.caller.tenant
     if "tenant" not in asked.broken:
