@@ -1,4 +1,4 @@
-"""Moves an installation from the embedded store to PostgreSQL: everything, unchanged, and once.
+"""Moves an installation from the embedded store to PostgreSQL: everything but the sessions, unchanged, and once.
 
 No daemon may work on either meanwhile. The file's lock proves that for SQLite. On PostgreSQL the mark `moving_from`
 stands from the first moment until the end, and no daemon opens a database that has it. Rows are copied page by page,
@@ -269,7 +269,8 @@ class _Target:
                     if progress.rows:
                         listener.began_anew()
                     progress = Progress(source.attempt)
-                    await connection.execute(f"TRUNCATE {COPIED_ANEW}")
+                    # Whoever signed in to it while it was empty is not signed in to what comes.
+                    await connection.execute(f"TRUNCATE {COPIED_ANEW}, sessions")
                     await self._close(connection, source, progress)
             return progress
 

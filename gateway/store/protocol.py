@@ -41,6 +41,8 @@ from gateway.store.rows import (
     Permission,
     Place,
     Pulse,
+    SessionKind,
+    SessionRow,
     Settlement,
     SignIn,
     StoredRow,
@@ -182,7 +184,7 @@ class Store(Protocol):
         """Is it a copy that no daemon has opened yet? Then nothing is to be sent before a person has looked."""
 
     async def settle_in(self) -> None:
-        """Begin a new life in this place; a copy is none from now on."""
+        """Begin a new life in this place; a copy is none from now on, and whoever was signed in to it is no more."""
 
     async def backed_up(self, taken_at: int) -> None:
         """Note that somebody has a whole copy, as of then."""
@@ -326,6 +328,30 @@ class Store(Protocol):
 
     async def end_login(self, sign_in: SignIn, ticket: int, ending: Ending, *, forget_at: int) -> None:
         """Take a login's count back, or let it stand until `forget_at` if the relay refused it, counted before or not."""
+
+    async def begin_session(self, row: SessionRow) -> None:
+        """Insert a session, or a link; one that is there already stays as it is."""
+
+    async def session(self, token_sha256: bytes) -> SessionRow | None:
+        """Read the session, or the link, of a token, be it over or not."""
+
+    async def use_session(self, token_sha256: bytes, used_at: int) -> None:
+        """Note when a session was used; never earlier than it says already."""
+
+    async def end_session(self, token_sha256: bytes, kind: SessionKind) -> SessionRow | None:
+        """Take a session or a link away and give it back: of several who ask at once one gets it, the others None.
+
+        Where the answer is lost nobody gets it.
+        """
+
+    async def end_sessions(self, who: str) -> int:
+        """End all sessions and links of a person; answers how many."""
+
+    async def prune_sessions(self, now: int, unused_since: int, limit: int) -> int:
+        """Delete up to `limit` sessions and links that are over at `now`, and sessions last used before `unused_since`.
+
+        Answers how many: while it is `limit` there may be more.
+        """
 
     async def check(self) -> None:
         """Prove that the store can write, by writing."""

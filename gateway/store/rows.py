@@ -249,11 +249,12 @@ class FlowBacklog(NamedTuple):
 
 
 class FlowDepth(NamedTuple):
-    """What one flow has that is not final: rows, how many of them were put off, and when the oldest was accepted."""
+    """What one flow has that is not final: rows, how many were put off, or rest till somebody decides; since when."""
 
     flow: Flow
     waiting: int
     deferred: int
+    resting: int
     oldest_at: int
 
 
@@ -426,6 +427,35 @@ class Ending(Enum):
     ACCEPTED = "accepted"
     REFUSED = "refused"
     UNTRIED = "untried"
+
+
+class SessionKind(StrEnum):
+    """What a token of the pages is good for: a session until it ends, a link to sign in once."""
+
+    SESSION = "session"
+    LINK = "link"
+
+
+class SessionRow(NamedTuple):
+    """One sign-in of a person to the pages, or the promise of one; only the token's hash is known.
+
+    `token_sha256` has 32 octets. `who` is whose it is: "key:<id>", "oidc:<subject>" or "socket"; `name` is what that
+    person is called on the page. It is over at `ends_at` in any case.
+    """
+
+    token_sha256: bytes
+    kind: SessionKind
+    who: str
+    name: str
+    began_at: int
+    used_at: int
+    ends_at: int
+
+
+def session(columns: Sequence[Any]) -> SessionRow:
+    """Make a session of its columns as the engines read them."""
+    token_sha256, kind, *rest = columns
+    return SessionRow(token_sha256, SessionKind(kind), *rest)
 
 
 class Happening(NamedTuple):

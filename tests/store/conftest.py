@@ -8,4 +8,5 @@ pytest.register_assert_rewrite(
     "tests.store.contract_events",
     "tests.store.contract_logins",
     "tests.store.contract_reading",
+    "tests.store.contract_sessions",
 )

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from gateway.store.protocol import RevisionConflict, Store
-from gateway.store.rows import Entry, Flow, FlowBacklog, FlowCensus, Listing, NewRow, Stage, Wait
+from gateway.store.rows import Entry, Flow, FlowBacklog, FlowCensus, FlowDepth, Listing, NewRow, Stage, Wait
 from tests.store.building import (
     FLOW,
     HOUR,
@@ -156,6 +156,18 @@ class ReadingContract:
                 FlowCensus(OTHER, Wait.READY, 1, NOW, NOW),
             ]
         )
+
+    async def test_depths_tell_what_is_put_off_and_what_rests(self, store: Store) -> None:
+        """Each flow for itself, in all and of that, with when the oldest was accepted; what is final is not in it."""
+        held, done = row(), row()
+        await put(store, row(), held, done)
+        assert await store.settle(result(await take(store), Stage.READY, due_at=NOW + 5))
+        await rest(store, held)
+        assert await store.change(changed(await read(store, done.id), Stage.FINAL))
+        await put(store, row(accepted_at=NOW - 3), row(flow=OTHER))
+        await take(store, OTHER)
+
+        assert sorted(await store.depths()) == [FlowDepth(OTHER, 1, 0, 0, NOW), FlowDepth(FLOW, 3, 1, 1, NOW - 3)]
 
     async def test_unfinished_counts_all_but_final(self, store: Store) -> None:
         """Ready, leased and resting rows count, by tenant."""

@@ -17,6 +17,7 @@ from gateway.store.protocol import Copied, CopyRunning, StoreError, StoreFull
 from gateway.store.sqlite import SqliteStore, copying
 from gateway.store.sqlite.copying import Copier
 from tests.store.building import key, put, row
+from tests.store.contract_sessions import session, token
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -110,6 +111,16 @@ async def test_a_copy_is_known_wherever_it_is_opened_and_the_original_is_none(st
 
     assert (before, after) == (Copied.RESTORED, None)
     assert await store.copied() is None
+
+
+async def test_nobody_is_signed_in_to_a_copy(store: SqliteStore, path: Path) -> None:
+    """Sessions stay where they are, and are not written into the copy."""
+    await store.begin_session(session("a"))
+    async with store.copier.copy() as copy:
+        file = kept(copy, path)
+    with closing(sqlite3.connect(file)) as db:
+        assert db.execute("SELECT count(*) FROM sessions").fetchone() == (0,)
+    assert await store.session(token("a")) == session("a")
 
 
 async def test_one_copy_at_a_time(store: SqliteStore) -> None:

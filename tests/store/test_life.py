@@ -18,6 +18,7 @@ from gateway.store.protocol import Copied
 from gateway.store.sqlite import SqliteStore
 from gateway.store.sqlite.life import Life
 from tests.process.daemon import ROOT
+from tests.store.contract_sessions import session, token
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -125,6 +126,56 @@ async def test_it_is_told_once(path: Path) -> None:
     await lived(path)
     path.with_name("gateway.db.life").unlink()
     assert (await lived(path), await lived(path)) == (Copied.CLONED, None)
+
+
+# Who is signed in.
+
+
+async def signed_in(path: Path) -> bool:
+    """Let a daemon open the database and settle in; answers whether the session is there then, and an hour later."""
+    async with SqliteStore(path) as store:
+        await store.settle_in()
+        found = await store.session(token("a"))
+        await store.settle_in()
+        assert await store.session(token("a")) == found
+    return found is not None
+
+
+async def sign_in(path: Path) -> None:
+    """Let a daemon live here with somebody who signs in."""
+    async with SqliteStore(path) as store:
+        await store.settle_in()
+        await store.begin_session(session("a"))
+
+
+async def test_who_is_signed_in_stays_so(path: Path) -> None:
+    """Over restarts, however many."""
+    await sign_in(path)
+    assert [await signed_in(path) for _ in range(3)] == [True] * 3
+
+
+@pytest.mark.parametrize("marked", [False, True], ids=["cloned", "restored"])
+async def test_nobody_is_signed_in_to_a_copy(path: Path, tmp_path: Path, *, marked: bool) -> None:
+    """Sessions end where a copy is settled in; where it came from they stay."""
+    await sign_in(path)
+    there = shutil.copytree(path.parent, tmp_path / "there") / path.name
+    if marked:
+        with closing(sqlite3.connect(there)) as db:
+            db.execute("INSERT INTO meta VALUES ('copied_at', '1')")
+            db.commit()
+    assert [await signed_in(there), await signed_in(path)] == [False, True]
+
+
+async def test_whenever_a_copy_is_killed_nobody_is_signed_in(path: Path, tmp_path: Path) -> None:
+    """Before each deletion and each renaming while it settles in: the next start brings no session back."""
+    await sign_in(path)
+    codes: list[int] = []
+    while 0 not in codes:
+        there = shutil.copytree(path.parent, tmp_path / str(len(codes))) / path.name
+        given = [str(there), str(len(codes))]
+        codes.append(subprocess.run([sys.executable, "-c", KILLED_AT, *given], check=False, cwd=ROOT).returncode)
+        assert not await signed_in(there)
+    assert len(codes) > 4
 
 
 class Held:

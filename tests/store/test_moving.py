@@ -20,6 +20,7 @@ from gateway.store.rows import Ending, Entry, EventResult, Flow, Listing, Permis
 from gateway.store.sqlite import SqliteStore
 from tests.store.building import NOW, changed, claim, happening, key, pending, put, read, result, row, take
 from tests.store.contract_events import claimed, event
+from tests.store.contract_sessions import session, token
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -224,6 +225,19 @@ async def test_a_relay_is_not_tried_more_often_for_a_move(path: Path, server: Ca
 
     assert (third, proven) == (Permission.GIVEN, Permission.GIVEN)
     assert fourth is not Permission.GIVEN
+
+
+async def test_nobody_is_signed_in_on_the_other_side(path: Path, server: Callable[[], Server]) -> None:
+    """Neither who was signed in here, nor who was there while it was empty."""
+    await many(path, 1)
+    async with SqliteStore(path) as store:
+        await store.begin_session(session("here"))
+    async with PostgresqlStore(server()) as there:
+        await there.begin_session(session("there"))
+    await move(path, server(), NAME, Hook())
+    async with PostgresqlStore(server()) as there:
+        assert [await there.session(token(name)) for name in ("here", "there")] == [None, None]
+        assert await there.unfinished() == {"acme": 1}
 
 
 async def test_no_daemon_starts_on_what_was_moved(path: Path, server: Callable[[], Server]) -> None:

@@ -17,8 +17,9 @@ from gateway.observe import metrics
 from gateway.settings import SecretSource
 from gateway.store.postgresql import PostgresqlStore, forgetting, migrations, server
 from gateway.store.postgresql.migrations import SCHEMA, migrate
+from gateway.store.postgresql.restoring import mark_restored
 from gateway.store.postgresql.server import Server, ValueRefused
-from gateway.store.protocol import StoreBroken, StoreError, StoreUnavailable
+from gateway.store.protocol import Copied, StoreBroken, StoreError, StoreUnavailable
 from gateway.store.rows import Flow, Inserted, Listing, Stage
 from tests.peers.losing_proxy import LosingProxy
 from tests.peers.postfix import free_port
@@ -29,6 +30,7 @@ from tests.store.contract_audit import AuditContract
 from tests.store.contract_events import EventContract
 from tests.store.contract_logins import LoginContract
 from tests.store.contract_reading import DirectoryContract, PruneContract, ReadingContract
+from tests.store.contract_sessions import SessionContract, session, token
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -82,6 +84,7 @@ class TestContract(
     AuditContract,
     LoginContract,
     EventContract,
+    SessionContract,
 ):
     """Every case of the contract, on PostgreSQL."""
 
@@ -234,7 +237,7 @@ async def test_migration_keeps_nobody_waiting_behind_a_reader(
 ) -> None:
     """A dump holds a table that is to be changed: daemons of the version before beat on, and once it ends it is done."""
     monkeypatch.setattr(migrations, "LOCK_AGAIN", 0.05)
-    await make_first(postgresql, schema, monkeypatch)
+    await make(1, postgresql, schema, monkeypatch)
     reader = await asyncpg.connect(postgresql.url, server_settings={"search_path": schema})
     other = await asyncpg.connect(postgresql.url, server_settings={"search_path": schema})
     store = PostgresqlStore(Server(postgresql.url, schema=schema))
@@ -257,14 +260,50 @@ async def test_migration_keeps_nobody_waiting_behind_a_reader(
     assert [number for (number,) in numbers] == list(range(1, SCHEMA + 1))
 
 
-async def make_first(postgresql: Postgresql, schema: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bring a schema no further than the first version did."""
+async def make(number: int, postgresql: Postgresql, schema: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bring a schema no further than an earlier version did."""
     made = Server(postgresql.url, schema=schema)
     await made.open()
     with monkeypatch.context() as patched:
-        patched.setattr(migrations, "SCHEMA", 1)
+        patched.setattr(migrations, "SCHEMA", number)
         await migrate(made)
     await made.close()
+
+
+async def test_schema_without_sessions_is_migrated(
+    postgresql: Postgresql, schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """People sign in on what was schema 3, and code of that version still takes it for good."""
+    await make(3, postgresql, schema, monkeypatch)
+    async with PostgresqlStore(Server(postgresql.url, schema=schema)) as store:
+        await store.begin_session(session("a"))
+        await make(3, postgresql, schema, monkeypatch)
+        assert await store.session(token("a")) == session("a")
+
+
+# Restored.
+
+
+async def test_restored_database_has_nobody_signed_in(postgresql: Postgresql, schema: str) -> None:
+    """Whoever is signed in to what its server has restored is so no more; after that people sign in as ever."""
+    async with PostgresqlStore(Server(postgresql.url, schema=schema)) as store:
+        await store.begin_session(session("a"))
+    await mark_restored(Server(postgresql.url, schema=schema))
+    async with PostgresqlStore(Server(postgresql.url, schema=schema)) as store:
+        assert await store.session(token("a")) is None
+        await store.begin_session(session("b"))
+        await store.settle_in()
+        assert await store.session(token("b")) == session("b")
+
+
+async def test_restored_database_of_an_older_schema_is_marked(
+    postgresql: Postgresql, schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What has no sessions yet is a copy like any other."""
+    await make(3, postgresql, schema, monkeypatch)
+    assert await mark_restored(Server(postgresql.url, schema=schema)) == 0
+    async with PostgresqlStore(Server(postgresql.url, schema=schema)) as store:
+        assert await store.copied() is Copied.RESTORED
 
 
 async def test_missing_database_is_named(postgresql: Postgresql) -> None:

@@ -28,6 +28,7 @@ from gateway.store.rows import (
 )
 from tests.store.building import FLOW, HOUR, NOW, OTHER, changed, claim, happening, key, put, read, result, row, take
 from tests.store.contract_events import claimed, event, names
+from tests.store.contract_sessions import LINK, SESSION, session, token
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -395,3 +396,35 @@ async def _ready(store: PostgresqlStore) -> list[str]:
             "SELECT n.id FROM queue q JOIN notification n USING (seq) WHERE q.stage = 0"
         )
     ]
+
+
+# Sessions.
+
+
+async def test_a_session_counts_at_every_daemon(one: PostgresqlStore, two: PostgresqlStore) -> None:
+    """Begun at one it is known at the other; ended there it is ended here."""
+    await one.begin_session(session("a"))
+    assert await two.session(token("a")) == session("a")
+    assert await two.end_session(token("a"), SESSION) == session("a")
+    assert await one.session(token("a")) is None
+
+
+async def test_a_link_signs_in_at_one_daemon(one: PostgresqlStore, two: PostgresqlStore) -> None:
+    """Of several daemons that are shown it at once one gets it."""
+    for number in range(20):
+        await one.begin_session(link := session(str(number), kind=LINK))
+        asking = (store.end_session(link.token_sha256, LINK) for store in (one, two, one, two))
+        assert sorted(map(str, await asyncio.gather(*asking))) == sorted(map(str, [None, None, None, link]))
+
+
+async def test_a_session_that_is_being_used_is_not_pruned(
+    one: PostgresqlStore, postgresql: Postgresql, schema: str
+) -> None:
+    """Whoever is at it just then keeps it, and pruning does not wait."""
+    await one.begin_session(session("a", used_at=NOW - HOUR))
+    user = await asyncpg.connect(postgresql.url, server_settings={"search_path": schema})
+    async with user.transaction(), asyncio.timeout(10):
+        await user.execute("UPDATE sessions SET used_at = $1", NOW)
+        assert await one.prune_sessions(NOW, NOW, 10) == 0
+    await user.close()
+    assert await one.session(token("a")) == session("a")

@@ -23,6 +23,7 @@ from gateway.store.sqlite.restoring import restore
 from tests.peers.requirements import require
 from tests.process.daemon import ROOT
 from tests.store.building import NOW, put, row
+from tests.store.contract_sessions import session, token
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -140,6 +141,17 @@ async def test_a_database_with_its_log_is_restored_whole(path: Path, backup: Pat
     assert await rows(path) == 23
 
 
+async def test_nobody_is_signed_in_to_what_was_restored(path: Path, tmp_path: Path) -> None:
+    """Whoever was signed in to the database of a stopped daemon is not to the one that it is put back as."""
+    async with SqliteStore(path) as store:
+        await store.begin_session(session("a"))
+    restore(tmp_path / "other.db", path)
+    async with SqliteStore(tmp_path / "other.db") as store:
+        assert await store.session(token("a")) is None
+    async with SqliteStore(path) as store:
+        assert await store.session(token("a")) == session("a")
+
+
 async def test_it_goes_on_where_it_was_broken_off(path: Path, backup: Path) -> None:
     """From the moment that the new database has its name, whoever opens the old one puts it in place."""
     shutil.copyfile(backup, copying.restored_as(path))
@@ -178,7 +190,7 @@ async def test_no_journal_of_the_old_database_is_left_to_the_new_one(path: Path,
 async def test_an_older_schema_is_brought_up_to_date(path: Path, backup: Path) -> None:
     """A copy that older code made is one of ours."""
     with closing(apsw.Connection(str(backup))) as db:
-        db.execute("DROP TABLE webhook_event; PRAGMA user_version=3")
+        db.execute("DROP TABLE webhook_event; DROP TABLE sessions; PRAGMA user_version=3")
     assert restore(path, backup, force=True).schema == 3
     assert await rows(path) == 20
 

@@ -14,12 +14,14 @@ import pytest
 from gateway.store.protocol import Store, StoreBroken, StoreBusy, StoreError
 from gateway.store.rows import Stage
 from gateway.store.sqlite import SqliteStore
+from gateway.store.sqlite.file import MIGRATIONS
 from tests.store.building import NOW, Reopen, key, put, read, row, take
 from tests.store.contract import AcceptContract, ChangeContract, ClaimContract, DurabilityContract, LeaseContract
 from tests.store.contract_audit import AuditContract
 from tests.store.contract_events import EventContract
 from tests.store.contract_logins import LoginContract
 from tests.store.contract_reading import DirectoryContract, PruneContract, ReadingContract
+from tests.store.contract_sessions import SESSION, SessionContract, session, token
 
 
 @pytest.fixture
@@ -68,6 +70,7 @@ class TestContract(
     AuditContract,
     LoginContract,
     EventContract,
+    SessionContract,
 ):
     """Every case of the contract, on SQLite."""
 
@@ -118,6 +121,37 @@ async def test_newer_schema_is_refused(path: Path) -> None:
     for _ in range(2):  # the second time tells that the first one left no lock behind
         with pytest.raises(StoreBroken, match=r"newer version.*99"):
             await SqliteStore(path).__aenter__()
+
+
+async def test_file_without_sessions_is_migrated(path: Path) -> None:
+    """A file of schema 4 keeps its rows, and people sign in."""
+    path.parent.mkdir()
+    with closing(apsw.Connection(str(path))) as db:
+        for number in range(1, 5):
+            db.execute((MIGRATIONS / f"sqlite-{number:04}.sql").read_text())
+        db.execute("INSERT INTO webhook_event VALUES ('e1', 'acme', 'hook', 1, 2, 0, NULL, '{}', NULL)")
+        db.execute("PRAGMA user_version=4")
+    async with SqliteStore(path) as store:
+        await store.begin_session(session("a"))
+        assert await store.session(token("a")) == session("a")
+        assert [one.webhook for one in await store.due_events()] == ["hook"]
+
+
+async def test_ended_session_leaves_nothing_in_the_file(
+    path: Path, store: SqliteStore, opened: list[SqliteStore]
+) -> None:
+    """Of a token the file has the hash alone, and whose it was; of one that is ended not even that."""
+    await store.begin_session(session("a-token"))
+    await store.begin_session(session("kept-token", who="kept"))
+    files = [path, Path(f"{path}-wal")]
+    begun = b"".join(one.read_bytes() for one in files)
+    assert await store.end_session(token("a-token"), SESSION) is not None
+    await store.__aexit__()
+    ended = path.read_bytes()
+    opened.append(await SqliteStore(path).__aenter__())
+
+    assert [part in begun for part in (token("a-token"), b"key:k1", b"a-token")] == [True, True, False]
+    assert [part in ended for part in (token("kept-token"), token("a-token"), b"key:k1")] == [True, False, False]
 
 
 async def _crash_image(store: SqliteStore, to: Path) -> Path:

@@ -15,8 +15,8 @@ from asyncpg.exceptions import LockNotAvailableError
 from gateway.store.postgresql.server import Connection, Server
 from gateway.store.protocol import StoreBroken, StoreUnavailable
 
-SCHEMA: Final = 3
-LEAST: Final = {1: 1, 2: 1, 3: 1}  # for each schema, the oldest code that works on it
+SCHEMA: Final = 4
+LEAST: Final = {1: 1, 2: 1, 3: 1, 4: 1}  # for each schema, the oldest code that works on it
 MIGRATIONS: Final = Path(__file__).parents[1] / "migrations"
 LOCK: Final = 0x6E6777  # any number, the same for all daemons
 SECONDS: Final = 3_600.0  # for others' migrations, and for our own

@@ -90,7 +90,8 @@ async def backlog(server: Server) -> list[FlowBacklog]:
 async def depths(server: Server) -> list[FlowDepth]:
     """Count what each flow has that is not final."""
     rows = await server.fetch(
-        "SELECT tenant, profile, count(*), count(*) FILTER (WHERE deferred), min(accepted_at) FROM queue GROUP BY 1, 2"
+        "SELECT tenant, profile, count(*), count(*) FILTER (WHERE deferred), count(*) FILTER (WHERE stage = 2),"
+        " min(accepted_at) FROM queue GROUP BY 1, 2"
     )
     return [FlowDepth(Flow(tenant, profile), *counts) for tenant, profile, *counts in rows]
 

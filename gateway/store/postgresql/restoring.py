@@ -1,4 +1,7 @@
-"""Marks a database that its server has restored, so that the daemon which opens it keeps its mail until a person has looked."""
+"""Marks a database that its server has restored, so that the daemon which opens it keeps its mail until a person has looked.
+
+Nobody is signed in to it any more.
+"""
 
 from typing import Final
 
@@ -7,6 +10,7 @@ from gateway.store.postgresql.server import Connection, Server
 from gateway.store.protocol import StoreError
 
 COPIED_AT: Final = "copied_at"  # in `meta`: it is a copy that no daemon has opened yet; since when (ms)
+SESSIONS_SINCE: Final = 4  # the first schema that has them
 
 _ALIVE: Final = "SELECT count(*) FROM daemon WHERE lease_until > extract(epoch FROM clock_timestamp()) * 1000"
 _MARK: Final = """
@@ -24,7 +28,7 @@ async def refuse_daemons(connection: Connection) -> None:
 
 
 async def mark_restored(server: Server) -> int:
-    """Mark the database as a copy; answers how much of its mail is not final.
+    """Mark the database as a copy, and end all sessions; answers how much of its mail is not final.
 
     Raises `StoreError` if a daemon works on it, or if it is none of ours.
     """
@@ -38,6 +42,8 @@ async def mark_restored(server: Server) -> int:
                 raise StoreError(f"the database was written by a newer version (schema {schema}, here {SCHEMA})")
             await refuse_daemons(connection)
             await connection.execute(_MARK, COPIED_AT)
+            if schema >= SESSIONS_SINCE:
+                await connection.execute("DELETE FROM sessions")
             return int(await connection.fetchval("SELECT count(*) FROM queue"))
 
     await server.open()

@@ -14,7 +14,7 @@ from typing import Any, Final, Self
 from gateway.observe.failpoint import failpoint
 from gateway.store import audit
 from gateway.store.clock import ServerClock
-from gateway.store.postgresql import accepting, changing, directory, events, forgetting, logins, reading
+from gateway.store.postgresql import accepting, changing, directory, events, forgetting, logins, reading, sessions
 from gateway.store.postgresql import statements as sql
 from gateway.store.postgresql.changing import Dot
 from gateway.store.postgresql.directory import Log
@@ -53,6 +53,8 @@ from gateway.store.rows import (
     NewRow,
     News,
     Permission,
+    SessionKind,
+    SessionRow,
     Settlement,
     SignIn,
     StoredRow,
@@ -404,6 +406,32 @@ class PostgresqlStore:
     async def end_login(self, sign_in: SignIn, ticket: int, ending: Ending, *, forget_at: int) -> None:
         """Take a login's count back, or let it stand until `forget_at` if the relay refused it, counted before or not."""
         await logins.end(self.server, sign_in, ticket, ending, forget_at=forget_at)
+
+    # Sessions of the pages.
+
+    async def begin_session(self, row: SessionRow) -> None:
+        """Insert a session, or a link; one that is there already stays as it is."""
+        await sessions.begin(self.server, row)
+
+    async def session(self, token_sha256: bytes) -> SessionRow | None:
+        """Read the session, or the link, of a token, be it over or not."""
+        return await sessions.find(self.server, token_sha256)
+
+    async def use_session(self, token_sha256: bytes, used_at: int) -> None:
+        """Note when a session was used; never earlier than it says already."""
+        await sessions.use(self.server, token_sha256, used_at)
+
+    async def end_session(self, token_sha256: bytes, kind: SessionKind) -> SessionRow | None:
+        """Take a session or a link away and give it back: of several who ask at once one gets it, the others None."""
+        return await sessions.end(self.server, token_sha256, kind)
+
+    async def end_sessions(self, who: str) -> int:
+        """End all sessions and links of a person; answers how many."""
+        return await sessions.end_all_of(self.server, who)
+
+    async def prune_sessions(self, now: int, unused_since: int, limit: int) -> int:
+        """Delete up to `limit` sessions and links that are over, and sessions last used before; answers how many."""
+        return await sessions.prune(self.server, now, unused_since, limit)
 
     async def check(self) -> None:
         """Prove that the store can write, by writing."""

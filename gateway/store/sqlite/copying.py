@@ -144,6 +144,7 @@ def _finish(path: Path, taken_at: int, stop: threading.Event) -> None:
         copy.set_progress_handler(stop.is_set, LOOK_EVERY)
         copy.execute("PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=DELETE; PRAGMA synchronous=OFF").fetchall()
         copy.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (COPIED_AT, str(taken_at)))
+        copy.execute("DELETE FROM sessions")  # who is signed in here is so nowhere else
         if (faults := copy.execute("PRAGMA quick_check(5)").fetchall()) != [("ok",)]:
             raise StoreError(f"the copy is damaged, and most likely the database is: {told(faults)}")
     _go_on(stop)

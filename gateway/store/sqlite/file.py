@@ -19,7 +19,7 @@ from gateway.store.protocol import StoreBroken, StoreBusy
 from gateway.store.sqlite import copying, events
 from gateway.store.sqlite.group import Value
 
-SCHEMA: Final = 4
+SCHEMA: Final = 5
 MIGRATIONS: Final = Path(__file__).parents[1] / "migrations"
 MOVING: Final = "moving"  # in `meta`: a move to another store was begun, and no daemon worked here since
 MOVED_TO: Final = "moved_to"  # in `meta`: the id of the database that has everything now, and how people call it

@@ -91,7 +91,7 @@ def backlog(db: apsw.Connection) -> list[FlowBacklog]:
 def depths(db: apsw.Connection) -> list[FlowDepth]:
     """Count what each flow has that is not final."""
     sql = (
-        "SELECT tenant, profile, count(*), sum(status='deferred'), min(accepted_at) FROM notification"
+        "SELECT tenant, profile, count(*), sum(status='deferred'), sum(stage=2), min(accepted_at) FROM notification"
         " WHERE stage<3 GROUP BY tenant, profile"
     )
     return [FlowDepth(Flow(tenant, profile), *counts) for tenant, profile, *counts in _rows(db, sql)]

@@ -2,7 +2,7 @@
 
 The copy is copied once more, and only that is opened: what was given stays as it is. It has to be one of ours, of a
 schema that this code knows, and whole, with its audit log; else nothing is changed. Wherever it came from it is marked,
-so that the daemon which opens it keeps its mail until a person has looked.
+so that the daemon which opens it keeps its mail until a person has looked; nobody is signed in to it any more.
 """
 
 import errno
@@ -126,6 +126,8 @@ def _prepare(made: Path, copy: Path, parts: Mapping[str, BinaryIO]) -> tuple[int
         refuse_moved(db, copy)
         db.execute("PRAGMA journal_mode=DELETE").fetchall()
         copied_at = _marked(db, copy)
+        if ("table", "sessions") in _things_of(schema):
+            db.execute("DELETE FROM sessions")
         ((unfinished,),) = db.execute("SELECT count(*) FROM notification WHERE stage<3").fetchall()
     with made.open("rb") as file:
         os.fsync(file.fileno())

@@ -44,13 +44,15 @@ from gateway.store.rows import (
     NewRow,
     News,
     Permission,
+    SessionKind,
+    SessionRow,
     Settlement,
     SignIn,
     StoredRow,
     StoreHealth,
     WebhookEvent,
 )
-from gateway.store.sqlite import changing, directory, events, forgetting, logins, reading
+from gateway.store.sqlite import changing, directory, events, forgetting, logins, reading, sessions
 from gateway.store.sqlite.copying import BACKED_UP_AT, COPIED_AT, Copier
 from gateway.store.sqlite.file import SCHEMA, close_file, next_seq, open_file
 from gateway.store.sqlite.life import Life
@@ -336,8 +338,10 @@ class SqliteStore:
         return None if known else Copied.CLONED
 
     async def settle_in(self) -> None:
-        """Begin a new life in this place; a copy is none from now on."""
+        """Begin a new life in this place; a copy is none from now on, and whoever was signed in to it is no more."""
         async with self._settling_in:  # what one announces has to stand beside it until that is committed
+            if not self._settled_in and await self.copied() is not None:
+                await self._write(sessions.end_all)  # first: once a life is announced nothing tells it for a copy
             await self._begin_life()
 
     async def _begin_life(self) -> None:
@@ -393,6 +397,32 @@ class SqliteStore:
     async def end_login(self, sign_in: SignIn, ticket: int, ending: Ending, *, forget_at: int) -> None:
         """Take a login's count back, or let it stand until `forget_at` if the relay refused it, counted before or not."""
         await self._write(lambda db: logins.end(db, sign_in, ticket, ending, forget_at=forget_at))
+
+    # Sessions of the pages.
+
+    async def begin_session(self, row: SessionRow) -> None:
+        """Insert a session, or a link; one that is there already stays as it is."""
+        await self._write(lambda db: sessions.begin(db, row))
+
+    async def session(self, token_sha256: bytes) -> SessionRow | None:
+        """Read the session, or the link, of a token, be it over or not."""
+        return await self._read(lambda db: sessions.find(db, token_sha256))
+
+    async def use_session(self, token_sha256: bytes, used_at: int) -> None:
+        """Note when a session was used; never earlier than it says already."""
+        await self._write(lambda db: sessions.use(db, token_sha256, used_at))
+
+    async def end_session(self, token_sha256: bytes, kind: SessionKind) -> SessionRow | None:
+        """Take a session or a link away and give it back: of several who ask at once one gets it, the others None."""
+        return await self._write(lambda db: sessions.end(db, token_sha256, kind))
+
+    async def end_sessions(self, who: str) -> int:
+        """End all sessions and links of a person; answers how many."""
+        return await self._write(lambda db: sessions.end_all_of(db, who))
+
+    async def prune_sessions(self, now: int, unused_since: int, limit: int) -> int:
+        """Delete up to `limit` sessions and links that are over, and sessions last used before; answers how many."""
+        return await self._write(lambda db: sessions.prune(db, now, unused_since, limit))
 
     async def check(self) -> None:
         """Prove that the store can write, by writing."""
