@@ -24,6 +24,7 @@ from gateway.cli.queue import queue
 from gateway.cli.remote import given_query, of_tenant, paged, path, remote, settings_path
 from gateway.cli.store import store
 from gateway.cli.test import test
+from gateway.cli.ui_login import ui_login
 from gateway.credentials.provider import CredentialError
 from gateway.settings import SettingsError, counted, default_path
 
@@ -214,6 +215,7 @@ for _command in (
     test,
     doctor,
     queue,
+    ui_login,
     backup,
     restore,
     store,

@@ -1,4 +1,4 @@
-"""What `make run` adds: a first notification through the daemon itself, its journey, and a `curl` for the next one."""
+"""What `make run` adds: a first notification through the daemon itself, its journey, the way in, and a `curl`."""
 
 import asyncio
 import json
@@ -39,7 +39,14 @@ async def _demonstrate(running: Running, demo: Demo) -> None:
             return
         click.echo(f"accepted  {accepted['id']}")
         told = await _journey(session, base + accepted["href"])
-    _tell(running, base, key, demo, told)
+    _tell(running, told)
+    click.echo(f"\nthe pages:        {await _sign_in_link(running)}  (signs in once, within five minutes)")
+    click.echo(f"the API:          {base}/docs\nan API key:       {key}\n\nthe next one:\n")
+    example = json.dumps({"to": [demo.to], "subject": "Hello", "text": "Sent with curl."})
+    click.echo(
+        f"  curl -i {base}/v1/notifications \\\n    -H 'Authorization: Bearer {key}' \\\n"
+        f"    -H 'Content-Type: application/json' \\\n    -d '{example}'\n"
+    )
 
 
 async def _journey(session: aiohttp.ClientSession, url: str) -> dict[str, Any]:
@@ -53,7 +60,7 @@ async def _journey(session: aiohttp.ClientSession, url: str) -> dict[str, Any]:
     return told
 
 
-def _tell(running: Running, base: str, key: str, demo: Demo, told: dict[str, Any]) -> None:
+def _tell(running: Running, told: dict[str, Any]) -> None:
     for recipient in told["recipients"]:
         reply = recipient.get("reply") or {}
         words = " ".join(str(reply[name]) for name in ("code", "enhanced", "text") if reply.get(name))
@@ -61,10 +68,13 @@ def _tell(running: Running, base: str, key: str, demo: Demo, told: dict[str, Any
     if running.catcher is not None:
         for mail in running.catcher.messages()[:1]:
             click.echo(f"caught    message {mail.number} from {mail.sender}, {len(mail.data)} octets")
-        click.echo(f"\nwhat was caught:  {base}/catcher")
-    click.echo(f"the API:          {base}/openapi.json\nan API key:       {key}\n\nthe next one:\n")
-    example = json.dumps({"to": [demo.to], "subject": "Hello", "text": "Sent with curl."})
-    click.echo(
-        f"  curl -i {base}/v1/notifications \\\n    -H 'Authorization: Bearer {key}' \\\n"
-        f"    -H 'Content-Type: application/json' \\\n    -d '{example}'\n"
-    )
+
+
+async def _sign_in_link(running: Running) -> str:
+    socket = aiohttp.UnixConnector(str(running.settings.admin.socket))
+    async with (
+        aiohttp.ClientSession(connector=socket) as session,
+        session.post("http://daemon/v1/sign-in-links") as response,
+    ):
+        link: str = (await response.json())["url"]
+        return link

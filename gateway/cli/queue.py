@@ -58,7 +58,8 @@ def paused(pause: Document | None) -> str:
 def _line(line: Document) -> str:
     name = f"{line['tenant'] or '(outside your reach)'}/{line['profile'] or '-'}"
     age = "" if line["oldest_seconds"] is None else f", the oldest for {line['oldest_seconds']} s"
-    return f"{name} {line['state']}: {line['ready']} ready, {line['deferred']} deferred{age}"
+    uncertain = f", {line['uncertain']} uncertain" if line["uncertain"] else ""
+    return f"{name} {line['state']}: {line['ready']} ready, {line['deferred']} deferred{uncertain}{age}"
 
 
 @queue.command("pause")

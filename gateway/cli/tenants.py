@@ -1,6 +1,6 @@
 """`tenants`, `preferences` and `audit`: the tree, whom each tenant copies, and who changed what.
 
-    tenants list | show ID | set ID [options] | rm ID
+    tenants list [--parent ID] [--search WORD] | show ID | set ID [options] | rm ID
     preferences show --tenant T
     preferences set --tenant T [--cc A]... [--bcc A]... [--rule "category=security.*,min_severity=warning,cc,bcc"]...
     audit list --tenant T | verify --tenant T
@@ -43,6 +43,8 @@ def tenants() -> None:
 
 
 @tenants.command("list")
+@click.option("--parent", help="only those directly below this one")
+@click.option("--search", help="only those whose id or name this is a part of")
 @paged
 @remote
 def list_tenants(daemon: Daemon, /, as_json: bool, **query: Any) -> None:

@@ -1,4 +1,4 @@
-"""How much may come in: a tenant's rate and queue limits, counted before anything is written, and its connection tests.
+"""How much may come in: a tenant's rate and queue limits, counted before anything is written, its connection tests, sign-ins.
 
 What is counted here is the daemon's own. Where several share a database, their store decides about a tenant's rate when
 it commits, for all of them together; this is the wall before it. How much is queued is then known from a count of all that
@@ -22,6 +22,7 @@ MAX_BUCKETS: Final = 10_000
 QUEUE_RETRY_SECONDS: Final = 30
 TESTS_PER_MINUTE: Final = 10
 TESTS_AT_ONCE: Final = 2
+SIGN_INS_PER_MINUTE: Final = 20
 
 
 @dataclass(slots=True)
@@ -53,6 +54,7 @@ class Admission:
     def __init__(self) -> None:
         self._buckets = Buckets()
         self._tests = Buckets()
+        self._sign_ins = Buckets()
         self._testing: Counter[str] = Counter()
         self._entering: Counter[str] = Counter()
         self._closed: Counter[str] = Counter()
@@ -112,6 +114,13 @@ class Admission:
             self._testing[tenant_id] -= 1
             if not self._testing[tenant_id]:
                 del self._testing[tenant_id]
+
+    def signing_in(self, who: str, now: int) -> None:
+        """Count a session, or a link that promises one: each is kept for a while. Raises `rate_limited`."""
+        interval = MINUTE / SIGN_INS_PER_MINUTE
+        if wait := self._sign_ins.take(who, now, interval=interval, burst=SIGN_INS_PER_MINUTE):
+            detail = f"Nobody signs in more than {SIGN_INS_PER_MINUTE} times a minute."
+            raise Problem(Code.RATE_LIMITED, detail, headers={"Retry-After": seconds(wait)})
 
 
 def rate_limited(wait: float) -> Problem:

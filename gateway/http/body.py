@@ -20,35 +20,35 @@ CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 async def read_body(request: web.BaseRequest, http: Http) -> bytes:
     """Read the whole JSON body. Raises problems for its kind, its size, its many values and its slowness."""
-    body = await _whole(request, http)
+    _check_kind(request.headers.get("Content-Type", ""), request.headers.get("Content-Encoding", ""))
+    body = await read_octets(request, http.max_body_bytes, http.body_timeout_seconds)
     if has_more_values(body, MAX_VALUES):
         raise Problem(Code.PAYLOAD_TOO_LARGE, f"The body has more than {MAX_VALUES} values.")
     return body
 
 
-async def _whole(request: web.BaseRequest, http: Http) -> bytes:
-    headers = request.headers
-    _check_kind(headers.get("Content-Type", ""), headers.get("Content-Encoding", ""))
+async def read_octets(request: web.BaseRequest, most: int, seconds: float) -> bytes:
+    """Read a whole body of at most so many octets in at most so many seconds. Raises problems for both."""
     length = request.content_length
-    if length is not None and length > http.max_body_bytes:
-        raise _too_large(http)
+    if length is not None and length > most:
+        raise _too_large(most)
     payload = request.content
     if payload.is_eof():
         body = payload.read_nowait()
-        if len(body) > http.max_body_bytes:
-            raise _too_large(http)
+        if len(body) > most:
+            raise _too_large(most)
         return body
     try:
-        async with asyncio.timeout(http.body_timeout_seconds):
-            return await _arriving(request, http)
+        async with asyncio.timeout(seconds):
+            return await _arriving(request, most)
     except TimeoutError:
-        detail = f"The body did not arrive within {http.body_timeout_seconds} seconds."
+        detail = f"The body did not arrive within {seconds} seconds."
         raise Problem(Code.REQUEST_TIMEOUT, detail, headers=CLOSE) from None
     except ConnectionError:  # the client has gone, and nobody reads the answer
         raise Problem(Code.BAD_REQUEST, "The connection ended within the body.", headers=CLOSE) from None
 
 
-async def _arriving(request: web.BaseRequest, http: Http) -> bytes:
+async def _arriving(request: web.BaseRequest, most: int) -> bytes:
     if request.headers.get("Expect", "").lower() == "100-continue":
         await request.writer.write(CONTINUE)
         request.writer.output_size = 0  # an interim answer is no part of the answer that follows
@@ -56,8 +56,8 @@ async def _arriving(request: web.BaseRequest, http: Http) -> bytes:
     size = 0
     while chunk := await request.content.readany():
         size += len(chunk)
-        if size > http.max_body_bytes:
-            raise _too_large(http)
+        if size > most:
+            raise _too_large(most)
         chunks.append(chunk)
     return b"".join(chunks)
 
@@ -75,6 +75,6 @@ def _check_kind(content_type: str, encoding: str) -> None:
         raise Problem(Code.UNSUPPORTED_MEDIA_TYPE, "JSON is UTF-8 (RFC 8259 §8.1).")
 
 
-def _too_large(http: Http) -> Problem:
-    detail = f"The body has more than {http.max_body_bytes} bytes."
+def _too_large(most: int) -> Problem:
+    detail = f"The body has more than {most} bytes."
     return Problem(Code.PAYLOAD_TOO_LARGE, detail, headers=CLOSE)

@@ -3,7 +3,7 @@
 No answer holds a value. An inherited profile's credentials are its owner's alone.
 """
 
-from typing import Any
+from typing import Any, Final
 
 from gateway.credentials.cache import State
 from gateway.credentials.credentials import Credentials
@@ -14,9 +14,11 @@ from gateway.directory.directory import seal_place
 from gateway.directory.shapes import Profile
 from gateway.http.call import Answer, Call, json_answer
 from gateway.http.profiles import own
-from gateway.http.resources import Document
+from gateway.http.resources import Document, page
 from gateway.http.values import ShownTime, show_time
 from gateway.http.views import View
+
+IN_ORDER: Final = frozenset({State.FRESH, State.UNUSED})
 
 
 class CredentialFaultView(View):
@@ -41,6 +43,32 @@ class CredentialView(View):
     expires_at: ShownTime | None
     warning: str | None
     error: CredentialFaultView | None
+
+
+class CredentialStandingView(View):
+    """A credential as it stands, without asking its source; `field` is such as `auth.credential`."""
+
+    field: str
+    source: Source
+    state: State
+    version: str | None
+    age_seconds: int | None
+    expires_at: ShownTime | None
+    warning: str | None
+
+
+class ProfileCredentialView(CredentialStandingView):
+    """… and whose it is."""
+
+    tenant: str
+    profile: str
+
+
+class CredentialList(View):
+    """Credentials that are not in order, by profile."""
+
+    items: tuple[ProfileCredentialView, ...]
+    next_cursor: str | None
 
 
 class CredentialVerdict(View):
@@ -89,6 +117,25 @@ async def _asked(call: Call, profile: Profile, slot: Slot, *, why: Why) -> Docum
     else:
         told |= {"version": found.version or None, **({"state": State.STALE} if found.stale else {})}
     return {**standing(credentials, profile, slot), **told}
+
+
+async def listing(call: Call) -> Answer:
+    """List the credentials that are not in order, of the reach's profiles that are in use."""
+    snapshot, root = call.snapshot, call.caller.tenant
+    used = [place for place in call.services.states() if snapshot.within(place[0], root)]
+    profiles = [profile for place in used if (profile := snapshot.profiles.get(place)) is not None]
+    items = [
+        {"tenant": profile.tenant, "profile": profile.name, **told}
+        for profile in profiles
+        for slot, _ in profile.credentials()
+        if not in_order(told := standing(call.services.credentials, profile, slot))
+    ]
+    return page(call, items, lambda one: f"{one['tenant']}/{one['profile']}/{one['field']}", lambda one: one)
+
+
+def in_order(told: Document) -> bool:
+    """Is there nothing about a credential, as `standing` tells it, that a person should look at?"""
+    return told["state"] in IN_ORDER and told["warning"] is None
 
 
 def standing(credentials: Credentials, profile: Profile, slot: Slot) -> Document:

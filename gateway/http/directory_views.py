@@ -292,13 +292,17 @@ class ApplyView(View):
 
 
 class QueueView(View):
-    """What waits for one profile; without a name: for one outside the caller's reach, or for none."""
+    """What waits for one profile; without a name: for one outside the caller's reach, or for none.
+
+    Of what is `uncertain` nobody knows whether it arrived: it rests until a person sends it again or cancels it.
+    """
 
     tenant: str | None
     profile: str | None
     state: str
     ready: int
     deferred: int
+    uncertain: int
     oldest_seconds: int | None
 
 

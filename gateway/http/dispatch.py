@@ -12,6 +12,7 @@ import time
 from typing import Final
 
 from aiohttp import web
+from multidict import CIMultiDict
 
 from gateway.http.authentication import CHALLENGE, Authenticator
 from gateway.http.body import read_body
@@ -143,7 +144,8 @@ def response(answer: Answer, request_id: str) -> web.StreamResponse:
     """Make an answer what the server writes, or has written already."""
     if isinstance(answer, Streamed):
         return answer.response
-    headers = {**answer.headers, "X-Request-Id": request_id, "Server": SERVER}
+    headers = CIMultiDict(answer.headers)  # of which some may stand there twice
+    headers["X-Request-Id"], headers["Server"] = request_id, SERVER
     made = web.Response(status=answer.status, body=answer.body, headers=headers)
     if answer.headers.get("Connection") == "close":
         made.force_close()

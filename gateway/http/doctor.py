@@ -14,7 +14,7 @@ from gateway import __version__
 from gateway.directory.shapes import Profile
 from gateway.directory.snapshot import ROOT
 from gateway.http.call import Answer, Call, RelayLook, json_answer
-from gateway.http.credentials import standing
+from gateway.http.credentials import CredentialStandingView, in_order, standing
 from gateway.http.directory_views import PauseView
 from gateway.http.queue import pause_view
 from gateway.http.resources import Document
@@ -27,7 +27,6 @@ from gateway.store.protocol import StoreUnavailable
 from gateway.store.rows import DaemonRow, StoreHealth
 
 MOST: Final = 200
-IN_ORDER: Final = frozenset({"fresh", "unused"})
 
 
 class StoreStandingView(View):
@@ -70,18 +69,6 @@ class RelayStandingView(View):
     port: int
     states: dict[str, int]
     proven_seconds: int | None
-
-
-class CredentialStandingView(View):
-    """A credential as it stands, without asking its source; `field` is such as `auth.credential`."""
-
-    field: str
-    source: str
-    state: str
-    version: str | None
-    age_seconds: int | None
-    expires_at: ShownTime | None
-    warning: str | None
 
 
 class ProfileStandingView(View):
@@ -248,7 +235,7 @@ def _states(call: Call) -> dict[tuple[str, str], str]:
 def _not_in_order(call: Call, states: Mapping[tuple[str, str], str]) -> Iterator[Document]:
     for place, state in sorted(states.items()):
         credentials = _standing(call, call.snapshot.profiles.get(place))
-        if state != "active" or any(one["state"] not in IN_ORDER or one["warning"] for one in credentials):
+        if state != "active" or not all(map(in_order, credentials)):
             yield {"tenant": place[0], "name": place[1], "state": state, "credentials": credentials}
 
 

@@ -12,7 +12,7 @@ from multidict import CIMultiDict
 
 from gateway.http.audit import tell_denials
 from gateway.http.call import Answer, Call, Caller, Headers, Query, Services
-from gateway.http.routing import Resource, Route, Router
+from gateway.http.routing import R, Resource, Route, Router
 from gateway.problems import Code, Problem
 
 NO_HEADERS: Final = CIMultiDict[str]()
@@ -44,7 +44,7 @@ async def carry_out(route: Route, call: Call) -> Answer:
         raise
 
 
-def method_not_allowed(resource: Resource[Route]) -> Problem:
+def method_not_allowed(resource: Resource[R]) -> Problem:
     """Make the refusal of a method that the path does not have."""
     return Problem(Code.METHOD_NOT_ALLOWED, headers={"Allow": resource.allow})
 

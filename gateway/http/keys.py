@@ -136,6 +136,12 @@ async def locate(call: Call) -> None:
         raise Problem(Code.NOT_FOUND)
 
 
+async def show(call: Call) -> Answer:
+    """Show one key, without its secret."""
+    call.no_query()
+    return json_answer(_document(call, call.snapshot.keys[call.params["id"]]))
+
+
 async def revoke(call: Call) -> Answer:
     """Revoke a key for good."""
     call.no_query()

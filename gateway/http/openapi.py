@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from gateway import __version__
+from gateway.http.meanings import meaning
 from gateway.http.routing import Route
 from gateway.http.stream import MEDIA_TYPE as EVENTS
 from gateway.problems import MEDIA_TYPE, Code
@@ -22,7 +23,19 @@ Json = dict[str, Any]
 Mode = Literal["validation", "serialization"]
 
 REF: Final = "#/components/schemas/{model}"
-PLACEHOLDER: Final = re.compile(r"\{(\w+)\}")
+REFERRED: Final = re.compile(r'"#/components/schemas/([^"]+)"')
+PLACEHOLDER: Final = re.compile(r"(\w+/\{(\w+)\})")
+PLACES: Final = {
+    "tenants/{tenant}": "The tenant's id.",
+    "profiles/{name}": "The profile's name.",
+    "templates/{name}": "The template's name.",
+    "secrets/{name}": "The secret's name.",
+    "notifications/{id}": "The notification's id.",
+    "webhooks/{id}": "The webhook's id.",
+    "keys/{id}": "The key's id: what stands in it between `ngw_` and the next `_`.",
+    "catcher/{number}": "The caught message's number.",
+}
+"""What the names in braces of a path stand for."""
 METHODS_WITH_KEY: Final = (Code.UNAUTHORIZED, Code.FORBIDDEN, Code.RATE_LIMITED, Code.INTERNAL)
 BODY_PROBLEMS: Final = (
     Code.UNSUPPORTED_MEDIA_TYPE, Code.PAYLOAD_TOO_LARGE, Code.BAD_JSON, Code.REQUEST_TIMEOUT, Code.INVALID,
@@ -75,6 +88,10 @@ def specification(routes: Iterable[Route]) -> Json:
             "version": __version__,
             "description": "Accepts notifications by HTTP, keeps them safe, and sends them by SMTP.",
         },
+        "tags": [
+            {"name": subject.name, "description": subject.summary}
+            for subject in dict.fromkeys(route.subject for route in table)
+        ],
         "paths": paths,
         "components": {
             "schemas": {**schemas, "Problem": PROBLEM_SCHEMA},
@@ -88,7 +105,7 @@ def specification(routes: Iterable[Route]) -> Json:
 References = Mapping[Any, Json]  # by (model, mode); pydantic has a private name for the kind of model
 
 
-def _schemas(routes: Iterable[Route]) -> tuple[References, Json]:
+def _schemas(routes: tuple[Route, ...]) -> tuple[References, Json]:
     wanted: dict[tuple[type[BaseModel], Mode], None] = {}
     for route in routes:
         if route.body is not None:
@@ -96,12 +113,33 @@ def _schemas(routes: Iterable[Route]) -> tuple[References, Json]:
         if route.answer is not None:
             wanted[route.answer, "serialization"] = None
     references, definitions = models_json_schema(list(wanted), ref_template=REF)
-    return references, definitions.get("$defs", {})
+    schemas = definitions.get("$defs", {})
+    for name in _held(schemas, [references[route.body, "validation"] for route in routes if route.body is not None]):
+        _explain(name, schemas[name].get("properties", {}))
+    return references, schemas
+
+
+def _held(schemas: Json, given: Iterable[Json]) -> set[str]:
+    """Name the schemas that bodies are made of."""
+    found: set[str] = set()
+    ahead = set(REFERRED.findall(json.dumps(list(given))))
+    while ahead:
+        found |= ahead
+        ahead = set(REFERRED.findall(json.dumps([schemas[name] for name in ahead]))) - found
+    return found
+
+
+def _explain(model: str, members: Json) -> None:
+    """Say what members are for, of which the model itself says nothing."""
+    for name, schema in members.items():
+        if "description" not in schema and (told := meaning(model, name)):
+            schema["description"] = told
 
 
 def _operation(route: Route, references: References) -> Json:
     operation: Json = {
         "operationId": route.name,
+        "tags": [route.subject.name],
         "summary": route.summary,
         "parameters": [*_path_parameters(route), *_query_parameters(route), *_header_parameters(route)],
         "responses": {**_answers(route, references), **_problems(route)},
@@ -120,8 +158,8 @@ def _operation(route: Route, references: References) -> Json:
 
 def _path_parameters(route: Route) -> list[Json]:
     return [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-        for name in PLACEHOLDER.findall(route.path)
+        {"name": name, "in": "path", "required": True, "description": PLACES[place], "schema": {"type": "string"}}
+        for place, name in PLACEHOLDER.findall(route.path)
     ]
 
 
@@ -131,8 +169,10 @@ def _query_parameters(route: Route) -> list[Json]:
     # Inlined: a query has no object of its own that a reference could name.
     schema = route.query.model_json_schema(ref_template=REF)
     definitions: Json = schema.get("$defs", {})
+    _explain(route.query.__name__, schema["properties"])
     return [
         {"name": name, "in": "query", "required": False, "schema": _inlined(_not_null(field), definitions)}
+        | ({"description": field["description"]} if "description" in field else {})
         for name, field in schema["properties"].items()
     ]
 
@@ -163,11 +203,13 @@ def _header_parameters(route: Route) -> list[Json]:
 
 def _answers(route: Route, references: References) -> Json:
     answer = _answer(route, references)
-    return {str(route.status): answer, **({"201": answer} if route.makes else {})}
+    made = {"201": {**answer, "description": f"It is new. {answer['description']}"}} if route.makes else {}
+    return {str(route.status): answer, **made}
 
 
 def _answer(route: Route, references: References) -> Json:
-    answer: Json = {"description": route.summary, "headers": _headers({**route.answer_headers, **REQUEST_ID})}
+    told = route.summary if route.answer is None else route.answer.__doc__ or route.summary
+    answer: Json = {"description": told, "headers": _headers({**route.answer_headers, **REQUEST_ID})}
     if route.answer is not None:
         answer["content"] = {route.media_type: {"schema": references[route.answer, "serialization"]}}
     elif route.status != 204:
@@ -206,7 +248,7 @@ def _by_status(codes: Iterable[Code]) -> Json:
     for status in sorted({code.status for code in sorted_codes}):
         same = [code for code in sorted_codes if code.status == status]
         answers[str(status)] = {
-            "description": " ".join(f"`{code.code}`: {code.title}" for code in same),
+            "description": "\n".join(f"`{code.code}`: {code.title}" for code in same),
             "headers": _headers(REQUEST_ID),
             "content": {MEDIA_TYPE: {"schema": {"$ref": REF.format(model="Problem")}}},
         }

@@ -11,7 +11,8 @@ from gateway.directory.directory import Work
 from gateway.directory.shapes import Pause
 from gateway.directory.snapshot import ROOT, Snapshot
 from gateway.http.call import Answer, Call, json_answer
-from gateway.http.resources import Document, actor, page
+from gateway.http.resources import Document, actor, page_of
+from gateway.http.schema import QueueQuery
 from gateway.message.times import time_text
 from gateway.problems import Code, Problem
 from gateway.store.rows import FlowDepth
@@ -29,12 +30,14 @@ class _Line:
     state: str
     waiting: int = 0
     deferred: int = 0
+    uncertain: int = 0
     oldest_at: int | None = None
 
     def add(self, depth: FlowDepth) -> None:
         """Count a flow's mail."""
         self.waiting += depth.waiting
         self.deferred += depth.deferred
+        self.uncertain += depth.resting
         self.oldest_at = min(depth.oldest_at, self.oldest_at or depth.oldest_at)
 
     def view(self, now: int) -> Document:
@@ -44,15 +47,18 @@ class _Line:
             "tenant": self.tenant,
             "profile": self.profile,
             "state": self.state,
-            "ready": self.waiting - self.deferred,
+            "ready": self.waiting - self.deferred - self.uncertain,
             "deferred": self.deferred,
+            "uncertain": self.uncertain,
             "oldest_seconds": age,
         }
 
 
 async def listing(call: Call) -> Answer:
-    """List the profiles that mail of the reach waits for, and those of the reach that stand still."""
-    snapshot, root = call.snapshot, call.caller.tenant
+    """List the profiles that mail of the reach waits for, and those of the reach that stand still; or one tenant's."""
+    query, snapshot, root = call.query(QueueQuery), call.snapshot, call.caller.tenant
+    if query.tenant is not None:
+        call.within_reach(query.tenant)
     states = call.services.states()
     lines: defaultdict[tuple[str | None, str | None], _Line] = defaultdict(lambda: _Line(None, None, UNKNOWN))
     for (tenant, name), state in states.items():
@@ -70,7 +76,8 @@ async def listing(call: Call) -> Answer:
             _line(lines, snapshot, depth, root, states).add(depth)
     now = call.now
     paused = pause_view(snapshot.all_paused, root)
-    return page(call, list(lines.values()), _name, lambda line: line.view(now), paused=paused)
+    wanted = [line for line in lines.values() if query.tenant in (None, line.tenant)]
+    return page_of(query, wanted, _name, lambda line: line.view(now), paused=paused)
 
 
 def _name(line: _Line) -> str:

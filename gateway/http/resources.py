@@ -144,7 +144,13 @@ def page(
     call: Call, items: Sequence[T], name: Callable[[T], str], view: Callable[[T], Document], **beside: object
 ) -> Answer:
     """Answer one page of items, in the order of their names, with other members `beside` them."""
-    query = call.query(PageQuery)
+    return page_of(call.query(PageQuery), items, name, view, **beside)
+
+
+def page_of(
+    query: PageQuery, items: Sequence[T], name: Callable[[T], str], view: Callable[[T], Document], **beside: object
+) -> Answer:
+    """Answer the page that a query asks for, likewise."""
     ordered = sorted(items, key=name)
     if query.cursor is not None:
         try:

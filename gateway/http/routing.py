@@ -6,7 +6,7 @@ are matched as they were sent, with percent-encoding undone per segment, so that
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 from urllib.parse import unquote
 
 from pydantic import BaseModel
@@ -19,6 +19,16 @@ Handler = Callable[[Call], Awaitable[Answer]]
 Locator = Callable[[Call], Awaitable[None]]
 
 MAX_PATH: Final = 1024
+
+
+class Subject(NamedTuple):
+    """What some routes are about, as the API's description groups them."""
+
+    name: str
+    summary: str = ""
+
+
+NO_SUBJECT: Final = Subject("")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,6 +57,7 @@ class Route:
     description: str = ""
     request_headers: Mapping[str, str] = field(default_factory=dict)
     answer_headers: Mapping[str, str] = field(default_factory=dict)
+    subject: Subject = NO_SUBJECT
     admitted: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:

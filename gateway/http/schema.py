@@ -245,6 +245,19 @@ class PageQuery(Shape):
     cursor: Cursor | None = None
 
 
+class TenantQuery(PageQuery):
+    """Which tenants: those directly below `parent`, and those whose id or name has `search` in it, in any case."""
+
+    parent: TenantId | None = None
+    search: Annotated[str, StringConstraints(min_length=1, max_length=100)] | None = None
+
+
+class QueueQuery(PageQuery):
+    """Which part of what waits: all in reach, or that of one tenant's profiles."""
+
+    tenant: TenantId | None = None
+
+
 class PushRequest(Shape):
     """Profiles to lend to children; `default`, one of them, becomes each child's default."""
 

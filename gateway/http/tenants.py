@@ -14,11 +14,12 @@ from gateway.http.resources import (
     answer,
     check_version,
     document,
-    page,
+    page_of,
     parsed,
     wanted,
     writable,
 )
+from gateway.http.schema import TenantQuery
 from gateway.problems import Code, Problem
 
 READ_ONLY: Final = ("id", "provisioned")
@@ -39,10 +40,16 @@ def _seen(call: Call, snapshot: Snapshot, tenant: Tenant) -> Document:
 
 
 async def listing(call: Call) -> Answer:
-    """List the tenants in reach."""
-    snapshot = call.snapshot
-    reach = [snapshot.tenants[tenant] for tenant in snapshot.reach(call.caller.tenant)]
-    return page(call, reach, lambda tenant: tenant.id, lambda tenant: _seen(call, snapshot, tenant))
+    """List the tenants in reach: all of them, those directly below one, or those that a word is found in."""
+    query, snapshot = call.query(TenantQuery), call.snapshot
+    if query.parent is not None:
+        call.within_reach(query.parent)
+    among = snapshot.reach(call.caller.tenant) if query.parent is None else snapshot.children(query.parent)
+    tenants = [snapshot.tenants[tenant] for tenant in among]
+    if query.search is not None:
+        word = query.search.casefold()
+        tenants = [tenant for tenant in tenants if word in tenant.id or word in tenant.name.casefold()]
+    return page_of(query, tenants, lambda tenant: tenant.id, lambda tenant: _seen(call, snapshot, tenant))
 
 
 async def show(call: Call) -> Answer:

@@ -124,6 +124,10 @@ HTTP_SECONDS = _spread(
 IN_FLIGHT = _gauge("http_requests_in_flight", "Requests that are being answered.")
 HTTP_CONNECTIONS = _gauge("http_connections", "Connections of callers that are open.")
 REFUSED_KEYS = _tally("http_keys_refused", "Requests with a key that was refused.")
+SIGN_INS = _tally(
+    "http_sign_ins", "Sign-ins to the pages, by how and with what result.", ["how", "result"],
+    [("key", "ok"), ("link", "ok"), ("link", "failed"), ("oidc", "ok"), ("oidc", "failed"), ("oidc", "no_right")],
+)  # fmt: skip
 REFUSALS = _tally(
     "http_refusals", "Requests, and items of batches, that were refused, by the problem's code.", ["code"],
     _each(code.code for code in Code),

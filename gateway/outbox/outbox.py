@@ -23,6 +23,7 @@ from gateway.observe import facts
 from gateway.outbox.delivery import Delivery, Lease, decode_envelope, encode_envelope
 from gateway.outbox.judgements import cancelled, change_of, due_now, expired, history, named, stage_of
 from gateway.outbox.states import RETRYABLE, Recipient, State, Status, decode, encode, status_of
+from gateway.outbox.traffic import Traffic
 from gateway.outbox.verdict import Circumstances, Judgement, Schedule, burns_no_attempt, judge
 from gateway.smtp.outcome import RecipientOutcome, Relayed, Transaction, Unknown
 from gateway.smtp.reply import Reply
@@ -121,6 +122,7 @@ class Outbox:
         """Work on an open store."""
         self.clock = clock or store.clock
         self.queued: Counter[str] = Counter()
+        self.traffic = Traffic(self.clock)
         self.on_ready: Callable[[Flow, int], None] = lambda _flow, _due_at: None  # news
         self.on_found: Callable[[Flow, int], object] = lambda _flow, _due_at: None  # everybody finds it who looks
         self.on_revoked: Callable[[str], None] = lambda _id: None  # of mail that is not in our hands
@@ -328,7 +330,7 @@ class Outbox:
             return
         for _, judgement in judgements:
             if judgement.event:
-                self.on_event(judgement.event, 1, delivery.row.flow.tenant)
+                self._count(judgement.event, 1, delivery.row.flow.tenant)
         _tell(delivery.row, judgements, by, delivery.envelope.traceparent)
         if settlement.told is not None:
             self.on_told(delivery.row.flow.tenant)
@@ -336,6 +338,10 @@ class Outbox:
             self.queued[delivery.row.flow.tenant] -= 1
         elif settlement.stage is Stage.READY:
             self.on_ready(delivery.row.flow, settlement.due_at)
+
+    def _count(self, event: str, count: int, tenant: str) -> None:
+        self.traffic.count(event, count, tenant)
+        self.on_event(event, count, tenant)
 
     def _settlement(
         self, delivery: Delivery, judgements: list[tuple[int, Judgement]], *, held: bool, by: str
@@ -390,7 +396,7 @@ class Outbox:
                         self.on_revoked(notification_id)
                 else:
                     self.queued[row.flow.tenant] -= 1
-                    self.on_event(State.CANCELLED, _unfinished(row), row.flow.tenant)
+                    self._count(State.CANCELLED, _unfinished(row), row.flow.tenant)
                 return None
         return Cancellation.GONE
 
@@ -452,6 +458,7 @@ class Outbox:
         while await self._store.forget(tenant, SWEEP_ROWS) == SWEEP_ROWS:
             pass
         self.queued.pop(tenant, None)
+        self.traffic.forget(tenant)
 
     # Sweep.
 
@@ -497,7 +504,7 @@ class Outbox:
         if not await self._store.change(change):
             return False
         self.queued[row.flow.tenant] -= change.stage is Stage.FINAL
-        self.on_event(event, _unfinished(row), row.flow.tenant)
+        self._count(event, _unfinished(row), row.flow.tenant)
         if event is State.EXPIRED:
             _tell(row, expired(decode(row.recipients)), "", _traceparent(row))
         if change.told is not None:

@@ -63,6 +63,13 @@ def _recipient(value: object) -> str:
     return str(value)
 
 
+def _oidc_scope(value: object) -> str:
+    if not re.fullmatch(r"[!#-\[\]-~]{1,64}", text(value)):
+        refuse("is not a scope", "write one scope, without spaces, quotes and backslashes")
+    return str(value)
+
+
+OidcScope = Annotated[str, PlainValidator(_oidc_scope)]
 EhloName = Annotated[str, PlainValidator(_ehlo_name)]
 Recipient = Annotated[str, PlainValidator(_recipient)]
 Seconds = Annotated[int, Field(ge=1, le=DAY_SECONDS)]
@@ -108,13 +115,18 @@ class Admin(Section):
 
 
 class Oidc(Section):
-    """Sign-in to the pages through an OpenID provider; members of `admin_group` are system administrators."""
+    """Sign-in to the pages through an OpenID provider; members of `admin_group` are system administrators.
+
+    `scopes` are asked for beside `openid`; `ca_certificates`, if given, are the only ones trusted.
+    """
 
     issuer: SecretUrl
     client_id: Text
     client_secret_file: AnyPath
     admin_group: Text
     groups_claim: Text = "groups"
+    scopes: Many[OidcScope] = ("profile", "email")
+    ca_certificates: ExistingFile | None = None
 
 
 class Ui(Section):
@@ -127,9 +139,15 @@ class Ui(Section):
 
     @classmethod
     def contradictions(cls, keys: Mapping[str, object]) -> Contradictions:
-        """Refuse OpenID sign-in without the address to which the provider sends the browser back."""
+        """Refuse OpenID sign-in without the address to which the provider sends the browser back, and one with a path."""
         if keys.get("oidc") is not None and keys.get("public_url") is None:
             yield ("public_url",), refusal("is missing, while oidc is given", "give the address that browsers use")
+        url = keys.get("public_url")
+        if isinstance(url, str) and "/" in url.partition("://")[2].rstrip("/"):
+            yield (
+                ("public_url",),
+                refusal("has a path, but the pages are at /ui/ of a host", 'write only "https://host"'),
+            )
 
 
 class Store(Section):

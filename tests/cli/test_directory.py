@@ -56,6 +56,14 @@ def test_the_list_has_one_line_for_each_tenant(shell: Shell, tenant: str) -> Non
     assert f"{tenant}-emea (below {tenant}) disabled" in lines
 
 
+def test_tenants_are_found_by_what_is_above_or_a_word(shell: Shell, tenant: str) -> None:
+    """One branch, or those that a word is found in."""
+    shell.good("tenants", "set", f"{tenant}-emea", "--parent", tenant)
+
+    assert shell.good("tenants", "list", "--parent", tenant) == f"{tenant}-emea (below {tenant})\n"
+    assert shell.good("tenants", "list", "--search", f"{tenant}-e") == f"{tenant}-emea (below {tenant})\n"
+
+
 def test_a_list_is_read_on_from_its_cursor(shell: Shell, tenant: str) -> None:
     """What is left is told on standard error, with the option that shows it."""
     first = shell.run("tenants", "list", "--limit", "1")

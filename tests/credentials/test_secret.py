@@ -25,6 +25,7 @@ REVEALING = {
     "credentials/sealed.py",  # to be sealed
     "credentials/secret.py",  # to the log, which looks for them in what it writes
     "relay/sign_in.py",  # user names that came with a password
+    "ui/oidc",  # to the OpenID provider, as the daemon's own sign-in; what we sealed into a cookie ourselves
     "smtp",  # to a relay or a proxy, and to sign
     "webhooks/signing.py",  # to sign
 }

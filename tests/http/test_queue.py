@@ -8,6 +8,7 @@ from gateway.directory.changes import pause_all, resume_all
 from gateway.directory.shapes import Pause
 from gateway.directory.snapshot import Snapshot
 from gateway.http.values import parse_time
+from gateway.smtp.outcome import Unknown
 from tests.http.world import profile
 
 if TYPE_CHECKING:
@@ -83,3 +84,29 @@ def test_that_it_is_a_copy_counts_for_more() -> None:
     assert pause_all(wanted, 2, "restored").put == [Pause(tenant="system", since=2, reason="restored")]
     assert pause_all(copied, 2).put == pause_all(copied, 2, "restored").put == []
     assert resume_all(Snapshot()).drop == []
+
+
+async def test_what_nobody_knows_the_fate_of_is_told_apart(world: World) -> None:
+    """What may have arrived is not ready to go: a person decides, and it counts as what they made of it."""
+    id_ = await world.posted("acme", profile="own", on_ambiguous="hold")
+    await world.posted("acme", profile="own")
+    await world.settle("acme", *[Unknown("no reply to the final dot")] * 2, profile="own")
+    [before] = (await world.call("GET", "/v1/queue", "acme")).json["items"]
+    assert (await world.call("POST", f"/v1/notifications/{id_}/retry")).status == 200
+    [after] = (await world.call("GET", "/v1/queue", "acme")).json["items"]
+    assert (before["ready"], before["deferred"], before["uncertain"]) == (1, 0, 1)
+    assert (after["ready"], after["deferred"], after["uncertain"]) == (2, 0, 0)
+
+
+async def test_one_tenants_part_is_told_alone(world: World) -> None:
+    """What waits for its own profiles, and nothing of the others in reach; beyond the reach there is no such tenant."""
+    await world.posted("acme", profile="own")
+    await world.posted("acme-emea", profile="lent")
+    await world.put(profile("acme-emea", "branch"), Pause(tenant="acme-emea", profile="branch"))
+    acme = (await world.call("GET", "/v1/queue?tenant=acme", "acme")).json["items"]
+    emea = (await world.call("GET", "/v1/queue?tenant=acme-emea", "acme")).json["items"]
+    beyond = await world.call("GET", "/v1/queue?tenant=system", "acme")
+
+    assert {(one["tenant"], one["profile"]) for one in acme} == {("acme", "own"), ("acme", "lent")}
+    assert [(one["tenant"], one["profile"], one["state"]) for one in emea] == [("acme-emea", "branch", "paused")]
+    assert (beyond.status, beyond.code) == (404, "not_found")

@@ -23,7 +23,34 @@ async def test_the_reach_is_listed_in_pages(world: World) -> None:
     assert (ids, second.json["next_cursor"]) == (["acme", "acme-emea"], None)
 
 
-@pytest.mark.parametrize("query", ["limit=0", "limit=201", "limit=x", "cursor=AAAA", "cursor=%ff", "colour=red"])
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("parent=system", ["acme", "globex"]),
+        ("parent=acme", ["acme-emea"]),
+        ("parent=acme-emea", []),
+        ("search=EMEA", ["acme-emea"]),
+        ("search=cm", ["acme", "acme-emea"]),
+        ("search=cm&parent=acme", ["acme-emea"]),
+    ],
+)
+async def test_tenants_are_found_by_what_is_above_them_or_a_word(world: World, query: str, found: list[str]) -> None:
+    """Those directly below one, and those whose id or name a word is a part of, in any case."""
+    listed = await world.call("GET", f"/v1/tenants?{query}", "system")
+    assert [item["id"] for item in listed.json["items"]] == found
+
+
+async def test_a_word_finds_nothing_outside_the_reach(world: World) -> None:
+    """Neither by a word that others have, nor by naming their parent."""
+    assert (await world.call("GET", "/v1/tenants?search=globex", "acme")).json["items"] == []
+    assert (await world.call("GET", "/v1/tenants?parent=system", "acme")).code == "not_found"
+    assert (await world.call("GET", "/v1/tenants?parent=nobody", "acme")).code == "not_found"
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["limit=0", "limit=201", "limit=x", "cursor=AAAA", "cursor=%ff", "colour=red", "parent=No%20Id", "search="],
+)
 async def test_a_bad_page_is_refused(world: World, query: str) -> None:
     """Limits, cursors and unknown parameters: 422."""
     assert (await world.call("GET", f"/v1/tenants?{query}", "acme")).status == 422

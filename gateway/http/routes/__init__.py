@@ -6,6 +6,7 @@ its own. Each subject has its table in a module of its own; here they are put to
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Final
 
 from gateway.http import operations
@@ -19,11 +20,12 @@ from gateway.http.routes import (
     queue,
     receivers,
     secrets,
+    sign_in,
     templates,
     tenants,
     webhooks,
 )
-from gateway.http.routing import Route
+from gateway.http.routing import Route, Subject
 from gateway.problems import Code
 
 
@@ -32,22 +34,18 @@ async def _describe(call: Call) -> Answer:
     return Answer(200, document(routes), {"Content-Type": "application/json"})
 
 
-ROUTES: Final = (
-    *notifications.ROUTES,
-    *receivers.ROUTES,
-    *queue.ROUTES,
-    *secrets.ROUTES,
-    *tenants.ROUTES,
-    *profiles.ROUTES,
-    *templates.ROUTES,
-    *webhooks.ROUTES,
-    *keys.ROUTES,
-    *health.ROUTES,
-    Route("GET", "/openapi.json", "openapi", _describe, "This document"),
-    Route("GET", "/docs", "docs", operations.docs, "A page about the API", media_type="text/html"),
+DESCRIPTION: Final = (
+    Route(
+        "GET", "/openapi.json", "openapi", _describe,
+        "Describe the API (OpenAPI 3.1)",
+        description="`/docs` is a page made from it, on which requests can be tried.",
+    ),
+)  # fmt: skip
+CAUGHT: Final = (
     Route(
         "GET", "/catcher", "catcher.list", operations.catcher,
         "List caught mail (development only)",
+        description="A browser (`Accept: text/html`) is sent to `/ui/catcher`, the page that shows it.",
         answer=operations.CaughtList,
         problems=(Code.NOT_FOUND,),
     ),
@@ -57,6 +55,26 @@ ROUTES: Final = (
         media_type="text/plain",
     ),
 )  # fmt: skip
+SUBJECTS: Final = (
+    (Subject("Notifications", "Send them, see what became of them, cancel and repeat them."), notifications.ROUTES),
+    (Subject("Receivers", "Take what Alertmanager's and Grafana's webhooks post."), receivers.ROUTES),
+    (Subject("Queue", "See what goes and what waits, and pause all of it."), queue.ROUTES),
+    (
+        Subject("Tenants", "The tree of tenants: preferences, audit, and files that say how all should be."),
+        tenants.ROUTES,
+    ),
+    (Subject("Profiles", "Relays and how to reach them: make, test, pause and lend them."), profiles.ROUTES),
+    (Subject("Secrets", "What profiles sign in with, and whether it can be had."), secrets.ROUTES),
+    (Subject("Templates", "Subjects and bodies that notifications fill with their data."), templates.ROUTES),
+    (Subject("Webhooks", "Endpoints that are told what happens to a tenant's mail."), webhooks.ROUTES),
+    (Subject("Keys", "API keys and what they admit to; which profile a notification would get."), keys.ROUTES),
+    (Subject("Pages", "Sign in to the pages without a key at hand."), sign_in.ROUTES),
+    (Subject("Operation", "How the daemon is; a copy of its database."), health.ROUTES),
+    (Subject("Description", "What the API says of itself."), DESCRIPTION),
+    (Subject("Caught mail", "What the mail catcher took instead of a relay; for development only."), CAUGHT),
+)
+"""The tables by what they are about, as people read on."""
+ROUTES: Final = tuple(replace(route, subject=subject) for subject, routes in SUBJECTS for route in routes)
 """Everything the HTTP listener answers."""
 
 

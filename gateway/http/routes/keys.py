@@ -34,6 +34,13 @@ ROUTES: Final = (
         problems=STORE,
     ),
     Route(
+        "GET", "/v1/tenants/{tenant}/keys/{id}", "key.show", keys.show,
+        "Show an API key, without its secret",
+        scopes=ADMIN,
+        locate=keys.locate,
+        answer=keys.KeyView,
+    ),
+    Route(
         "DELETE", "/v1/tenants/{tenant}/keys/{id}", "key.revoke", keys.revoke,
         "Revoke an API key",
         scopes=ADMIN,

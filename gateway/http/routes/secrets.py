@@ -63,6 +63,17 @@ ROUTES: Final = (
         answer=SecretConnectionList,
     ),
     Route(
+        "GET", "/v1/credentials", "credential.list", credentials.listing,
+        "List the credentials that are not in order",
+        scopes=SECRET,
+        query=PageQuery,
+        answer=credentials.CredentialList,
+        description=(
+            "Of the reach's own profiles that this daemon used since it started: those that cannot be had, are used longer "
+            "than their source vouched for, or are about to end. No source is asked."
+        ),
+    ),
+    Route(
         "POST", "/v1/tenants/{tenant}/profiles/{name}/credential/check", "credential.check", credentials.check,
         "Say whether a profile's credentials can be had, and how they stand",
         scopes=SECRET,

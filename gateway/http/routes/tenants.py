@@ -27,7 +27,7 @@ from gateway.http.routes.vocabulary import (
     VERSION,
 )
 from gateway.http.routing import Route
-from gateway.http.schema import ApplyQuery, PageQuery
+from gateway.http.schema import ApplyQuery, PageQuery, TenantQuery
 from gateway.problems import Code
 
 ROUTES: Final = (
@@ -35,8 +35,9 @@ ROUTES: Final = (
         "GET", "/v1/tenants", "tenant.list", tenants.listing,
         "List the tenants in reach",
         scopes=READ,
-        query=PageQuery,
+        query=TenantQuery,
         answer=TenantList,
+        problems=(Code.NOT_FOUND,),
     ),
     Route(
         "POST", "/v1/tenants", "tenant.create", tenants.create,

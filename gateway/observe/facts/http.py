@@ -41,6 +41,23 @@ def key_refused(address: str) -> None:
     _log.warning("key_refused", client=address)
 
 
+def signed_in(how: str, tenant: str) -> None:
+    """Somebody signed in to the pages, by a `key`, a `link` or `oidc`; their reach begins at this tenant."""
+    metrics.SIGN_INS.add(how, "ok")
+    _log.info("signed_in", how=how, tenant=tenant)
+
+
+def link_refused() -> None:
+    """Somebody opened a link that signs nobody in, or not any more; anybody can, so the log does not tell it."""
+    metrics.SIGN_INS.add("link", "failed")
+
+
+def sign_in_failed(reason: str, detail: str) -> None:
+    """The OpenID provider signed nobody in, or somebody without a right here; `detail` is a sentence of ours."""
+    metrics.SIGN_INS.add("oidc", "no_right" if reason == "no_right" else "failed")
+    _log.warning("sign_in_failed", reason=reason, detail=detail)
+
+
 def http_certificate(ends: float | None) -> None:
     """The listener shows a certificate that ends then, in seconds since the epoch; None: it speaks no TLS."""
     metrics.CERTIFICATES.http = ends

@@ -1,0 +1,65 @@
+"""Which credentials need a person: of the profiles in reach that are in use, without their values or anybody's else."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gateway.credentials.secret import Secret
+from gateway.directory.changes import OPERATOR
+from tests.http.world import profile, running
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+STATES = {
+    ("acme", "well"): "active",
+    ("acme", "gone"): "active",
+    ("acme-emea", "gone"): "parked:secret_missing",
+    ("globex", "gone"): "active",
+    ("acme", "deleted"): "active",
+}
+
+
+def stored(key: str) -> dict[str, object]:
+    """How a profile signs in by a stored secret."""
+    return {"username": "app", "credential": {"source": "stored", "key": key}}
+
+
+async def test_credentials_that_are_not_in_order(tmp_path: Path) -> None:
+    """They are told with whose they are; what is in order, idle or outside the reach is not, and no value is."""
+    async with running(tmp_path, states=lambda: STATES) as world:
+        await world.directory.put_secret(OPERATOR, "acme", "here", Secret("canary-7f3"))
+        await world.put(
+            profile("acme", "well", auth=stored("here")),
+            profile("acme", "gone", auth=stored("lost")),
+            profile("acme", "idle", auth=stored("lost")),
+            profile("acme-emea", "gone", auth=stored("lost")),
+            profile("globex", "gone", auth=stored("lost")),
+        )
+        told = {
+            who: await world.call("GET", "/v1/credentials", f"{who}:secrets")
+            for who in ("system", "acme", "acme-emea", "globex")
+        }
+
+    places = {
+        who: [f"{one['tenant']}/{one['profile']}" for one in answered.json["items"]] for who, answered in told.items()
+    }
+    assert places == {
+        "system": ["acme-emea/gone", "acme/gone", "globex/gone"],
+        "acme": ["acme-emea/gone", "acme/gone"],
+        "acme-emea": ["acme-emea/gone"],
+        "globex": ["globex/gone"],
+    }
+    assert told["acme-emea"].json["items"] == [
+        {
+            "tenant": "acme-emea", "profile": "gone", "field": "auth.credential", "source": "stored", "state": "negative",
+            "version": None, "age_seconds": None, "expires_at": None, "warning": None,
+        }
+    ]  # fmt: skip
+    assert "canary" not in told["system"].text
+
+
+async def test_it_takes_the_scope_for_secrets(tmp_path: Path) -> None:
+    """Whoever may read what is sent is not told how its secrets stand."""
+    async with running(tmp_path) as world:
+        assert (await world.call("GET", "/v1/credentials", "acme:read,send")).status == 403
