@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN    := .venv/bin
 STAMP  := .venv/.installed
 
-.PHONY: setup run test proof bench soak lint lock clean wheel install rollback uninstall
+.PHONY: setup run test proof bench soak screens lint lock clean wheel install rollback uninstall
 
 setup: $(STAMP)
 
@@ -25,6 +25,10 @@ proof: setup
 
 bench: setup
 	$(BIN)/python -m tests.bench $(ARGS)
+
+# Pictures of the pages for the README, from the sample tenants.
+screens: setup
+	$(BIN)/python -m tests.ui.screens $(ARGS)
 
 # Hours under load with faults: ARGS='--minutes 120 --rate 100'. The last figures are in the README.
 soak: setup

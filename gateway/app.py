@@ -47,6 +47,7 @@ from gateway.smtp.session import Opener
 from gateway.store.identity import held_name
 from gateway.store.protocol import Copied, Store, StoreBroken, StoreError
 from gateway.store.sqlite import SqliteStore
+from gateway.ui.pages import Pages
 from gateway.webhooks.endpoint import Poster
 from gateway.webhooks.events import Composer
 from gateway.webhooks.sender import Sender
@@ -118,9 +119,8 @@ async def daemon(settings: Settings, environ: Mapping[str, str]) -> AsyncIterato
         await outbox.start()
         await store.check()
         tasks = await stack.enter_async_context(_Loops())
-        tasks.start(dispatcher.run())
-        tasks.start(outbox.keep())
-        tasks.start(webhooks.run())
+        for work in (dispatcher.run(), outbox.keep(), webhooks.run()):
+            tasks.start(work)
         if store.roster is not None:
             tasks.start(outbox.keep_count())
         else:
@@ -136,13 +136,14 @@ async def daemon(settings: Settings, environ: Mapping[str, str]) -> AsyncIterato
             relays=dispatcher.relays, reasons=lambda: _reasons(store, directory), catcher=catcher, on_answer=facts.answered,
             on_failure=facts.request_failed, on_refused=facts.key_refused, restart_needed=restart_needed,
         )  # fmt: skip
-        http = await stack.enter_async_context(HttpServer(services))
+        pages = Pages(services)
+        http = await stack.enter_async_context(HttpServer(services, pages=pages))
         facts.http_certificate(_certificate_end(settings))
         admin = await stack.enter_async_context(HttpServer.for_administrators(services))
         if store.copier is not None:
             stack.callback(store.copier.stop)
         gauges = Gauges(outbox, store, dispatcher, (http, admin), services.reasons, certificate_files(settings))
-        for reading in (gauges.each_second(), gauges.loop_lag(), gauges.now_and_then()):
+        for reading in (gauges.each_second(), gauges.loop_lag(), gauges.now_and_then(), pages.sessions.keep()):
             tasks.start(reading)
         metrics = await _metrics(settings, services, stack)
         yield Running(settings, http, metrics, catcher, directory, outbox, dispatcher, store, restart_needed)

@@ -1,0 +1,139 @@
+"""Every page that a person can come to by links: what must be true of all of them, and what none may tell.
+
+A crawler follows each link from the overview, as an administrator of the system, of a tenant, and of its child, and as the
+holder of a key that may do little. The tenant's profile, which its child inherits, is made of words that stand nowhere else.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import aiohttp
+import pytest
+
+from tests.ui.visitor import Shown, Visitor, visiting
+
+if TYPE_CHECKING:
+    from tests.ui.gateway import Gateway
+
+MOST = 300
+CANARY = "zebrafinch"
+PROFILE: dict[str, Any] = {
+    "name": "lent",
+    "host": f"{CANARY}-host.example.test",
+    "auth": {"username": f"{CANARY}-user", "credential": {"source": "plaintext", "value": f"{CANARY}-password"}},
+    "from": {"name": f"{CANARY} from", "address": f"{CANARY}-from@example.test"},
+    "reply_to": [f"{CANARY}-reply@example.test"],
+    "return_path": f"{CANARY}-return@example.test",
+    "read_receipt_to": f"{CANARY}-receipt@example.test",
+    "to": [f"{CANARY}-to@example.test"],
+    "allowed_senders": [f"*@{CANARY}-sender.example.test"],
+    "footnote": {"enabled": True, "text": f"{CANARY} footnote", "html": f"<b>{CANARY} footnote</b>"},
+    "dkim": {
+        "domain": f"{CANARY}-dkim.example.test",
+        "selector": f"{CANARY}-selector",
+        "key": {"source": "plaintext", "value": f"{CANARY}-key"},
+    },
+    "limits": {"connections": 1},
+}
+FORBIDDEN = re.compile(
+    r"<[^>]*\son[a-z]+\s*=|<[^>]*\sstyle\s*=|<style|<script(?![^>]*\ssrc=)|javascript:", re.IGNORECASE
+)
+LEAVES = ("/ui/static/", "/docs", "/openapi.json", "/raw", "/html")
+
+
+async def api(gateway: Gateway, method: str, path: str, key: str, document: object = None) -> Any:
+    """Ask the API; it must answer well."""
+    headers = {"Authorization": f"Bearer {key}"}
+    async with (
+        aiohttp.ClientSession() as session,
+        session.request(method, gateway.url + path, json=document, headers=headers) as response,
+    ):
+        assert response.status < 300, await response.text()
+        return await response.json() if response.content_type == "application/json" else None
+
+
+async def furnish(gateway: Gateway) -> None:
+    """Make what there is to come to: profiles, a push, copies, templates, keys, webhooks, mail that waits and mail that went."""
+    key = gateway.keys["acme"]
+    made = {name: value for name, value in PROFILE.items() if name != "dkim"}  # whose key would have to be one
+    await api(gateway, "POST", "/v1/tenants/acme/profiles", key, {**made, "is_default": True})
+    push = {"children": ["acme-apac", "acme-emea"], "profiles": ["lent"]}
+    await api(gateway, "POST", "/v1/tenants/acme/profiles/push", key, push)
+    for tenant in ("acme", "acme-emea"):
+        at = f"/v1/tenants/{tenant}"
+        await api(gateway, "PUT", f"{at}/preferences", key, {"cc": ["cc@example.test"], "rules": [{"cc": True}]})
+        await api(gateway, "PUT", f"{at}/templates/hello", key, {"subject": "Hello", "text": "Hello {{ name }}"})
+        await api(gateway, "PUT", f"{at}/secrets/relay", key, {"value": "hunter2"})
+        await api(gateway, "POST", f"{at}/keys", key, {"name": "app", "scopes": ["send"]})
+        for profile in ("lent", None):
+            mail = {"tenant": tenant, "to": ["ann@example.test"], "subject": "Hello", "text": "Hello"}
+            await api(
+                gateway, "POST", "/v1/notifications", key, mail if profile is None else {**mail, "profile": profile}
+            )
+
+
+async def crawled(visitor: Visitor) -> dict[str, Shown]:
+    """Follow every link, each place once, whatever its query; a list's next pages are places of their own."""
+    found: dict[str, Shown] = {}
+    waiting, known = ["/ui/"], {"/ui/"}
+    while waiting and len(found) < MOST:
+        path = waiting.pop(0)
+        shown = found[path] = await visitor.get(path)
+        for link in shown.links:
+            target = urlsplit(link)
+            at = target.path + (f"?{target.query}" if target.query else "")
+            if not target.netloc and at.startswith("/ui/") and at not in known and not any(one in at for one in LEAVES):
+                known.add(at)
+                waiting.append(at)
+    return found
+
+
+@pytest.mark.parametrize("tenant", ["system", "acme", "acme-emea"])
+async def test_every_link_leads_to_a_page_that_keeps_the_rules(gateway: Gateway, tenant: str) -> None:
+    """It is there, loads nothing from elsewhere, has nothing inline, and is kept by nobody."""
+    await furnish(gateway)
+    async with visiting(gateway, tenant) as visitor:
+        pages = await crawled(visitor)
+        assert len(pages) > 20
+        for path, page in pages.items():
+            assert page.status == 200, (path, page.text)
+            assert not FORBIDDEN.search(page.source), path
+            assert page.headers["Content-Security-Policy"].startswith("default-src 'none'; script-src 'self';")
+            assert page.headers["Cache-Control"] == "no-store"
+            assert page.headers["X-Content-Type-Options"] == "nosniff"
+            assert page.elements.count("h1") == 1, path
+
+
+async def test_a_child_finds_nothing_of_what_its_parent_lends(gateway: Gateway) -> None:
+    """In no page's source stands a word of the parent's profile, whoever its mail went by."""
+    await furnish(gateway)
+    async with visiting(gateway, "acme-emea") as visitor:
+        pages = await crawled(visitor)
+        told = [path for path, page in pages.items() if CANARY in page.source.lower() or "127.0.0.1" in page.text]
+        assert told == []
+        assert any("lent" in page.text for page in pages.values())
+
+
+async def test_the_owner_finds_it(gateway: Gateway) -> None:
+    """The words are where they may be: otherwise the test before would show nothing."""
+    await furnish(gateway)
+    async with visiting(gateway, "acme") as visitor:
+        pages = await crawled(visitor)
+        assert any(f"{CANARY}-host" in page.source for page in pages.values())
+        assert all(f"{CANARY}-password" not in page.source for page in pages.values())
+
+
+@pytest.mark.parametrize("scopes", [["send"], ["read"], ["profiles"], ["secrets"]])
+async def test_whoever_may_little_is_led_nowhere_in_vain(gateway: Gateway, scopes: list[str]) -> None:
+    """No page links to one that its reader may not open."""
+    await furnish(gateway)
+    made = await api(
+        gateway, "POST", "/v1/tenants/acme/keys", gateway.keys["acme"], {"name": "little", "scopes": scopes}
+    )
+    async with visiting(gateway) as visitor:
+        await visitor.post("/ui/sign-in", {"key": made["key"]})
+        for path, page in (await crawled(visitor)).items():
+            assert page.status == 200, (path, page.text)

@@ -1,0 +1,128 @@
+"""A tenant's secrets on their pages: kept, replaced, deleted when nobody uses them, and never shown."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from gateway.credentials.credentials import stored_place
+from gateway.directory.changes import OPERATOR, Change
+from tests.ui.scoped import become
+from tests.ui.visitor import visiting
+
+if TYPE_CHECKING:
+    from tests.ui.gateway import Gateway
+    from tests.ui.visitor import Shown, Visitor
+
+PAGES = "/ui/tenants/acme/secrets"
+NEW = "/ui/tenants/acme/new-secret"
+RELAY = f"{PAGES}/relay-a"
+HOSTILE = '"><script>alert(1)</script>'
+PEM = "-----BEGIN PRIVATE KEY-----\nc3VycHJpc2U=\n-----END PRIVATE KEY-----\n"
+
+
+def kept(gateway: Gateway, name: str = "relay-a") -> str:
+    """What is kept, opened."""
+    snapshot, seal = gateway.running.directory.snapshot, gateway.running.directory.seal
+    secret = snapshot.secrets["acme", name]
+    return seal.open(secret.sealed, stored_place("acme", name, secret.version)).reveal()
+
+
+async def keep(visitor: Visitor, value: str = "correct horse", name: str = "relay-a") -> Shown:
+    return await visitor.send(await visitor.get(NEW), __name=name, __value=value)
+
+
+async def use(gateway: Gateway) -> None:
+    """Have the tenant's profile use the secret."""
+    directory = gateway.running.directory
+    alerts = directory.snapshot.profiles["acme", "alerts"]
+    auth = alerts.auth.model_validate({"username": "a", "credential": {"source": "stored", "key": "relay-a"}})
+    using = alerts.model_copy(update={"auth": auth, "name": "using", "security": "starttls"})
+    await directory.change(OPERATOR, lambda _snapshot: Change([using]))
+
+
+async def test_a_secret_is_kept_and_replaced(gateway: Gateway) -> None:
+    """In one line as it was typed, then in several; no page has it."""
+    async with visiting(gateway, "acme") as visitor:
+        page = await keep(visitor, " correct horse ")
+        assert "The secret relay-a is kept." in page.text
+        assert kept(gateway) == " correct horse "
+        await visitor.get(RELAY)
+        again = await visitor.send(await visitor.get(RELAY), __lines=PEM)
+        assert "Version 2 is kept." in again.text
+        assert kept(gateway) == PEM
+        for shown in (page, again, await visitor.get(PAGES), await visitor.get(f"{RELAY}/delete")):
+            assert "correct horse" not in shown.source
+            assert "c3VycHJpc2U" not in shown.source
+
+
+@pytest.mark.parametrize(
+    ("written", "status", "told"),
+    [
+        ({"/name": "a b", "/value": "hunter2"}, 422, "A name has letters"),
+        ({"/name": "", "/value": "hunter2"}, 422, "A name is needed."),
+        ({"/name": "relay-a", "/value": "hunter2"}, 409, "This name is taken."),
+        ({"/name": "other"}, 422, "A secret is needed."),
+        ({"/name": "other", "/value": "hunter2", "/lines": "hunter2"}, 422, "one of the two stays empty"),
+        ({"/name": HOSTILE, "/value": "hunter2"}, 422, "A name has letters"),
+    ],
+)
+async def test_what_is_wrong_is_told(gateway: Gateway, written: dict[str, str], status: int, told: str) -> None:
+    """Beside its field, with the name, and without the secret."""
+    async with visiting(gateway, "acme") as visitor:
+        await keep(visitor)
+        page = await visitor.post(NEW, written)
+        assert (page.status, told in page.text, page.source.count('class="fault"')) == (status, True, 1)
+        assert page.form().fields["/name"] == written["/name"]
+        assert "hunter2" not in page.source
+        assert HOSTILE not in page.source
+    assert [name for _, name in gateway.running.directory.snapshot.secrets] == ["relay-a"]
+    assert kept(gateway) == "correct horse"
+
+
+async def test_a_new_version_has_something(gateway: Gateway) -> None:
+    """An empty field is no secret."""
+    async with visiting(gateway, "acme") as visitor:
+        await keep(visitor)
+        page = await visitor.send(await visitor.get(RELAY))
+        assert (page.status, "A secret is needed." in page.text) == (422, True)
+        assert (await visitor.post(f"{PAGES}/none", {"/value": "hunter2"})).status == 404
+
+
+async def test_a_secret_in_use_stays(gateway: Gateway) -> None:
+    """The page names who uses it, and has no button; nobody is talked into it either."""
+    async with visiting(gateway, "acme") as visitor:
+        await keep(visitor)
+        await use(gateway)
+        listed = await visitor.get(PAGES)
+        assert "/ui/tenants/acme/profiles/using" in listed.links
+        asked = await visitor.get(f"{RELAY}/delete")
+        assert "It cannot be deleted as long as profiles use it: using." in asked.text
+        assert "danger primary" not in asked.source
+        refused = await visitor.post(f"{RELAY}/delete")
+        assert (refused.path, "The secret is in use." in refused.text) == (PAGES, True)
+    assert kept(gateway) == "correct horse"
+
+
+async def test_a_secret_nobody_uses_is_deleted(gateway: Gateway) -> None:
+    """After a question."""
+    async with visiting(gateway, "acme") as visitor:
+        await keep(visitor)
+        page = await visitor.send(await visitor.get(f"{RELAY}/delete"))
+        assert "The secret relay-a is deleted." in page.text
+    assert not gateway.running.directory.snapshot.secrets
+
+
+async def test_secrets_are_for_who_may_keep_them(gateway: Gateway) -> None:
+    """Others are refused, and see no way there."""
+    async with visiting(gateway, "acme") as visitor:
+        await keep(visitor)
+        await become(visitor, "acme", "read", "profiles")
+        assert PAGES not in (await visitor.get("/ui/tenants/acme/settings")).links
+        for page in (
+            await visitor.get(PAGES),
+            await visitor.get(RELAY),
+            await visitor.post(NEW, {"/name": "x", "/value": "y"}),
+        ):
+            assert (page.status, "relay-a" in page.text) == (403, False)
