@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +13,24 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from tests.peers.postgresql import Postgresql
+
+LONG = (
+    "soak/", "process/test_cluster.py", "process/test_moving.py", "process/test_webhooks.py", "http/test_schemathesis.py",
+    "process/test_upgrade.py", "process/test_crash.py", "observe/test_prometheus.py", "systemd/", "process/", "ui/",
+    "outbox/test_machine.py", "directory/test_machine.py", "smtp/test_cancel_anywhere.py", "cli/",
+)  # fmt: skip
+"""Files that take longest, the longest first."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest: several workers then end at about the same time."""
+    here = Path(__file__).parent
+
+    def rank(item: pytest.Item) -> int:
+        path = item.path.relative_to(here).as_posix()
+        return next((number for number, beginning in enumerate(LONG) if path.startswith(beginning)), len(LONG))
+
+    items.sort(key=rank)
 
 
 @pytest.fixture(scope="session")

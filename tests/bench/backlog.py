@@ -29,6 +29,7 @@ FILL = 500
 LAPS = 3
 REST = 0.3  # seconds in which the log of the filling is folded back into the file
 DAY = 86_400_000
+RELAYED = '[["ann@example.test","to",null,"relayed",1,0,0,250,"2.0.0","Ok","acme/main"]]'
 CONTENT = json.dumps({"to": [["ann@example.test", ""]], "subject": "Export finished", "text": TEXT})
 
 
@@ -54,42 +55,45 @@ class _Queue:
     async def lap(self, depth: int, batches: int) -> float:
         """Fill up to a depth, then deliver some batches; rows per second of the latter."""
         while self.ready < depth:
-            await self.store.accept([_row() for _ in range(FILL)], _now())
+            await self.store.accept([fresh_row() for _ in range(FILL)], now())
             self.ready += FILL
         await asyncio.sleep(REST)
         began = time.perf_counter()
         for _ in range(batches):
-            self.ready -= await _deliver(self.store)
+            self.ready -= await deliver(self.store)
         return batches * BATCH / (time.perf_counter() - began)
 
 
-async def _deliver(store: Store) -> int:
-    now = _now()
-    claimed = await store.claim(Claim(FLOW, BATCH, now, now + 120_000))
-    written = await asyncio.gather(*(store.settle(_result(row, now)) for row in claimed.rows))
-    if len(written) != BATCH or not all(written):
+async def deliver(store: Store, least: int = BATCH) -> int:
+    """Claim some rows and settle them as relayed; RuntimeError if there were fewer than `least`, or one was not written."""
+    at = now()
+    claimed = await store.claim(Claim(FLOW, BATCH, at, at + 120_000))
+    written = await asyncio.gather(*(store.settle(_result(row, at)) for row in claimed.rows))
+    if len(written) < least or not all(written):
         raise RuntimeError(f"{sum(written)} of {BATCH} results were written")
     return len(written)
 
 
-def _now() -> int:
+def now() -> int:
+    """Milliseconds since the epoch."""
     return time.time_ns() // 1_000_000
 
 
-def _row() -> NewRow:
-    now = _now()
-    id_ = new_id(now)
+def fresh_row() -> NewRow:
+    """A notification that is due."""
+    at = now()
+    id_ = new_id(at)
     return NewRow(
-        id=id_, flow=FLOW, category="general", key_id="bench", priority=1, due_at=now, expires_at=now + DAY,
-        accepted_at=now, recipients='[["ann@example.test","to"]]', envelope=f'["<{id_}@example.test>","info","retry"]',
+        id=id_, flow=FLOW, category="general", key_id="bench", priority=1, due_at=at, expires_at=at + DAY,
+        accepted_at=at, recipients=f'[["ann@example.test","to",{at}]]', envelope=f'["<{id_}@example.test>","info","retry"]',
         content=CONTENT, answer="{}",
     )  # fmt: skip
 
 
-def _result(row: LeasedRow, now: int) -> Settlement:
+def _result(row: LeasedRow, at: int) -> Settlement:
     return Settlement(
         seq=row.seq, lease_token=row.lease_token, stage=Stage.FINAL, status="relayed", due_at=row.due_at,
-        finished_at=now, recipients=row.recipients, events=f'[{now},"relayed","250 2.0.0 Ok"]', erase=True,
+        finished_at=at, recipients=RELAYED, events=f'[{at},"relayed","250 2.0.0 Ok"]', erase=True,
     )  # fmt: skip
 
 

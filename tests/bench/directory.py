@@ -34,11 +34,12 @@ def _entries(tenants: int) -> Iterator[Entry]:
         yield Entry("tenant", id_, "", json.dumps({"id": id_, "parent": parent}), "api")
         for which in range(PROFILES):
             yield Entry(
-                "profile", id_, f"p{which}", _profile(id_, which, is_default=not which and number % 2 == 0), "api"
+                "profile", id_, f"p{which}", profile(id_, which, is_default=not which and number % 2 == 0), "api"
             )
 
 
-def _profile(tenant: str, which: int, *, is_default: bool) -> str:
+def profile(tenant: str, which: int, *, is_default: bool = False) -> str:
+    """A profile as the store keeps it, with a password that nobody can open."""
     document = {
         "tenant": tenant, "name": f"p{which}", "host": f"relay{which}.{tenant}.example", "port": 587,
         "from": f"p{which}@{tenant}.example", "is_default": is_default,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from tests.bench.figures import Figures
+from tests.bench.pages import PAGES
 from tests.bench.scenarios import SCENARIOS
 from tests.bench.targets import TARGETS, Target
 
@@ -57,6 +58,11 @@ OTHERS = (
     ("directory", Column("first", "µs a resolution, never asked before", "{:.1f}")),
     ("directory", Column("again", "µs a resolution, asked before", "{:.1f}")),
     ("directory", Column("change", "ms to change a profile", "{:.1f}")),
+    *(
+        ("pages", Column(f"{page}_{figure}", f"`{path}`: {says}", form))
+        for page, path in PAGES.items()
+        for figure, says, form in (("ms", "ms", "{:.0f}"), ("worst_ms", "ms at most", "{:.0f}"), ("kb", "kB", "{:.0f}"))
+    ),
     ("queue", Column("batch", "accepted/s in batches of 500")),
     ("queue", Column("pss", "PSS MiB")),
     ("queue", Column("hwm", "VmHWM MiB")),

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from gateway.message.address import Mailbox
 from gateway.message.compose import Draft, compose
+from tests.bench import pages
 from tests.bench.cluster import CALLERS, Cluster
 from tests.bench.cluster import drive as drive_cluster
 from tests.bench.loadgen import TEXT, Answers, Load
@@ -333,6 +334,12 @@ def directory(bench: Bench) -> Measured:
             return figures
 
 
+def web_pages(bench: Bench) -> Measured:
+    """The web pages where there is much to show."""
+    with bench.home() as home:
+        return pages.measure(home)
+
+
 def start(bench: Bench) -> Measured:
     """From nothing to ready, for comparison with the restart."""
     with bench.home() as home:
@@ -384,6 +391,7 @@ SCENARIOS = (
     Scenario("start", "start on an empty database", start),
     Scenario("claim", "the store alone: claim and settle, 200 at a time", claim_rate, once=True),
     Scenario("directory", "the directory alone: 100 000 tenants, 300 000 profiles", directory, once=True),
+    Scenario("pages", "the web pages: 5000 tenants, 10 000 profiles, 10 000 notifications", web_pages, once=True),
     Scenario("queue", "200 000 queued for a relay that cannot be reached", full_queue, once=True),
 )
 

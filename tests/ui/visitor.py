@@ -14,7 +14,7 @@ import aiohttp
 if TYPE_CHECKING:
     from tests.ui.gateway import Gateway
 
-VOID = frozenset({"input", "br", "hr", "img", "meta", "link"})
+RUNS_OR_LEADS = ("href", "src", "action", "formaction", "srcdoc")
 
 
 @dataclass
@@ -33,6 +33,7 @@ class _Reader(HTMLParser):
         self.links: list[str] = []
         self.forms: list[FilledForm] = []
         self.fragments: list[str] = []  # names of elements, to see that none was smuggled in
+        self.inline: list[str] = []
         self._select = ""
         self._area: str | None = None
         self._hidden = 0
@@ -40,6 +41,7 @@ class _Reader(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         known = {name: value or "" for name, value in attrs}
         self.fragments.append(tag)
+        self.inline += _inline(tag, known)
         if tag in ("script", "style", "title"):
             self._hidden += 1
         if tag == "a":
@@ -78,9 +80,22 @@ class _Reader(HTMLParser):
             self.text.append(data)
 
 
+def _inline(tag: str, attributes: Mapping[str, str]) -> list[str]:
+    """What the content security policy would have to forbid, had somebody smuggled it in."""
+    found = [f"{tag} {name}" for name in attributes if name.startswith("on") or name == "style"]
+    found += [f"{tag} {name}={attributes[name]}" for name in RUNS_OR_LEADS if _runs(attributes.get(name, ""))]
+    if tag == "style" or (tag == "script" and "src" not in attributes):
+        found.append(tag)
+    return found
+
+
+def _runs(address: str) -> bool:
+    return "".join(address.split()).lower().startswith(("javascript:", "data:", "vbscript:"))
+
+
 @dataclass(frozen=True)
 class Shown:
-    """A page that was answered; `path` is where redirects led."""
+    """A page that was answered; `path` is where redirects led, `inline` what runs or styles within the page itself."""
 
     status: int
     path: str
@@ -90,6 +105,7 @@ class Shown:
     links: list[str]
     forms: list[FilledForm]
     elements: list[str]
+    inline: list[str]
 
     def form(self, action: str = "") -> FilledForm:
         """Find the form that goes there; the first that names no place goes to its own page."""
@@ -132,7 +148,17 @@ async def _shown(response: aiohttp.ClientResponse) -> Shown:
     reader.feed(source)
     text = " ".join(" ".join(reader.text).split())
     path = response.url.raw_path_qs
-    return Shown(response.status, path, response.headers, source, text, reader.links, reader.forms, reader.fragments)
+    return Shown(
+        response.status,
+        path,
+        response.headers,
+        source,
+        text,
+        reader.links,
+        reader.forms,
+        reader.fragments,
+        reader.inline,
+    )
 
 
 @asynccontextmanager
