@@ -1,8 +1,8 @@
 """The API asked from inside the process, by the pages on behalf of a person whom they know.
 
 A page sees and does exactly what the same question over the wire would, because it goes the same way: the reach, the
-object of the path, the scope, then the handler; refusals and what the audit is told are the same. Only the key is not
-looked at again, and nothing is read from a connection.
+object of the path, the scope, then the handler; refusals and what the audit is told are the same, and so is the bound
+on a body's values. Only the key is not looked at again, and nothing is read from a connection.
 """
 
 from typing import Final
@@ -11,6 +11,7 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from gateway.http.audit import tell_denials
+from gateway.http.body import check_values
 from gateway.http.call import Answer, Call, Caller, Headers, Query, Services
 from gateway.http.routing import R, Resource, Route, Router
 from gateway.problems import Code, Problem
@@ -82,6 +83,7 @@ class Inside:
         if route is None:
             raise method_not_allowed(resource)
         snapshot = self._services.directory.snapshot
+        check_values(body)
         call = Call(request, self._services, snapshot, caller, params, request_id, method, headers, query, body)
         await admit(route, call)
         return await carry_out(route, call)

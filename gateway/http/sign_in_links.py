@@ -75,7 +75,7 @@ def new_token() -> tuple[str, bytes]:
 
 def hash_of(token: str) -> bytes:
     """Hash a token, as whoever shows it is looked up."""
-    return hashlib.sha256(token.encode()).digest()
+    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
 
 
 def pages_address(settings: Settings) -> str | None:

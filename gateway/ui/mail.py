@@ -21,6 +21,9 @@ HEAD_OCTETS: Final = 16_384  # of which a list shows the subject
 MOST_BOUNDARIES: Final = 30  # the parser holds every line against each boundary that is open
 MOST_FIELDS: Final = 300
 MOST_ATTACHMENTS: Final = 100
+NO_CHARSETS: Final = frozenset(
+    {"punycode", "idna", "unicode_escape", "unicode-escape", "raw_unicode_escape", "undefined"}
+)
 PICTURES: Final = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
 
 _CID: Final = re.compile(r"cid:([^\"'\s)>]+)", re.IGNORECASE)
@@ -101,7 +104,10 @@ def _fields(message: Part) -> Iterator[tuple[str, str]]:
 
 
 def _octets(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # half a character, which only a made-up charset gives
+        return text.encode("utf-8", "replace")
 
 
 def _decoded(value: str) -> str:
@@ -118,7 +124,7 @@ def _decoded(value: str) -> str:
 
 def _from_charset(octets: bytes, charset: str) -> str:
     try:
-        return octets.decode(charset, "replace")
+        return octets.decode("utf-8" if charset.lower() in NO_CHARSETS else charset, "replace")
     except (LookupError, ValueError):  # a charset that nobody knows, or a codec that is none for text
         return as_text(octets)
 

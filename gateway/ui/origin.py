@@ -18,6 +18,7 @@ from gateway.settings import Settings
 
 LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 SAFE_METHODS: Final = frozenset({"GET", "HEAD"})
+FORWARDED: Final = frozenset({"forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "via"})
 COOKIE: Final = "notification-gateway"
 
 
@@ -50,6 +51,8 @@ def footing(request: web.BaseRequest, settings: Settings) -> Footing | None:
     public = urlsplit(settings.ui.public_url or "")
     if public.scheme == "https" and host == public.netloc.lower().removesuffix(":443"):
         return Footing(secure=True)
+    if not FORWARDED.isdisjoint(name.lower() for name in request.headers):
+        return None  # somebody stands between, who did not say that it is TLS from there on
     address = client_address(request, settings.http.trusted_proxies)
     if address is not None and address.is_loopback and host_name(host) in LOOPBACK_NAMES:
         return Footing(secure=False)

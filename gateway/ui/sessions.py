@@ -9,6 +9,7 @@ Tokens are new at every sign-in. Ending all of a person's sessions ends them at 
 """
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -134,7 +135,7 @@ class Sessions:
                 used(key, snapshot, self._services)
                 return caller_of(key)
             case "oidc" if self._services.settings.ui.oidc is not None:
-                return Caller(ROOT, SCOPES, who, name=f"oidc:{name}")
+                return Caller(ROOT, SCOPES, who, name=f"oidc:{name} ({rest})")  # names may be alike, subjects are not
             case "socket":
                 return SOCKET_CALLER
             case _:
@@ -153,11 +154,13 @@ class Sessions:
         """Forget now and then what is over, for as long as the daemon lives."""
         while True:
             await asyncio.sleep(PRUNE_SECONDS)
-            now = self._now()
-            try:
-                await self._services.store.prune_sessions(now, now - self._idle, PRUNE_ROWS)
-            except StoreUnavailable:
-                continue
+            with suppress(StoreUnavailable):
+                while await self._prune() == PRUNE_ROWS:
+                    pass
+
+    async def _prune(self) -> int:
+        now = self._now()
+        return await self._services.store.prune_sessions(now, now - self._idle, PRUNE_ROWS)
 
     async def _tell(self, caller: Caller, action: str, changes: str) -> None:
         """Tell the audit of a person's tenant."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import random
 from email.message import EmailMessage
 from email.policy import SMTP
@@ -133,3 +134,20 @@ def test_damaged() -> None:
         mail = read_mail(bytes(data))
         assert all(isinstance(value, str) for field in mail.fields for value in field)
         subject(bytes(data))
+
+
+@pytest.mark.parametrize("charset", ["punycode", "idna", "unicode_escape", "UTF-7", "nobody-knows"])
+def test_charsets_that_are_traps(charset: str) -> None:
+    """A codec that takes for ever, or makes half characters, is not used; the text is shown as well as it goes."""
+    head = f"Content-Type: text/plain; charset={charset}\r\nContent-Transfer-Encoding: base64\r\n\r\n"
+    body = base64.encodebytes(b"\\ud800 hello " * 20_000)
+    mail = read_mail(head.encode() + body)
+    assert mail.text is not None
+    assert "hello" in mail.text
+
+
+def test_half_a_character_in_a_name() -> None:
+    """A file name that no text can hold is shown without what it lacks."""
+    head = b"Content-Type: application/pdf\r\nContent-Disposition: attachment; filename*=unicode_escape''a%5Cud800.pdf\r\n\r\nx"
+    [attachment] = read_mail(head).attachments
+    assert attachment.name.encode()

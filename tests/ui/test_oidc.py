@@ -106,7 +106,7 @@ async def test_the_whole_way(gateway: Gateway, provider: OpenIdProvider) -> None
     assert sent["redirect_uri"] == f"{gateway.url}/ui/sign-in/oidc/callback"
     rows = await gateway.running.store.audit("system", before=None, limit=1)
     assert [(row.actor, row.action, row.changes) for row in rows] == [
-        ("oidc:ann", "session.begin", '[{"field":"how","after":"oidc"}]')
+        (f"oidc:ann ({SUBJECT})", "session.begin", '[{"field":"how","after":"oidc"}]')
     ]
 
 
@@ -387,6 +387,26 @@ async def test_keys_that_change(gateway: Gateway, provider: OpenIdProvider) -> N
         for _ in range(3):
             assert (await sign_in(wire)).status == 403
         assert provider.asked["keys"] == 2
+
+
+async def test_a_key_that_is_another_under_its_old_name(gateway: Gateway, provider: OpenIdProvider) -> None:
+    """A signature that is wrong has the keys fetched anew for the next token, a minute after the last time."""
+    async with on_the_wire(gateway) as wire:
+        await sign_in(wire)
+        gateway_provider(gateway).now = lambda: time.monotonic() + KEYS_SECONDS
+        provider.key = Key(provider.key.kid)
+        provider.keys = [provider.key]
+        assert (await sign_in(wire)).status == 403
+        assert ((await sign_in(wire)).status, provider.asked["keys"]) == (200, 2)
+
+
+async def test_a_key_that_was_withdrawn(gateway: Gateway, provider: OpenIdProvider) -> None:
+    """After an hour it signs nobody in any more."""
+    async with on_the_wire(gateway) as wire:
+        await sign_in(wire)
+        provider.keys = [Key("two")]
+        gateway_provider(gateway).now = lambda: time.monotonic() + METADATA_SECONDS
+        assert (await sign_in(wire)).status == 403
 
 
 def gateway_provider(gateway: Gateway) -> Provider:

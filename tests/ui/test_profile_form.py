@@ -482,3 +482,28 @@ async def test_without_scripts_the_source_still_picks_its_fields(gateway: Gatewa
     assert not await auth.get_by_label("Password", exact=True).is_visible()
     await page.get_by_role("link", name="Gmail").click()
     assert await page.input_value("[id='/host']") == "smtp.gmail.com"
+
+
+async def test_a_form_of_thousands_of_choices_makes_no_large_page(gateway: Gateway) -> None:
+    """What is written again beside a fault is bounded: the page would grow with the square of it."""
+    async with visiting(gateway, "acme") as visitor:
+        page = await visitor.post(
+            "/ui/tenants/acme/profiles/new", [("/failover", f"p{number}") for number in range(4000)]
+        )
+        assert page.status == 422
+        assert len(page.source) < 200_000
+
+
+async def test_a_list_of_a_million_lines_is_refused_as_over_http(gateway: Gateway) -> None:
+    """The pages have the API's bound on values."""
+    async with visiting(gateway, "acme") as visitor:
+        page = await visitor.post("/ui/tenants/acme/profiles/new", {"/allowed_senders": "a\n" * 255_000})
+        assert page.status == 413
+
+
+async def test_a_version_of_thousands_of_digits_is_a_fault(gateway: Gateway) -> None:
+    """It is told beside the field like any other."""
+    slot = "/auth/credential"
+    written = {f"{slot}/source": "vault", f"{slot}/key": "a", f"{slot}/connection": "b", f"{slot}/version": "9" * 5000}
+    async with visiting(gateway, "acme") as visitor:
+        assert (await visitor.post("/ui/tenants/acme/profiles/new", written)).status == 422

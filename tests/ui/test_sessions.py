@@ -521,3 +521,22 @@ async def test_a_link_on_another_site_in_a_browser(gateway: Gateway, browser: Br
         await seen.goto(f"{elsewhere.issuer}/mail")
         await page.get_by_text("Look").click()
         await page.wait_for_url("**/ui/tenants")
+
+
+async def test_a_cookie_of_octets_that_are_no_text(gateway: Gateway) -> None:
+    """Is nobody's, and no failure of ours."""
+    host, port = gateway.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    head = f"GET /ui/sign-in HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\nCookie: {COOKIE}="
+    writer.write(head.encode() + b"\xff\xfe\r\n\r\n")
+    answer = await reader.read()
+    writer.close()
+    assert answer.startswith(b"HTTP/1.1 200 "), answer
+
+
+@pytest.mark.parametrize("name", ["X-Forwarded-For", "Forwarded", "X-Forwarded-Proto", "Via"])
+async def test_a_proxy_on_this_machine_is_not_this_machine(gateway: Gateway, name: str) -> None:
+    """Whoever asks through one that the settings do not know is not taken for somebody here, whatever Host it names."""
+    async with on_the_wire(gateway) as wire:
+        assert (await wire.ask("/ui/sign-in")).status == 200
+        assert (await wire.ask("/ui/sign-in", headers={name: "for=203.0.113.9"})).status == 403

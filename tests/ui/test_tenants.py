@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.ui.test_reach import api
 from tests.ui.visitor import visiting
 
 if TYPE_CHECKING:
@@ -100,6 +101,15 @@ async def test_the_tenant_itself_does_not_set_what_its_parent_does(gateway: Gate
         page.form().fields["/limits/queued"] = "5"
         sent = await visitor.send(page)
         assert gateway.running.directory.snapshot.tenants["acme-emea"].limits.queued is None, sent.text
+
+
+async def test_what_goes_with_a_tenant_is_told_to_administrators_alone(gateway: Gateway) -> None:
+    """How many keys it has is not for a key that only reads."""
+    document = {"name": "reader", "scopes": ["read"]}
+    made = await api(gateway, "POST", "/v1/tenants/acme/keys", gateway.keys["acme"], document)
+    async with visiting(gateway) as visitor:
+        await visitor.post("/ui/sign-in", {"key": made["key"]})
+        assert (await visitor.get("/ui/tenants/acme/delete")).status == 403
 
 
 @pytest.mark.parametrize("word", ["EMEA", "acme-em", "Acme E"])

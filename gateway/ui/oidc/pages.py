@@ -143,7 +143,11 @@ async def _claims(stranger: Stranger, provider: Provider, flow: Flow) -> dict[st
     if key is None:
         raise OidcError(Reason.TOKEN, "the id token is signed by none of the provider's keys")
     client_id = provider.settings.client_id
-    return id_token.claims(token, head, key, issuer=told.issuer, client_id=client_id, nonce=flow.nonce)
+    try:
+        return id_token.claims(token, head, key, issuer=told.issuer, client_id=client_id, nonce=flow.nonce)
+    except OidcError:
+        provider.doubt_keys()
+        raise
 
 
 def _groups(claim: object) -> list[object]:

@@ -1,8 +1,9 @@
 """The OpenID provider: what it publishes, its keys, and the exchange of a code for an id token.
 
 Promises: an exchange takes at most ten seconds and reads at most a mebibyte; no redirect is followed; TLS is verified,
-and missing for nobody but a provider on this machine. What it publishes is kept for an hour. Its keys are fetched anew
-when a token names one that is not among them, once a minute at most. One that failed is left alone for five seconds,
+and missing for nobody but a provider on this machine. What it publishes is kept for an hour, and so are its keys: one
+that is withdrawn is good no longer. They are fetched anew when a token names one that is not among them, or was not what its
+key signs, once a minute at most. One that failed is left alone for five seconds,
 however many ask.
 
 Errors are sentences of ours for the log; nothing that the provider wrote is in them.
@@ -88,6 +89,7 @@ class Provider:
     _metadata_at: float = 0.0
     _keys: list[dict[str, Any]] = field(default_factory=list)
     _keys_at: float | None = None
+    _doubted: bool = False
     _failure: tuple[float, OidcError] | None = None
     _trust: ssl.SSLContext | None = None
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -110,10 +112,15 @@ class Provider:
         """Give its keys; with `missing` they are fetched anew, unless that was done within a minute. Raises `OidcError`."""
         where = (await self.metadata()).jwks_uri
         async with self._turn:
-            if self._keys_at is None or (missing and self.now() - self._keys_at >= KEYS_SECONDS):
+            good_for = KEYS_SECONDS if missing or self._doubted else METADATA_SECONDS
+            if self._keys_at is None or self.now() - self._keys_at >= good_for:
                 self._keys = await self._patiently(lambda: self._read_keys(where))
-                self._keys_at = self.now()
+                self._keys_at, self._doubted = self.now(), False
             return self._keys
+
+    def doubt_keys(self) -> None:
+        """Have the keys fetched anew for the next token: one of them may be another by now, under the same name."""
+        self._doubted = True
 
     async def exchange(self, code: str, verifier: str, redirect_uri: str) -> str:
         """Exchange a code for an id token (RFC 6749 §4.1.3, RFC 7636 §4.5). Raises `OidcError`."""

@@ -27,6 +27,7 @@ MEMBERS: Final[Mapping[str, Sequence[str]]] = {
     "env": ("key",),
 }
 """What a reference to each source says."""
+LONGEST_NUMBER: Final = 19  # digits
 NUMBERED: Final = frozenset({"vault", "conjur"})  # sources whose versions are numbers
 
 KEY_FILES: Final = frozenset({"certificate", "service_account"})  # ways to a token whose secret has several lines
@@ -74,6 +75,7 @@ FIELDS: Final = (
 )
 CHOSEN: Final = ("/dsn/notify", "/failover")
 """Lists that are chosen from: each of their values is a field of this name."""
+MOST_CHOSEN: Final = 20  # that are shown again: the page grows with their square
 REFERENCE: Final = tuple(Field(f"{slot}/{member}") for slot in SLOTS for member in ("source", *CONNECTED))
 WRITTEN_ONCE: Final = tuple(f"{slot}/{member}" for slot in SLOTS for member in ("value", "again", "text"))
 POINTERS: Final = (
@@ -109,7 +111,12 @@ def shown_values(shown: Document) -> dict[str, object]:
 def written_values(form: Form) -> dict[str, object]:
     """Give every field what somebody wrote, but passwords."""
     known: dict[str, object] = as_written((NAME, *FIELDS, *REFERENCE), form)
-    return {**known, **{name: [one for one in form.all(name) if one] for name in CHOSEN}}
+    return {**known, **{name: _chosen(form, name)[:MOST_CHOSEN] for name in CHOSEN}}
+
+
+def _chosen(form: Form, name: str) -> list[str]:
+    """What was chosen from a list, each once."""
+    return list(dict.fromkeys(one for one in form.all(name) if one))
 
 
 def kept(shown: Document) -> dict[str, Kept]:
@@ -135,7 +142,7 @@ def read(form: Form, shown: Document, *, handles_secrets: bool) -> Document:
     made = document(FIELDS, form)
     _keep_texts(made, shown)
     for name in CHOSEN:
-        if chosen := [one for one in form.all(name) if one]:
+        if chosen := _chosen(form, name):
             put(made, name.split("/")[1:], chosen)
     if made.get("footnote", {}).keys() <= {"enabled"}:
         made.pop("footnote", None)
@@ -175,7 +182,12 @@ def _members(form: Form, slot: str, source: str, before: Document | None) -> Ite
         if text and str(known) == text:
             yield name, known
         elif text:
-            yield name, int(text) if name == "version" and source in NUMBERED and text.isdecimal() else text
+            yield (
+                name,
+                int(text)
+                if name == "version" and source in NUMBERED and text.isdecimal() and len(text) < LONGEST_NUMBER
+                else text,
+            )
 
 
 def wrote_secret(form: Form) -> bool:

@@ -134,6 +134,8 @@ async def create(visit: Visit) -> Answer:
 
 async def ask_delete(visit: Visit) -> Answer:
     """Ask whether a tenant shall be deleted, and say what that means."""
+    if not visit.may("admin"):
+        raise Problem(Code.FORBIDDEN)
     tenant = visit.params["tenant"]
     reply = await visit.ask("GET", at("tenants", tenant))
     snapshot = visit.snapshot
