@@ -452,9 +452,9 @@ async def test_what_happens_shows_without_another_page(gateway: Gateway, browser
     await seen.page.wait_for_url("**/ui/tenants/acme/profiles/broken*")
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (1280, "light"), (390, "dark"), (1280, "dark")])
+@pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (1280, "dark")])
 async def test_it_shuts_nobody_out(gateway: Gateway, browser: Browser, width: int, scheme: str) -> None:
-    """With something of everything on it, at each width and in each scheme."""
+    """With something of everything on it; with little on it, it is seen with all other pages."""
     await post(gateway, "acme")
     await parked(gateway)
     await ask(gateway, "POST", "/v1/queue/pause")
