@@ -190,8 +190,15 @@ CHANGED: Final = (
 )
 
 
-def placed(problem: Problem, pointers: Iterable[str]) -> Faults:
+def status_of(problem: Problem | None) -> int:
+    """Tell with which status a form is shown, again or for the first time."""
+    return 200 if problem is None else problem.code.status
+
+
+def placed(problem: Problem | None, pointers: Iterable[str]) -> Faults:
     """Put each fault of a problem beside its field: the one of its member, or of the member that this is part of."""
+    if problem is None:
+        return NO_FAULTS
     known = set(pointers)
     beside: dict[str, list[str]] = {}
     rest: list[str] = []

@@ -6,7 +6,7 @@ is seen. A problem that it does not catch becomes a page that tells it.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import quote, unquote, urlencode
@@ -125,14 +125,21 @@ class Visit:
     async def every(self, path: str, most: int = 1_000) -> list[Document]:
         """Ask for the items of a list, page after page, up to `most`."""
         items: list[Document] = []
-        cursor: str | None = None
-        while len(items) < most:
-            listed = await self.get(path, limit=MOST_AT_ONCE, cursor=cursor)
+        async for listed in self.pages(path):
             items += listed["items"]
-            cursor = listed["next_cursor"]
-            if cursor is None:
+            if len(items) >= most:
                 break
         return items[:most]
+
+    async def pages(self, path: str, **query: str | int | None) -> AsyncIterator[Document]:
+        """Ask for a list, as large a page of it after the other as there is."""
+        cursor: str | None = None
+        while True:
+            listed = await self.get(path, limit=MOST_AT_ONCE, cursor=cursor, **query)
+            yield listed
+            cursor = listed["next_cursor"]
+            if cursor is None:
+                return
 
     # The page.
 

@@ -6,7 +6,7 @@ from typing import Final
 from gateway.http.call import Answer
 from gateway.ui.forms import Document
 from gateway.ui.page import Page
-from gateway.ui.subjects.frame import frame
+from gateway.ui.subjects.frame import frame, listed
 from gateway.ui.visit import Visit, at, place
 from gateway.ui.words import NONE, moment
 
@@ -21,15 +21,12 @@ async def listing(visit: Visit) -> Answer:
 
 
 async def _page(visit: Visit, verdict: Document | None) -> Answer:
-    tenant, cursor = visit.params["tenant"], visit.query.get("cursor")
-    listed = await visit.get(at("tenants", tenant, "audit"), limit=SHOWN, cursor=cursor)
+    items, following = await listed(visit, "audit", SHOWN)
     shown = {
-        "rows": [_row(visit, one) for one in listed["items"]],
-        "more": listed["next_cursor"],
-        "next": place("tenants", tenant, "audit", cursor=listed["next_cursor"]),
-        "first": cursor is None,
+        "rows": [_row(visit, one) for one in items],
+        **following,
         "verdict": verdict,
-        "verify_path": place("tenants", tenant, "audit", "verify"),
+        "verify_path": place("tenants", visit.params["tenant"], "audit", "verify"),
     }
     return visit.page("audit/list.html", {**await frame(visit, "audit"), **shown})
 

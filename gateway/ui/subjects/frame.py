@@ -1,8 +1,12 @@
-"""What all pages of one tenant share: its name, the way down to it, and the ways to its other pages."""
+"""What pages of one tenant share: its name, the way down to it, the ways to its other pages; its lists, and free names."""
 
 from typing import Final, NamedTuple
 
+from gateway.problems import Code, Fault, Problem, refusal
+from gateway.ui.forms import Document, Field
 from gateway.ui.visit import Visit, at, place
+
+NAME: Final = Field("/name")
 
 
 class Tab(NamedTuple):
@@ -23,6 +27,32 @@ TABS: Final = (
     Tab("Audit", "audit", ("admin",)),
     Tab("Settings", "settings", ("read",)),
 )
+
+
+async def check_free(visit: Visit, kind: str, taken: str) -> None:
+    """Raise a problem if the name in the form is none, or that of one of this kind which the tenant has."""
+    name = visit.form.get(NAME.pointer).strip()
+    if not name:
+        raise refusal([Fault(NAME.pointer, "required", "A name is needed.")])
+    try:
+        await visit.get(at("tenants", visit.params["tenant"], kind, name))
+    except Problem as problem:
+        if problem.code is not Code.NOT_FOUND:
+            raise
+    else:
+        raise refusal([Fault(NAME.pointer, "name_taken", taken)])
+
+
+async def listed(visit: Visit, kind: str, limit: int) -> tuple[list[Document], Document]:
+    """Ask for the part of a tenant's list that the page is of; answers its items, and what leads to the next part."""
+    tenant, cursor = visit.params["tenant"], visit.query.get("cursor")
+    found = await visit.get(at("tenants", tenant, kind), limit=limit, cursor=cursor)
+    following = found["next_cursor"]
+    return found["items"], {
+        "more": following,
+        "next": place("tenants", tenant, kind, cursor=following),
+        "first": cursor is None,
+    }
 
 
 async def frame(visit: Visit, tab: str) -> dict[str, object]:

@@ -6,9 +6,9 @@ from typing import Final
 from gateway.http.call import Answer
 from gateway.message.times import time_text
 from gateway.problems import Problem
-from gateway.ui.forms import NO_FAULTS, Document, Field, Kind, as_written, document, placed, values
+from gateway.ui.forms import Document, Field, Kind, as_written, document, placed, status_of, values
 from gateway.ui.page import Page
-from gateway.ui.subjects.frame import frame
+from gateway.ui.subjects.frame import frame, listed
 from gateway.ui.visit import Visit, at, place
 
 SHOWN: Final = 100  # at once
@@ -29,13 +29,10 @@ MODES: Final = (("live", "live: what it posts is sent"), ("test", "test: what it
 
 async def listing(visit: Visit) -> Answer:
     """List a tenant's keys."""
-    tenant, cursor = visit.params["tenant"], visit.query.get("cursor")
-    listed = await visit.get(at("tenants", tenant, "keys"), limit=SHOWN, cursor=cursor)
+    items, following = await listed(visit, "keys", SHOWN)
     shown = {
-        "rows": [_row(visit, one) for one in listed["items"]],
-        "more": listed["next_cursor"],
-        "next": place("tenants", tenant, "keys", cursor=listed["next_cursor"]),
-        "first": cursor is None,
+        "rows": [_row(visit, one) for one in items],
+        **following,
     }
     return visit.page("keys/list.html", {**await frame(visit, "keys"), **shown})
 
@@ -59,12 +56,11 @@ async def new(visit: Visit) -> Answer:
 async def _new(visit: Visit, known: Mapping[str, object], problem: Problem | None = None) -> Answer:
     shown = {
         "values": known,
-        "faults": NO_FAULTS if problem is None else placed(problem, POINTERS),
+        "faults": placed(problem, POINTERS),
         "scopes": [(scope, scope, words) for scope, words in MAY.items() if visit.may(scope)],
         "modes": MODES,
     }
-    status = 200 if problem is None else problem.code.status
-    return visit.page("keys/new.html", {**await frame(visit, "keys"), **shown}, status=status)
+    return visit.page("keys/new.html", {**await frame(visit, "keys"), **shown}, status=status_of(problem))
 
 
 async def create(visit: Visit) -> Answer:

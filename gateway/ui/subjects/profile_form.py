@@ -6,7 +6,7 @@ from typing import Any, Final
 from gateway.directory.shapes import DEFAULT_PORTS
 from gateway.http.call import Answer
 from gateway.problems import Code, Problem
-from gateway.ui.forms import NO_FAULTS, Document, Faults
+from gateway.ui.forms import NO_FAULTS, Document, Faults, status_of
 from gateway.ui.page import Page
 from gateway.ui.subjects import profile_fields as fields
 from gateway.ui.subjects.frame import frame
@@ -142,7 +142,7 @@ async def _form(
         "trial": place("tenants", visit.params["tenant"], "profiles", "test", name=name),
         "parts": parts(""),
     }
-    return visit.page("profiles/form.html", context, status=200 if problem is None else problem.code.status)
+    return visit.page("profiles/form.html", context, status=status_of(problem))
 
 
 def _faults(visit: Visit, problem: Problem) -> Faults:

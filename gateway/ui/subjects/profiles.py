@@ -38,13 +38,11 @@ async def table(visit: Visit) -> Answer:
 async def _queue(visit: Visit, tenant: str) -> tuple[dict[str, Document], bool]:
     """Give what waits, by the names of the tenant's own profiles; and whether all sending is paused."""
     lines: dict[str, Document] = {}
-    cursor: str | None = None
-    while True:
-        listed = await visit.get(at("queue"), tenant=tenant, limit=200, cursor=cursor)
+    all_paused = False
+    async for listed in visit.pages(at("queue"), tenant=tenant):
         lines |= {one["profile"]: one for one in listed["items"] if one["profile"] is not None}
-        cursor = listed["next_cursor"]
-        if cursor is None:
-            return lines, listed["paused"] is not None
+        all_paused = listed["paused"] is not None
+    return lines, all_paused
 
 
 def _row(tenant: str, profile: Document, line: Document, *, all_paused: bool) -> Document:

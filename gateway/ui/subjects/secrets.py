@@ -3,27 +3,24 @@
 from typing import Final
 
 from gateway.http.call import Answer
-from gateway.problems import Code, Fault, Problem, refusal
-from gateway.ui.forms import NO_FAULTS, Document, Field, Form, as_written, placed, values
+from gateway.problems import Fault, Problem, refusal
+from gateway.ui.forms import Document, Form, as_written, placed, status_of, values
 from gateway.ui.page import Page
-from gateway.ui.subjects.frame import frame
+from gateway.ui.subjects.frame import NAME, check_free, frame, listed
 from gateway.ui.visit import Visit, at, place
 
 SHOWN: Final = 100  # at once
-NAME: Final = Field("/name")
+TAKEN: Final = "This name is taken. A new version is made on its own page."
 VALUE: Final = "/value"
 LINES: Final = "/lines"
 
 
 async def listing(visit: Visit) -> Answer:
     """List a tenant's secrets, and who uses them."""
-    tenant, cursor = visit.params["tenant"], visit.query.get("cursor")
-    listed = await visit.get(at("tenants", tenant, "secrets"), limit=SHOWN, cursor=cursor)
+    items, following = await listed(visit, "secrets", SHOWN)
     shown = {
-        "rows": [_row(tenant, one) for one in listed["items"]],
-        "more": listed["next_cursor"],
-        "next": place("tenants", tenant, "secrets", cursor=listed["next_cursor"]),
-        "first": cursor is None,
+        "rows": [_row(visit.params["tenant"], one) for one in items],
+        **following,
     }
     return visit.page("secrets/list.html", {**await frame(visit, "secrets"), **shown})
 
@@ -53,34 +50,20 @@ async def new(visit: Visit) -> Answer:
 
 async def _new(visit: Visit, problem: Problem | None = None) -> Answer:
     known = values([NAME], {}) if problem is None else as_written([NAME], visit.form)
-    faults = NO_FAULTS if problem is None else placed(problem, (NAME.pointer, VALUE, LINES))
+    faults = placed(problem, (NAME.pointer, VALUE, LINES))
     shown = {"values": {**known, LINES: ""}, "faults": faults}
-    status = 200 if problem is None else problem.code.status
-    return visit.page("secrets/new.html", {**await frame(visit, "secrets"), **shown}, status=status)
+    return visit.page("secrets/new.html", {**await frame(visit, "secrets"), **shown}, status=status_of(problem))
 
 
 async def create(visit: Visit) -> Answer:
     """Keep a new secret."""
     tenant, name = visit.params["tenant"], visit.form.get(NAME.pointer).strip()
     try:
-        await _check_free(visit, name)
+        await check_free(visit, "secrets", TAKEN)
         await visit.ask("PUT", at("tenants", tenant, "secrets", name), _value(visit.form))
     except Problem as problem:
         return await _new(visit, problem)
     return visit.go(place("tenants", tenant, "secrets"), f"The secret {name} is kept.")
-
-
-async def _check_free(visit: Visit, name: str) -> None:
-    """Raise a problem if the name is taken, or none."""
-    if not name:
-        raise refusal([Fault(NAME.pointer, "required", "A name is needed.")])
-    try:
-        await visit.get(at("tenants", visit.params["tenant"], "secrets", name))
-    except Problem as problem:
-        if problem.code is not Code.NOT_FOUND:
-            raise
-    else:
-        raise refusal([Fault(NAME.pointer, "name_taken", "This name is taken. A new version is made on its own page.")])
 
 
 async def show(visit: Visit) -> Answer:
@@ -90,10 +73,9 @@ async def show(visit: Visit) -> Answer:
 
 async def _page(visit: Visit, problem: Problem | None = None) -> Answer:
     secret = await visit.get(_path(visit))
-    faults = NO_FAULTS if problem is None else placed(problem, (VALUE, LINES))
+    faults = placed(problem, (VALUE, LINES))
     shown = {"secret": _row(visit.params["tenant"], secret), "values": {LINES: ""}, "faults": faults}
-    status = 200 if problem is None else problem.code.status
-    return visit.page("secrets/show.html", {**await frame(visit, "secrets"), **shown}, status=status)
+    return visit.page("secrets/show.html", {**await frame(visit, "secrets"), **shown}, status=status_of(problem))
 
 
 def _path(visit: Visit) -> str:

@@ -6,13 +6,13 @@ from typing import Final
 
 from gateway.http.call import Answer
 from gateway.problems import Code, Fault, Problem, refusal
-from gateway.ui.forms import NO_FAULTS, Document, Faults, Field, Form, as_written, placed, values
+from gateway.ui.forms import Document, Faults, Field, Form, as_written, placed, status_of, values
 from gateway.ui.page import Page
-from gateway.ui.subjects.frame import frame
+from gateway.ui.subjects.frame import NAME, check_free, frame, listed
 from gateway.ui.visit import Visit, at, place
 
 SHOWN: Final = 50  # at once
-NAME: Final = Field("/name")
+TAKEN: Final = "This name is taken."
 PARTS: Final = (Field("/subject"), Field("/text"), Field("/html"))
 DATA: Final = "/data"
 NO_DATA: Final = "{}"
@@ -20,13 +20,10 @@ NO_DATA: Final = "{}"
 
 async def listing(visit: Visit) -> Answer:
     """List a tenant's templates."""
-    tenant, cursor = visit.params["tenant"], visit.query.get("cursor")
-    listed = await visit.get(at("tenants", tenant, "templates"), limit=SHOWN, cursor=cursor)
+    items, following = await listed(visit, "templates", SHOWN)
     shown = {
-        "rows": [{**one, "path": place("tenants", tenant, "templates", one["name"])} for one in listed["items"]],
-        "more": listed["next_cursor"],
-        "next": place("tenants", tenant, "templates", cursor=listed["next_cursor"]),
-        "first": cursor is None,
+        "rows": [{**one, "path": place("tenants", visit.params["tenant"], "templates", one["name"])} for one in items],
+        **following,
     }
     return visit.page("templates/list.html", {**await frame(visit, "templates"), **shown})
 
@@ -46,36 +43,22 @@ async def new(visit: Visit) -> Answer:
 
 async def _new(visit: Visit, known: Mapping[str, object], problem: Problem | None = None) -> Answer:
     shown = {"values": known, "faults": _faults(problem)}
-    status = 200 if problem is None else problem.code.status
-    return visit.page("templates/new.html", {**await frame(visit, "templates"), **shown}, status=status)
+    return visit.page("templates/new.html", {**await frame(visit, "templates"), **shown}, status=status_of(problem))
 
 
 def _faults(problem: Problem | None) -> Faults:
-    return NO_FAULTS if problem is None else placed(problem, (field.pointer for field in (NAME, *PARTS)))
+    return placed(problem, (field.pointer for field in (NAME, *PARTS)))
 
 
 async def create(visit: Visit) -> Answer:
     """Make a template."""
     tenant, name = visit.params["tenant"], visit.form.get(NAME.pointer).strip()
     try:
-        await _check_free(visit, name)
+        await check_free(visit, "templates", TAKEN)
         await visit.ask("PUT", at("tenants", tenant, "templates", name), _written(visit.form))
     except Problem as problem:
         return await _new(visit, as_written((NAME, *PARTS), visit.form), problem)
     return visit.go(place("tenants", tenant, "templates", name), f"The template {name} is there.")
-
-
-async def _check_free(visit: Visit, name: str) -> None:
-    """Raise a problem if the name is taken, or none."""
-    if not name:
-        raise refusal([Fault(NAME.pointer, "required", "A name is needed.")])
-    try:
-        await visit.get(at("tenants", visit.params["tenant"], "templates", name))
-    except Problem as problem:
-        if problem.code is not Code.NOT_FOUND:
-            raise
-    else:
-        raise refusal([Fault(NAME.pointer, "name_taken", "This name is taken.")])
 
 
 async def show(visit: Visit) -> Answer:
@@ -101,8 +84,7 @@ async def _page(
         "path": _place(visit),
         **(preview or {"made": None, "wrong": []}),
     }
-    status = 200 if problem is None else problem.code.status
-    return visit.page("templates/show.html", {**await frame(visit, "templates"), **shown}, status=status)
+    return visit.page("templates/show.html", {**await frame(visit, "templates"), **shown}, status=status_of(problem))
 
 
 def _path(visit: Visit) -> str:

@@ -4,7 +4,7 @@ from typing import Final
 
 from gateway.http.call import Answer
 from gateway.problems import Code, Problem
-from gateway.ui.forms import NO_FAULTS, Document, Field, Kind, as_written, document, placed, values
+from gateway.ui.forms import Document, Field, Kind, as_written, document, placed, status_of, values
 from gateway.ui.page import Page
 from gateway.ui.subjects.frame import frame
 from gateway.ui.visit import Visit, at, place
@@ -83,11 +83,10 @@ async def settings(visit: Visit) -> Answer:
 
 async def _settings(visit: Visit, known: dict[str, object], version: str, problem: Problem | None = None) -> Answer:
     fields = _fields(visit)
-    faults = NO_FAULTS if problem is None else placed(problem, (field.pointer for field in fields))
-    status = 200 if problem is None else problem.code.status
+    faults = placed(problem, (field.pointer for field in fields))
     below = visit.params["tenant"] != visit.root
     shown = {"values": known, "faults": faults, "version": version, "below": below}
-    return visit.page("tenants/settings.html", {**await frame(visit, "settings"), **shown}, status=status)
+    return visit.page("tenants/settings.html", {**await frame(visit, "settings"), **shown}, status=status_of(problem))
 
 
 def _fields(visit: Visit) -> tuple[Field, ...]:
@@ -114,11 +113,10 @@ async def new(visit: Visit) -> Answer:
 
 
 def _new(visit: Visit, known: dict[str, object], problem: Problem | None = None) -> Answer:
-    faults = NO_FAULTS if problem is None else placed(problem, (field.pointer for field in NEW))
+    faults = placed(problem, (field.pointer for field in NEW))
     if problem is not None and problem.code is Code.NAME_TAKEN:
         faults = placed(Problem(problem.code, "This id is taken."), ())
-    status = 200 if problem is None else problem.code.status
-    return visit.page("tenants/new.html", {"values": known, "faults": faults}, status=status)
+    return visit.page("tenants/new.html", {"values": known, "faults": faults}, status=status_of(problem))
 
 
 async def create(visit: Visit) -> Answer:

@@ -5,7 +5,7 @@ from typing import Final
 
 from gateway.http.call import Answer
 from gateway.problems import Problem
-from gateway.ui.forms import NO_FAULTS, Document, Field, Form, Kind, as_written, document, placed, values
+from gateway.ui.forms import Document, Field, Form, Kind, as_written, document, placed, status_of, values
 from gateway.ui.page import Page
 from gateway.ui.subjects.frame import frame
 from gateway.ui.visit import Visit, at, place
@@ -77,13 +77,12 @@ async def _new(visit: Visit, known: Mapping[str, object], problem: Problem | Non
 
 
 async def _form(visit: Visit, template: str, shown: Mapping[str, object], problem: Problem | None) -> Answer:
-    faults = NO_FAULTS if problem is None else placed(problem, POINTERS)
-    status = 200 if problem is None else problem.code.status
+    faults = placed(problem, POINTERS)
     around = await frame(visit, "webhooks")
     return visit.page(
         template,
         {**around, **shown, "faults": faults, "events": [(event, event, what) for event, what in TOLD.items()]},
-        status=status,
+        status=status_of(problem),
     )
 
 
