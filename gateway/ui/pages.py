@@ -113,7 +113,7 @@ class Pages:
             return _to_sign_in(request)
         try:
             return await page.handler(
-                Visit(request, self._services, self._inside, person, self.sessions, way, params, request_id, form)
+                Visit(request, self._services, self._inside, person, way, params, request_id, form)
             )
         except KeyWithdrawn:
             return _to_sign_in(request)

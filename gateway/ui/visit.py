@@ -20,7 +20,7 @@ from gateway.http.inside import Inside
 from gateway.ui.forms import Document, Form
 from gateway.ui.origin import Footing
 from gateway.ui.rendering import html, rendered
-from gateway.ui.sessions import Person, Sessions
+from gateway.ui.sessions import Person
 
 NOTICE_SECONDS: Final = 60
 LONGEST_NOTICE: Final = 300
@@ -46,7 +46,6 @@ def place(*segments: str, **query: str | int | None) -> str:
 class Reply:
     """What the API answered: its document, and the version to name in a change."""
 
-    status: int
     document: Document
     version: str
 
@@ -59,7 +58,6 @@ class Visit:
     services: Services
     inside: Inside
     person: Person
-    sessions: Sessions
     footing: Footing
     params: Mapping[str, str]
     request_id: str
@@ -116,7 +114,7 @@ class Visit:
             body=b"" if document is None else json.dumps(document).encode(),
         )  # fmt: skip
         known = json.loads(answer.body) if answer.body else {}
-        return Reply(answer.status, known, answer.headers.get("ETag", ""))
+        return Reply(known, answer.headers.get("ETag", ""))
 
     async def get(self, path: str, **query: str | int | None) -> Document:
         """Ask for a document."""
@@ -169,14 +167,12 @@ class Visit:
         return {"kind": kind, "text": text} if colon and kind in ("good", "bad") else None
 
     def _known(self) -> dict[str, Any]:
-        path = self.request.rel_url.path
         return {
             "person": {"name": self.person.name, "tenant": self.root},
             "root": self.root,
             "may": {scope: self.may(scope) for scope in SCOPES},
             "catcher": self.sees_caught_mail,
-            "here": path,
-            "request_id": self.request_id,
+            "here": self.request.rel_url.path,
         }
 
 
