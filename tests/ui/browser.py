@@ -297,6 +297,14 @@ class Seen:
                 return
         raise AssertionError(f"{TABS} times Tab, and never at {name!r}, only {[*dict.fromkeys(passed)]}")
 
+    async def arrow_to(self, name: str) -> None:
+        """Press the arrow up until what has this accessible name has focus, among those that are one stop of Tab."""
+        passed = [await self._focused()]
+        while passed[-1] != name:
+            assert passed.count(passed[-1]) == 1, f"never at {name!r}, only {passed}"
+            await self.page.keyboard.press("ArrowUp")
+            passed.append(await self._focused())
+
     async def _focused(self) -> str:
         """The name by which assistive technology knows what has focus."""
         if self._debugger is None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gateway.directory.changes import OPERATOR
+from tests.ui.asking import opened
 from tests.ui.scoped import become, key_on
 from tests.ui.visitor import visiting
 
@@ -133,12 +134,9 @@ async def test_a_hostile_name_is_text(gateway: Gateway) -> None:
 
 async def test_a_key_is_made_copied_and_revoked(gateway: Gateway, browser: Browser) -> None:
     """By somebody in a browser, from the list to the list."""
-    seen = await browser.open(f"{gateway.url}/ui/sign-in")
+    seen = await opened(gateway, browser, PAGES)
     page = seen.page
     await page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    await page.fill("#key", gateway.keys["acme"])
-    await page.click("button")
-    await seen.goto(PAGES)
     await page.get_by_role("link", name="New key").click()
     await page.get_by_label("Name").fill("desk")
     await page.get_by_label("profiles", exact=True).check()

@@ -15,13 +15,13 @@ import pytest
 from gateway.ui.subjects.notifications import EVENTS
 from tests.peers.smtp_server import Reply, ScriptedRelay
 from tests.process.cluster import until
-from tests.ui.browser import DESK, PHONE
+from tests.ui.asking import opened
 from tests.ui.visitor import visiting
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from tests.ui.browser import Browser, Seen
+    from tests.ui.browser import Browser
     from tests.ui.gateway import Gateway
 
 HOSTILE = '"><script>alert(1)</script>'
@@ -316,20 +316,11 @@ async def test_nothing_to_retry_is_told(gateway: Gateway) -> None:
 # In a browser.
 
 
-async def signed_in(gateway: Gateway, browser: Browser, path: str, tenant: str = "acme", **how: Any) -> Seen:
-    """Open a page as a tenant's administrator."""
-    seen = await browser.open(f"{gateway.url}/ui/sign-in?next={path}", **how)
-    await seen.page.get_by_label("API key").fill(gateway.keys[tenant])
-    await seen.page.keyboard.press("Enter")
-    await seen.page.wait_for_url(f"{gateway.url}{path}")
-    return seen
-
-
 async def test_live_list(gateway: Gateway, browser: Browser) -> None:
     """What is posted meanwhile appears without a reload, focus stays where it was, and Pause stops it."""
     first = await post(gateway, category="first")
     await until_status(gateway, first, "relayed")
-    seen = await signed_in(gateway, browser, "/ui/notifications")
+    seen = await opened(gateway, browser, "/ui/notifications")
     page = seen.page
     await page.evaluate("window.same = true")
     await page.get_by_role("row", name="first").get_by_role("link").focus()
@@ -357,7 +348,7 @@ async def test_deferred_then_retried_then_relayed(gateway: Gateway, browser: Bro
         relay.on("rcpt", LATER, once=True)
         path = await post(gateway, profile="odd")
         await until_status(gateway, path, "deferred")
-        seen = await signed_in(gateway, browser, path)
+        seen = await opened(gateway, browser, path)
         page = seen.page
         assert "Retry now” makes 1 of 1 recipients due now: ann@example.test" in await seen.text()
         assert LATER.text in await page.locator(".timeline").inner_text()
@@ -373,24 +364,3 @@ async def test_deferred_then_retried_then_relayed(gateway: Gateway, browser: Bro
         await page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
         await browser.settle()
         assert asked == []
-
-
-@pytest.mark.parametrize(("width", "scheme"), [(PHONE, "dark"), (DESK, "light")])
-async def test_cancelled_by_keyboard(gateway: Gateway, browser: Browser, width: int, scheme: Any) -> None:
-    """A page of its own says what cancelling means before it is done; all pages fit a phone and a desk."""
-    path = await post(gateway, send_at=LATE)
-    seen = await signed_in(gateway, browser, "/ui/notifications", width=width, scheme=scheme)
-    await seen.no_sideways_scroll()
-    await seen.axe()
-    await seen.goto(path)
-    await seen.no_sideways_scroll()
-    await seen.axe()
-    await seen.tab_to("Cancel …")
-    await seen.page.keyboard.press("Enter")
-    await seen.page.get_by_text("cannot be called back").wait_for()
-    await seen.no_sideways_scroll()
-    await seen.axe()
-    await seen.tab_to("Cancel the notification")
-    await seen.page.keyboard.press("Enter")
-    await seen.page.get_by_text("It is cancelled.").wait_for()
-    assert await status(gateway, path) == "cancelled"

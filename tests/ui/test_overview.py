@@ -17,6 +17,7 @@ from gateway.ui.subjects.overview import Chart
 from tests.http.world import ahead
 from tests.process.cluster import until
 from tests.ui import gateway as gateways
+from tests.ui.asking import opened
 from tests.ui.browser import PATIENCE
 from tests.ui.visitor import visiting
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from tests.ui.browser import Browser, Seen
+    from tests.ui.browser import Browser
     from tests.ui.gateway import Gateway
     from tests.ui.visitor import Visitor
 
@@ -419,18 +420,9 @@ def test_all_that_there_can_be() -> None:
 # In a browser.
 
 
-async def signed_in(gateway: Gateway, browser: Browser, tenant: str = "system", **how: Any) -> Seen:
-    """Open the overview."""
-    seen = await browser.open(f"{gateway.url}/ui/sign-in", **how)
-    await seen.page.fill("#key", gateway.keys[tenant])
-    await seen.page.keyboard.press("Enter")
-    await seen.page.wait_for_url("**/ui/")
-    return seen
-
-
 async def test_what_happens_shows_without_another_page(gateway: Gateway, browser: Browser) -> None:
     """Mail that was relayed moves the chart, a profile that is parked comes up; focus stays, and its link leads there."""
-    seen = await signed_in(gateway, browser)
+    seen = await opened(gateway, browser, "/ui/", "system")
     await seen.page.evaluate("window.same = true")
     assert await seen.page.locator("#sum-relayed").inner_text() == "0"
     await seen.tab_to("Tenants")
@@ -459,7 +451,7 @@ async def test_it_shuts_nobody_out(gateway: Gateway, browser: Browser, width: in
     await parked(gateway)
     await ask(gateway, "POST", "/v1/queue/pause")
     await post(gateway, "acme", profile="broken")
-    seen = await signed_in(gateway, browser, width=width, scheme=scheme)
+    seen = await opened(gateway, browser, "/ui/", "system", width=width, scheme=scheme)
     await seen.page.get_by_role("button", name="Resume sending").wait_for()
     await seen.no_sideways_scroll()
     await seen.axe()

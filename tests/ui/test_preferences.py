@@ -14,12 +14,13 @@ from gateway.directory.shapes import Preferences
 from gateway.directory.snapshot import API, PROVISION
 from gateway.ui.forms import Form
 from gateway.ui.subjects.preferences import NEVER, SEVERITIES, Row, rows_in, rows_of, rules_of
+from tests.ui.asking import opened
 from tests.ui.browser import PHONE
 from tests.ui.scoped import become
 from tests.ui.visitor import visiting
 
 if TYPE_CHECKING:
-    from tests.ui.browser import Browser, Seen
+    from tests.ui.browser import Browser
     from tests.ui.gateway import Gateway
     from tests.ui.visitor import Shown, Visitor
 
@@ -226,19 +227,9 @@ async def test_a_question_without_sense_is_told(gateway: Gateway, part: bool) ->
 # In a browser.
 
 
-async def opened(browser: Browser, gateway: Gateway, path: str, **window: Any) -> Seen:
-    """Sign in as acme-emea's administrator, and go there."""
-    seen = await browser.open(f"{gateway.url}/ui/sign-in", **window)
-    await seen.page.fill("#key", gateway.keys["acme-emea"])
-    await seen.page.click("button")
-    await seen.page.wait_for_url("**/ui/")
-    await seen.goto(path)
-    return seen
-
-
 async def test_rules_by_keyboard_on_a_phone(gateway: Gateway, browser: Browser) -> None:
     """A row is filled in and another added; the cells follow at once; what is saved is what they showed."""
-    seen = await opened(browser, gateway, PAGE, width=PHONE, scheme="dark")
+    seen = await opened(gateway, browser, PAGE, "acme-emea", width=PHONE, scheme="dark")
     page = seen.page
     await seen.tab_to("CC")
     await page.keyboard.type("ops@x.example")
@@ -280,7 +271,7 @@ async def test_opening_and_saving_loses_nothing(gateway: Gateway, browser: Brows
     before = Preferences.model_validate_json(json.dumps(document))
     await put(gateway, before)
     revision = gateway.running.directory.snapshot.revision
-    seen = await opened(browser, gateway, PAGE, scripts=False)
+    seen = await opened(gateway, browser, PAGE, "acme-emea", scripts=False)
     await seen.no_sideways_scroll()
     await seen.page.get_by_role("button", name="Save").click()
     await seen.page.get_by_text("The preferences are saved.").wait_for()

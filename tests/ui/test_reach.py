@@ -18,6 +18,7 @@ from gateway.ui.page import Page
 from gateway.ui.table import PAGES
 from tests.peers.smtp_server import Reply, ScriptedRelay
 from tests.process.cluster import until
+from tests.ui.asking import opened
 from tests.ui.browser import DESK, PHONE
 from tests.ui.visitor import Shown, Visitor, visiting
 
@@ -216,10 +217,7 @@ async def test_every_page_shuts_nobody_out(
     await furnish(gateway)
     async with visiting(gateway, "system") as visitor:
         found = {page_of(path): path for path in await crawled(visitor)}
-    seen = await browser.open(f"{gateway.url}/ui/sign-in", width=width, scheme=scheme)
-    await seen.page.fill("#key", gateway.keys["system"])
-    await seen.page.keyboard.press("Enter")
-    await seen.page.wait_for_url("**/ui/")
+    seen = await opened(gateway, browser, "/ui/", "system", width=width, scheme=scheme)
     assert {page.path for page in found} >= {
         page.path for page in PAGES if page.method == "GET" and page.handler
     } - UNLINKED

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.ui.browser import Kind
+from tests.ui.asking import opened
+from tests.ui.browser import PHONE, Kind
 from tests.ui.test_reach import api
 from tests.ui.visitor import visiting
 
@@ -143,11 +144,7 @@ async def test_names_are_text(gateway: Gateway) -> None:
 
 async def test_a_branch_opens_where_it_is(gateway: Gateway, browser: Browser) -> None:
     """By keyboard, at a phone's width: the tenants below appear under theirs, without another page."""
-    seen = await browser.open(f"{gateway.url}/ui/sign-in", width=390, scheme="dark")
-    await seen.page.fill("#key", gateway.keys["system"])
-    await seen.page.keyboard.press("Enter")
-    await seen.page.wait_for_url("**/ui/")
-    await seen.goto("/ui/tenants")
+    seen = await opened(gateway, browser, "/ui/tenants", "system", width=PHONE, scheme="dark")
     await seen.tab_to("2 below Acme")
     await seen.page.keyboard.press("Enter")
     await seen.page.get_by_role("link", name="Acme EMEA").wait_for()

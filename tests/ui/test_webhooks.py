@@ -12,6 +12,7 @@ from gateway.directory.kinds import DisabledReason, EventType
 from gateway.ui.subjects.webhooks import REASONS, RESULTS, TOLD
 from gateway.webhooks.endpoint import Result
 from tests.peers.webhook_endpoint import Reply, WebhookEndpoint
+from tests.ui.asking import opened
 from tests.ui.browser import PHONE
 from tests.ui.gateway import running
 from tests.ui.scoped import become
@@ -163,11 +164,8 @@ async def test_webhooks_are_tried_in_place(gateway: Gateway, browser: Browser) -
     async with WebhookEndpoint() as endpoint, visiting(gateway, "acme") as visitor:
         await make(visitor, endpoint.url)
         await make(visitor, "http://127.0.0.1:9/hook")
-        seen = await browser.open(f"{gateway.url}/ui/sign-in", width=PHONE)
+        seen = await opened(gateway, browser, PAGES, width=PHONE)
         page = seen.page
-        await page.fill("#key", gateway.keys["acme"])
-        await page.click("button")
-        await seen.goto(PAGES)
         for row in await page.locator("tbody tr").all():
             await row.get_by_role("button", name="Send a test event").press("Enter")
         await page.get_by_text("It took the test event. (status 200").wait_for()
