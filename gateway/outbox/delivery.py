@@ -69,9 +69,10 @@ def decode_envelope(stored: str) -> Envelope:
 
 @dataclass(slots=True)
 class Lease:
-    """The right to deliver what one claim brought, until a time in milliseconds."""
+    """The right to deliver what one claim brought: from a time in milliseconds (0: unknown), until another."""
 
     token: int
+    since: int
     until: int
     held: int
 

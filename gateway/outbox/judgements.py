@@ -85,15 +85,25 @@ def named(judgement: Judgement, by: str) -> Judgement:
     return replace(judgement, recipient=replace(recipient, by=by))
 
 
-def history(now: int, recipients: Sequence[Recipient], judgements: list[tuple[int, Judgement]], by: str = "") -> str:
-    """Write the lines of history, one event with one detail for all the recipients it concerns."""
+def history(
+    now: int,
+    recipients: Sequence[Recipient],
+    judgements: list[tuple[int, Judgement]],
+    by: str = "",
+    claimed_at: int = 0,
+) -> str:
+    """Write the lines of history, one event with one detail for all the recipients it concerns.
+
+    What came of an attempt begins with when it was claimed for that, if there was one.
+    """
     told: dict[tuple[str, str], list[str]] = {}
     for index, judgement in judgements:
         if judgement.event:
             told.setdefault((judgement.event, judgement.detail), []).append(recipients[index].address)
     alone = len(recipients) == 1
     carrier = (by,) if by else ()
-    return "".join(
+    began = f'[{claimed_at},"claimed",""]\n' if claimed_at and told else ""
+    return began + "".join(
         compact([now, event, detail if alone else f"{', '.join(who)}: {detail}".removesuffix(": "), *carrier]) + "\n"
         for (event, detail), who in told.items()
     )

@@ -214,7 +214,7 @@ class Outbox:
         claimed = await self._store.claim(Claim(flow, limit, now, now + LEASE))
         if not claimed.rows:
             return [], claimed.next_due_at
-        lease = Lease(claimed.rows[0].lease_token, now + LEASE, 0)
+        lease = Lease(claimed.rows[0].lease_token, now, now + LEASE, 0)
         deliveries = [delivery for row in claimed.rows if (delivery := _readable(row, lease)) is not None]
         lease.held = len(deliveries)
         if deliveries:
@@ -264,7 +264,7 @@ class Outbox:
             judgements = [
                 (index, replace(one, event="failover", detail=told)) for index, one in judgements
             ] + judgements
-        return self._finish(delivery, judgements, by=by)
+        return self._finish(delivery, judgements, by=by, claimed_at=delivery.lease.since)
 
     def release(self, delivery: Delivery) -> "asyncio.Future[bool]":
         """Give a notification back untouched: what went wrong was not its fault."""
@@ -301,14 +301,25 @@ class Outbox:
         ]
 
     def _finish(
-        self, delivery: Delivery, judgements: list[tuple[int, Judgement]], *, held: bool = False, by: str = ""
+        self,
+        delivery: Delivery,
+        judgements: list[tuple[int, Judgement]],
+        *,
+        held: bool = False,
+        by: str = "",
+        claimed_at: int = 0,
     ) -> "asyncio.Future[bool]":
         """Write a result under its lease; answers whether the lease still held."""
         for index, judgement in judgements:
             delivery.recipients[index] = judgement.recipient
         if delivery.revoked:
             judgements += cancelled(delivery.recipients)
-        settlement = self._settlement(delivery, judgements, held=held, by=by)
+        settlement = self._settlement(
+            delivery,
+            judgements,
+            held=held,
+            events=history(self.clock(), delivery.recipients, judgements, by, claimed_at),
+        )
         written = self._store.settle(settlement)
         written.add_done_callback(partial(self._finished, delivery, judgements, settlement, by))
         return written
@@ -344,7 +355,7 @@ class Outbox:
         self.on_event(event, count, tenant)
 
     def _settlement(
-        self, delivery: Delivery, judgements: list[tuple[int, Judgement]], *, held: bool, by: str
+        self, delivery: Delivery, judgements: list[tuple[int, Judgement]], *, held: bool, events: str
     ) -> Settlement:
         now = self.clock()
         row = delivery.row
@@ -358,7 +369,7 @@ class Outbox:
             due_at=due_at,
             finished_at=now if stage is Stage.FINAL else None,
             recipients=encode(delivery.recipients),
-            events=history(now, delivery.recipients, judgements, by),
+            events=events,
             erase=stage is Stage.FINAL and self._erasable(delivery.recipients),
             told=self.tell(row, judgements, status),
         )
@@ -486,7 +497,7 @@ class Outbox:
 
     async def _settle_unknown(self, row: LeasedRow) -> None:
         """Judge a delivery whose daemon died after it had announced the final dot."""
-        delivery = _readable(row, Lease(row.lease_token, 0, 1))
+        delivery = _readable(row, Lease(row.lease_token, 0, 0, 1))
         if delivery is None:
             return
         began = max(self.clock(), row.due_at)  # a clock that was set back must not make it look unsent

@@ -86,8 +86,8 @@ async def test_journey(world: World) -> None:
     assert ann["reply"] == {"code": 250, "enhanced": "2.0.0", "text": "queued as 1"}
     assert audit["state"] == "deferred"
     assert datetime.fromisoformat(audit["next_attempt_at"]) > datetime.now(UTC)
-    assert [event["event"] for event in shown["events"]] == ["accepted", "relayed", "deferred"]
-    assert "secret words" in shown["events"][2]["detail"]
+    assert [event["event"] for event in shown["events"]] == ["accepted", "claimed", "relayed", "deferred"]
+    assert "secret words" in shown["events"][3]["detail"]
 
 
 async def test_statuses(world: World) -> None:
@@ -113,7 +113,11 @@ async def test_replies_of_strangers_are_codes(world: World) -> None:
     await world.settle("globex", deferred())
     shown = await show(world, id_, "globex")
     assert shown["recipients"][0]["reply"] == {"code": 451, "enhanced": "4.3.0"}
-    assert [(event["event"], event["detail"]) for event in shown["events"]] == [("accepted", ""), ("deferred", "")]
+    assert [(event["event"], event["detail"]) for event in shown["events"]] == [
+        ("accepted", ""),
+        ("claimed", ""),
+        ("deferred", ""),
+    ]
     assert "secret words" not in str((await world.call("GET", "/v1/notifications", "globex")).json)
     seen = await show(world, id_, "system")
     assert seen["recipients"][0]["reply"]["text"] == "secret words of the relay"

@@ -93,12 +93,17 @@ async def test_caller_that_goes_away_leaves_the_count_right(b: Bench) -> None:
 async def test_relayed_mail_is_final(b: Bench) -> None:
     """The relay's yes ends it: reply, history, end and count."""
     posted = await b.post()
-    await b.deliver(OK)
+    delivery = await b.take()
+    b.clock.now += 5
+    await b.settle(delivery, OK)
     row = await b.row(posted)
-    assert (row.stage, row.status, row.finished_at, row.lease_token) == (Stage.FINAL, "relayed", NOW, None)
+    assert (row.stage, row.status, row.finished_at, row.lease_token) == (Stage.FINAL, "relayed", NOW + 5, None)
     (recipient,) = await b.recipients(posted)
     assert (recipient.state, recipient.attempts, recipient.reply) == ("relayed", 1, OK.reply)
-    assert [json.loads(line) for line in row.events.splitlines()] == [[NOW, "relayed", "250 2.0.0 queued as 1"]]
+    assert [json.loads(line) for line in row.events.splitlines()] == [
+        [NOW, "claimed", ""],
+        [NOW + 5, "relayed", "250 2.0.0 queued as 1"],
+    ]
     assert +b.outbox.queued == {}
     assert b.outbox.in_hand == 0
 
@@ -125,7 +130,7 @@ async def test_history_names_the_recipients_of_an_event(b: Bench) -> None:
     """With several recipients an event tells whom it concerns, those with the same reply together."""
     posted = await b.post("a@x.test", "b@x.test", "c@x.test")
     await b.deliver(OK, NO, OK)
-    details = [json.loads(line)[2] for line in (await b.row(posted)).events.splitlines()]
+    _, *details = [json.loads(line)[2] for line in (await b.row(posted)).events.splitlines()]
     assert details[0] == "a@x.test, c@x.test: 250 2.0.0 queued as 1"
     assert details[1].startswith("b@x.test: ")
 

@@ -66,7 +66,7 @@ async def test_a_deferred_mail_goes_later_under_the_same_message_id(install: Ins
         told = await client.until(accepted["id"], "relayed")
     (caught,) = await relay.wait_messages(1)
 
-    assert [event["event"] for event in told["events"]] == ["accepted", "deferred", "relayed"]
+    assert [event["event"] for event in told["events"]] == ["accepted", "claimed", "deferred", "claimed", "relayed"]
     assert accepted["id"] in (caught.message_id or "")
     assert told["recipients"][0]["attempts"] == 2
 

@@ -34,18 +34,19 @@ def backup(port: int, name: str = "backup", **more: object) -> Profile:
 
 
 async def history(at: World, mail: str) -> list[tuple[str, str]]:
-    """What happened to a notification, as (event, detail)."""
+    """What came of a notification's attempts, as (event, detail)."""
     row = await at.store.get(mail)
     assert row is not None
-    return [tuple(json.loads(line)[1:3]) for line in row.events.splitlines()]
+    told = [tuple(json.loads(line)[1:3]) for line in row.events.splitlines()]
+    return [(event, detail) for event, detail in told if event != "claimed"]
 
 
 async def finished(at: World, mail: str) -> None:
     """Wait until a notification is final."""
-    told = Told(at.outbox)
-    [recipient] = await at.recipients(mail)
-    if recipient.state is not State.RELAYED:
-        await told.wait("relayed")
+    told, others = Told(at.outbox), 0
+    while [one.state for one in await at.recipients(mail)] != [State.RELAYED]:
+        others += 1  # it was another mail so far
+        await told.wait("relayed", others)
 
 
 def away(**more: object) -> Profile:

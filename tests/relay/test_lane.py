@@ -30,7 +30,7 @@ def delivery(tenant: str = "acme", *, strict: bool = False) -> Delivery:
         next(NUMBERS), made.id, Flow(tenant, ""), "general", 1, NOW, made.expires_at, NOW, recipients,
         encode_envelope(made), None, 1, False, "queued",
     )  # fmt: skip
-    return Delivery(row, Lease(1, NOW + 120_000, 1))
+    return Delivery(row, Lease(1, NOW, NOW + 120_000, 1))
 
 
 def fill(to: Lane, tenant: str, number: int) -> None:

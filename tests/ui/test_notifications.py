@@ -357,7 +357,7 @@ async def test_deferred_then_retried_then_relayed(gateway: Gateway, browser: Bro
         await page.get_by_text("Due now: ann@example.test.").wait_for()
         await page.get_by_text("It is final").wait_for()
         told = await page.locator(".timeline strong").all_inner_texts()
-        assert told == ["accepted", "deferred", "retried", "relayed"]
+        assert told == ["accepted", "claimed", "deferred", "retried", "claimed", "relayed"]
         assert await page.get_by_role("button", name="Retry now").count() == 0
         asked: list[str] = []
         page.on("request", lambda request: asked.append(request.url))

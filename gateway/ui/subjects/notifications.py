@@ -27,6 +27,7 @@ ENDED: Final = frozenset({"relayed", "partially_relayed", "failed", "expired", "
 
 EVENTS: Final[Mapping[str, str]] = {
     "accepted": "it is on stable storage",
+    "claimed": "a daemon took it in hand",
     "relayed": "the relay took responsibility",
     "deferred": "the relay said later, or the connection was lost before the final dot; it is tried again",
     "uncertain": "the final dot left and no reply came",
