@@ -196,11 +196,19 @@ class Directory:
         except SealError:  # its master key is gone; the file has the password
             return False
 
-    async def put_secret(self, actor: Actor, tenant: str, name: str, value: Secret) -> StoredSecret:
-        """Keep a secret in the built-in store under its next version."""
+    async def put_secret(
+        self,
+        actor: Actor,
+        tenant: str,
+        name: str,
+        value: Secret,
+        check: Callable[[Snapshot], object] = lambda _snapshot: None,
+    ) -> StoredSecret:
+        """Keep a secret in the built-in store under its next version, unless `check` raises."""
         made: list[StoredSecret] = []
 
         def work(snapshot: Snapshot) -> Change:
+            check(snapshot)
             before = snapshot.secrets.get((tenant, name))
             version, now = (1 if before is None else before.version + 1), _now()
             made[:] = [

@@ -1,4 +1,4 @@
-"""What all changeable resources share: versions (`ETag`, `If-Match`), replacing and patching, read-only members, lists.
+"""What all changeable resources share: versions (`ETag`, `If-Match`, `If-None-Match`), replacing and patching, read-only members, lists.
 
 A document that was read may be written back as it is: members that cannot be changed are accepted as long as they say
 what is so. PATCH is a JSON merge patch (RFC 7396) on what the caller reads.
@@ -56,19 +56,21 @@ def answer(view: Document, status: int = 200, **headers: str) -> Answer:
 
 
 def check_version(call: Call, view: Document | None) -> None:
-    """Raise `precondition_failed` if the caller means another version than this, or any and there is none.
+    """Raise `precondition_failed` if `If-Match` names other versions than this, or `If-None-Match` names this one.
 
-    RFC 9110 §13.1.1.
+    `*` is whatever there is; `view` is None where there is nothing. RFC 9110 §13.1.1, §13.1.2: a weak tag never matches in
+    the first, and like a strong one in the second.
     """
-    wanted = ",".join(call.headers.getall("If-Match", ()))
-    if not wanted or (wanted.strip() == "*" and view is not None):
-        return
-    if view is None:
+    present = None if view is None else etag(view)
+    wanted, unwanted = (",".join(call.headers.getall(name, ())).strip() for name in ("If-Match", "If-None-Match"))
+    if wanted and (present is None or (wanted != "*" and present not in _tags(wanted, weak=False))):
         raise Problem(Code.PRECONDITION_FAILED)
-    # A weak tag never matches here.
-    strong = [tag[0] for tag in _TAG.finditer(wanted) if not tag[0].startswith("W/")]
-    if etag(view) not in strong:
+    if unwanted and present is not None and (unwanted == "*" or present in _tags(unwanted, weak=True)):
         raise Problem(Code.PRECONDITION_FAILED)
+
+
+def _tags(listed: str, *, weak: bool) -> set[str]:
+    return {tag[0].removeprefix("W/") for tag in _TAG.finditer(listed) if weak or not tag[0].startswith("W/")}
 
 
 # Writing.

@@ -8,7 +8,7 @@ from gateway.directory.changes import Change
 from gateway.directory.shapes import StoredSecret
 from gateway.directory.snapshot import ROOT, Place, Snapshot
 from gateway.http.call import Answer, Call, json_answer
-from gateway.http.resources import NO_CONTENT, Document, actor, answer, page
+from gateway.http.resources import NO_CONTENT, Document, actor, answer, check_version, page
 from gateway.http.schema import RewrapQuery, SecretRequest
 from gateway.http.values import ObjectName, write_cursor
 from gateway.http.views import View
@@ -87,7 +87,12 @@ async def save(call: Call) -> Answer:
         ) from None
     wanted = call.parsed(SecretRequest)
     directory = call.services.directory
-    kept = await directory.put_secret(actor(call), tenant, name, Secret(wanted.value))
+
+    def check(snapshot: Snapshot) -> None:
+        before = snapshot.secrets.get((tenant, name))
+        check_version(call, None if before is None else view(snapshot, before))
+
+    kept = await directory.put_secret(actor(call), tenant, name, Secret(wanted.value), check)
     return answer(view(directory.snapshot, kept), 201 if kept.version == 1 else 200)
 
 
@@ -97,7 +102,9 @@ async def delete(call: Call) -> Answer:
 
     def work(snapshot: Snapshot) -> Change:
         secret = _find(call, snapshot)
-        return changes.delete_secret(snapshot, secret.tenant, secret.name)
+        change = changes.delete_secret(snapshot, secret.tenant, secret.name)
+        check_version(call, view(snapshot, secret))
+        return change
 
     await call.services.directory.change(actor(call), work)
     return NO_CONTENT

@@ -102,11 +102,17 @@ class Visit:
         *,
         query: Mapping[str, str | int | None] | None = None,
         version: str = "",
+        new: bool = False,
     ) -> Reply:
-        """Ask the API as this person. Raises its `Problem`; a `version` that is not the present one is a problem, too."""
+        """Ask the API as this person. Raises its `Problem`.
+
+        It is a problem, too, if `version` is not the present one, or if there is something where it has to be `new`.
+        """
         headers = CIMultiDict[str]()
         if version:
             headers["If-Match"] = version
+        if new:
+            headers["If-None-Match"] = "*"
         answer = await self.inside.ask(
             self.request, self.person.caller, self.request_id, method, path,
             query=tuple((name, str(value)) for name, value in (query or {}).items() if value not in (None, "")),

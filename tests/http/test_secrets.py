@@ -1,5 +1,6 @@
 """The built-in secret store over HTTP: written, never read; used by name."""
 
+import asyncio
 import json
 from typing import Any
 
@@ -69,6 +70,42 @@ async def test_a_used_secret_is_not_deleted(world: World) -> None:
 
     assert (used.code, deleted.status) == ("secret_in_use", 204)
     assert (await world.call("GET", PATH, KEY)).code == "not_found"
+
+
+async def test_only_the_version_that_is_meant_is_followed_or_deleted(world: World) -> None:
+    """`If-Match` holds as for everything that changes; a profile that begins to use it makes it another version."""
+    first = (await world.call("PUT", PATH, KEY, json={"value": "x"})).headers["ETag"]
+    second = await world.call("PUT", PATH, KEY, json={"value": "y"}, headers={"If-Match": first})
+    stale = await world.call("PUT", PATH, KEY, json={"value": "z"}, headers={"If-Match": first})
+    kept = await world.call("DELETE", PATH, KEY, headers={"If-Match": first})
+    gone = await world.call("DELETE", PATH, KEY, headers={"If-Match": second.headers["ETag"]})
+    nothing = await world.call("PUT", PATH, KEY, json={"value": "x"}, headers={"If-Match": "*"})
+
+    assert second.json["version"] == 2
+    assert [stale.code, kept.code, nothing.code] == ["precondition_failed"] * 3
+    assert (gone.status, (await world.call("GET", PATH, KEY)).code) == (204, "not_found")
+
+
+@pytest.mark.parametrize(
+    ("path", "key", "body"),
+    [(PATH, KEY, {"value": "x"}), ("/v1/tenants/acme/templates/hello", "acme:profiles", {"subject": "a", "text": "b"})],
+    ids=["secret", "template"],
+)
+async def test_one_of_many_makes_it(world: World, path: str, key: str, body: dict[str, str]) -> None:
+    """With `If-None-Match: *` nothing that is there is overwritten, however many ask at once (RFC 9110 §13.1.2)."""
+    only_new = {"If-None-Match": "*"}
+    together = await asyncio.gather(*(world.call("PUT", path, key, json=body, headers=only_new) for _ in range(8)))
+    [made] = [one for one in together if one.status == 201]
+    tag = made.headers["ETag"]
+    unless_this = [
+        await world.call("PUT", path, key, json=body, headers={"If-None-Match": tags})
+        for tags in (tag, f"W/{tag}", f'"other", {tag}')
+    ]
+    unless_other = await world.call("PUT", path, key, json=body, headers={"If-None-Match": '"other"'})
+
+    assert sorted(one.status for one in together) == [201] + [412] * 7
+    assert [one.code for one in unless_this] == ["precondition_failed"] * 3
+    assert unless_other.status == 200
 
 
 async def test_a_reference_stays_only_with_who_handles_secrets(world: World) -> None:

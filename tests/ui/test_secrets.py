@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
@@ -79,6 +80,16 @@ async def test_what_is_wrong_is_told(gateway: Gateway, written: dict[str, str], 
         assert HOSTILE not in page.source
     assert [name for _, name in gateway.running.directory.snapshot.secrets] == ["relay-a"]
     assert kept(gateway) == "correct horse"
+
+
+async def test_of_two_who_make_it_at_once_one_is_told(gateway: Gateway) -> None:
+    """The name is taken: nothing of the other's is overwritten."""
+    written = {"/name": "relay-b", "/value": "hunter2"}
+    async with visiting(gateway, "acme") as one, visiting(gateway, "system") as other:
+        pages = await asyncio.gather(*(visitor.post(NEW, written) for visitor in (one, other, one, other)))
+        assert sorted(page.status for page in pages) == [200, 409, 409, 409]
+        assert sum("This name is taken." in page.text for page in pages) == 3
+    assert gateway.running.directory.snapshot.secrets["acme", "relay-b"].version == 1
 
 
 async def test_a_new_version_has_something(gateway: Gateway) -> None:

@@ -4,7 +4,7 @@ from typing import Final
 
 from gateway.http import credentials, profiles, secrets
 from gateway.http.directory_views import SecretConnectionList, SecretList, SecretView
-from gateway.http.routes.vocabulary import ADMIN, SECRET, STORE, VERSION
+from gateway.http.routes.vocabulary import ADMIN, IF_MATCH, IF_NEW, SECRET, STORE, VERSION
 from gateway.http.routing import Route
 from gateway.http.schema import PageQuery, RewrapQuery, SecretRequest
 from gateway.problems import Code
@@ -33,8 +33,9 @@ ROUTES: Final = (
         makes=True,
         answer=SecretView,
         description="201 if it is new. Profiles that stand still for it go on by themselves.",
+        request_headers=IF_NEW,
         answer_headers=VERSION,
-        problems=STORE,
+        problems=(Code.PRECONDITION_FAILED, *STORE),
     ),
     Route(
         "DELETE", "/v1/tenants/{tenant}/secrets/{name}", "secret.delete", secrets.delete,
@@ -42,7 +43,8 @@ ROUTES: Final = (
         scopes=SECRET,
         locate=secrets.locate,
         status=204,
-        problems=(Code.SECRET_IN_USE, *STORE),
+        request_headers=IF_MATCH,
+        problems=(Code.SECRET_IN_USE, Code.PRECONDITION_FAILED, *STORE),
     ),
     Route(
         "POST", "/v1/secrets/rewrap", "secret.rewrap", secrets.rewrap,

@@ -1,5 +1,6 @@
-"""What pages of one tenant share: its name, the way down to it, the ways to its other pages; its lists, and free names."""
+"""What pages of one tenant share: its name, the way down to it, the ways to its other pages; its lists, and new ones."""
 
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from gateway.problems import Code, Fault, Problem, refusal
@@ -29,18 +30,18 @@ TABS: Final = (
 )
 
 
-async def check_free(visit: Visit, kind: str, taken: str) -> None:
-    """Raise a problem if the name in the form is none, or that of one of this kind which the tenant has."""
+async def make(visit: Visit, kind: str, document: Callable[[], Document], taken: str) -> str:
+    """Make one of this kind under the name in the form; answers the name. Raises a problem if that is none, or taken."""
     name = visit.form.get(NAME.pointer).strip()
     if not name:
         raise refusal([Fault(NAME.pointer, "required", "A name is needed.")])
     try:
-        await visit.get(at("tenants", visit.params["tenant"], kind, name))
+        await visit.ask("PUT", at("tenants", visit.params["tenant"], kind, name), document(), new=True)
     except Problem as problem:
-        if problem.code is not Code.NOT_FOUND:
-            raise
-    else:
-        raise refusal([Fault(NAME.pointer, "name_taken", taken)])
+        if problem.code is Code.PRECONDITION_FAILED:
+            raise refusal([Fault(NAME.pointer, "name_taken", taken)]) from None
+        raise
+    return name
 
 
 async def listed(visit: Visit, kind: str, limit: int) -> tuple[list[Document], Document]:

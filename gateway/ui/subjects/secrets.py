@@ -6,7 +6,7 @@ from gateway.http.call import Answer
 from gateway.problems import Fault, Problem, refusal
 from gateway.ui.forms import Document, Form, as_written, placed, status_of, values
 from gateway.ui.page import Page
-from gateway.ui.subjects.frame import NAME, check_free, frame, listed
+from gateway.ui.subjects.frame import NAME, frame, listed, make
 from gateway.ui.visit import Visit, at, place
 
 SHOWN: Final = 100  # at once
@@ -57,13 +57,11 @@ async def _new(visit: Visit, problem: Problem | None = None) -> Answer:
 
 async def create(visit: Visit) -> Answer:
     """Keep a new secret."""
-    tenant, name = visit.params["tenant"], visit.form.get(NAME.pointer).strip()
     try:
-        await check_free(visit, "secrets", TAKEN)
-        await visit.ask("PUT", at("tenants", tenant, "secrets", name), _value(visit.form))
+        name = await make(visit, "secrets", lambda: _value(visit.form), TAKEN)
     except Problem as problem:
         return await _new(visit, problem)
-    return visit.go(place("tenants", tenant, "secrets"), f"The secret {name} is kept.")
+    return visit.go(place("tenants", visit.params["tenant"], "secrets"), f"The secret {name} is kept.")
 
 
 async def show(visit: Visit) -> Answer:
@@ -86,7 +84,7 @@ async def save(visit: Visit) -> Answer:
     """Keep a secret's next version."""
     await visit.get(_path(visit))
     try:
-        kept = await visit.ask("PUT", _path(visit), _value(visit.form))
+        kept = await visit.ask("PUT", _path(visit), _value(visit.form), version="*")
     except Problem as problem:
         return await _page(visit, problem)
     path = place("tenants", visit.params["tenant"], "secrets", visit.params["name"])

@@ -8,7 +8,7 @@ from gateway.http.call import Answer
 from gateway.problems import Code, Fault, Problem, refusal
 from gateway.ui.forms import Document, Faults, Field, Form, as_written, placed, status_of, values
 from gateway.ui.page import Page
-from gateway.ui.subjects.frame import NAME, check_free, frame, listed
+from gateway.ui.subjects.frame import NAME, frame, listed, make
 from gateway.ui.visit import Visit, at, place
 
 SHOWN: Final = 50  # at once
@@ -52,13 +52,11 @@ def _faults(problem: Problem | None) -> Faults:
 
 async def create(visit: Visit) -> Answer:
     """Make a template."""
-    tenant, name = visit.params["tenant"], visit.form.get(NAME.pointer).strip()
     try:
-        await check_free(visit, "templates", TAKEN)
-        await visit.ask("PUT", at("tenants", tenant, "templates", name), _written(visit.form))
+        name = await make(visit, "templates", lambda: _written(visit.form), TAKEN)
     except Problem as problem:
         return await _new(visit, as_written((NAME, *PARTS), visit.form), problem)
-    return visit.go(place("tenants", tenant, "templates", name), f"The template {name} is there.")
+    return visit.go(place("tenants", visit.params["tenant"], "templates", name), f"The template {name} is there.")
 
 
 async def show(visit: Visit) -> Answer:
