@@ -4,6 +4,10 @@ PYTHON ?= python3
 BIN    := .venv/bin
 STAMP  := .venv/.installed
 
+# Tests start hundreds of daemons: what Python compiles is kept, and not among the sources.
+test proof: export PYTHONPYCACHEPREFIX = $(abspath .venv)/pycache
+test proof: export PYTHONDONTWRITEBYTECODE =
+
 .PHONY: setup run test proof bench soak screens lint lock clean wheel install rollback uninstall
 
 setup: $(STAMP)

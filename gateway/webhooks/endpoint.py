@@ -129,8 +129,9 @@ class _Answer(ResponseHandler):
 class _Connector(aiohttp.TCPConnector):
     """Makes connections for one request."""
 
-    def __init__(self, resolver: _Resolver, tls: ssl.SSLContext) -> None:
-        super().__init__(resolver=resolver, use_dns_cache=False, ssl=tls, force_close=True, limit=0)
+    def __init__(self, resolver: _Resolver, tls: ssl.SSLContext | None) -> None:
+        # True: the library's own context, for which the machine's certificates are read once a process
+        super().__init__(resolver=resolver, use_dns_cache=False, ssl=tls or True, force_close=True, limit=0)
         answers = partial(_Answer, **self._factory.keywords)  # aiohttp has no public way
         self._factory = cast("partial[ResponseHandler]", answers)
 
@@ -145,7 +146,7 @@ class Poster:
         self._policy = policy
         self._seal = seal
         self._clock = clock
-        self._tls = tls or ssl.create_default_context()
+        self._tls = tls
 
     async def __aenter__(self) -> Self:
         self._names = Names()
