@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import aiohttp
@@ -22,10 +23,10 @@ from tests.soak.watch import PREFIX, Rest, Sample, Watch, at_rest, scrape
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Mapping
-    from pathlib import Path
 
     from tests.soak.place import Place
 
+UNIT: Final = Path(__file__).parents[2] / "systemd" / "notification-gateway.service"
 WARM_UP: Final = 1200.0  # seconds, or a third of the time if that is less
 EVERY: Final = 10.0  # seconds between two looks, or so that there are a hundred
 DRAIN: Final = 90.0  # seconds for all mail to come to an end
@@ -103,10 +104,10 @@ class Soaked:
 async def soak(
     plan: Plan, folder: Path, *, store: str = "sqlite:///gateway.db", environ: Mapping[str, str] | None = None
 ) -> Soaked:
-    """Run it all."""
+    """Run it all, in the environment that the unit gives."""
     dice = random.Random(plan.seed)
     async with place(folder, store) as here:
-        await here.daemon.start(environ=environ)
+        await here.daemon.start(environ={**_of_the_unit(), **(environ or {})})
         rested = await _at_rest(here)
         async with Load(here, plan.rate, dice) as load:
             errands = Errands(here, load, ERRANDS / plan.rate, dice)
@@ -126,6 +127,11 @@ async def soak(
             keyed=load.ledger.keyed, late=load.ledger.late, left=left, exit_code=code,
             rested=rested, rests=rests, outcomes=_outcomes(metrics), webhooks=here.endpoint.taken.total(), said=_said(here),
         )  # fmt: skip
+
+
+def _of_the_unit() -> dict[str, str]:
+    settings = (line.partition("=") for line in UNIT.read_text().splitlines())
+    return dict(value.split("=", 1) for name, _, value in settings if name == "Environment")
 
 
 @asynccontextmanager
