@@ -14,24 +14,21 @@ from typing import Final
 from aiohttp import web
 from multidict import CIMultiDict
 
-from gateway.http.authentication import CHALLENGE, Authenticator
+from gateway.http.authentication import Authenticator
 from gateway.http.body import read_body
 from gateway.http.call import Answer, Call, Caller, Pages, Services
-from gateway.http.inside import admit, carry_out, check_scope, method_not_allowed
+from gateway.http.inside import admit, carry_out, check_scope, meaning, method_not_allowed
 from gateway.http.routing import Route, Router
 from gateway.http.stream import SERVER, Streamed
 from gateway.message.entropy import random_hex
 from gateway.observe import facts, log, tracing
 from gateway.observe.failpoint import failpoint
 from gateway.problems import MEDIA_TYPE, Code, Problem
-from gateway.store.protocol import KeyWithdrawn, StoreError, StoreFull, StoreUnavailable
 
 REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 NOBODY: Final = Caller("", frozenset(), "")
 PROTECTED: Final = "/v1/"
 PAGES: Final = "ui"
-STORAGE_RETRY: Final = {"Retry-After": "30"}
-AWAY_RETRY: Final = {"Retry-After": "5"}
 
 
 class Dispatcher:
@@ -72,7 +69,7 @@ class Dispatcher:
         except Problem as problem:
             answer = refused(problem, request_id)
         except Exception as error:  # noqa: BLE001 - the last place at which a failure can become an answer
-            answer = refused(self._problem(error, request_id), request_id)
+            answer = refused(meaning(error, self._services, request_id), request_id)
         finally:
             self.answering -= 1
         self._services.on_answer(name, answer.status, time.perf_counter() - began)
@@ -118,19 +115,6 @@ class Dispatcher:
             if "tenant" in call.params:
                 call.within_reach(call.params["tenant"])
             check_scope(route, call.caller)
-
-    def _problem(self, error: Exception, request_id: str) -> Problem:
-        """Say what a failure means for the caller; what it was is for the operator."""
-        if isinstance(error, StoreFull):
-            return Problem(Code.STORAGE_FULL, headers=STORAGE_RETRY)
-        if isinstance(error, KeyWithdrawn):
-            return Problem(Code.UNAUTHORIZED, headers=CHALLENGE)
-        if isinstance(error, StoreUnavailable):
-            return Problem(Code.UNAVAILABLE, headers=AWAY_RETRY)
-        self._services.on_failure(request_id, error)
-        if isinstance(error, StoreError):
-            return Problem(Code.UNAVAILABLE)
-        return Problem(Code.INTERNAL)
 
 
 def refused(problem: Problem, request_id: str) -> Answer:

@@ -11,12 +11,16 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from gateway.http.audit import tell_denials
+from gateway.http.authentication import CHALLENGE
 from gateway.http.body import check_values
 from gateway.http.call import Answer, Call, Caller, Headers, Query, Services
 from gateway.http.routing import R, Resource, Route, Router
 from gateway.problems import Code, Problem
+from gateway.store.protocol import KeyWithdrawn, StoreError, StoreFull, StoreUnavailable
 
 NO_HEADERS: Final = CIMultiDict[str]()
+STORAGE_RETRY: Final = {"Retry-After": "30"}
+AWAY_RETRY: Final = {"Retry-After": "5"}
 
 
 async def admit(route: Route, call: Call) -> None:
@@ -43,6 +47,18 @@ async def carry_out(route: Route, call: Call) -> Answer:
     except Problem as problem:
         await tell_denials(call, problem)
         raise
+
+
+def meaning(error: Exception, services: Services, request_id: str) -> Problem:
+    """Say what a failure means for whoever asked; what it was is for the operator."""
+    if isinstance(error, StoreFull):
+        return Problem(Code.STORAGE_FULL, headers=STORAGE_RETRY)
+    if isinstance(error, KeyWithdrawn):
+        return Problem(Code.UNAUTHORIZED, headers=CHALLENGE)
+    if isinstance(error, StoreUnavailable):
+        return Problem(Code.UNAVAILABLE, headers=AWAY_RETRY)
+    services.on_failure(request_id, error)
+    return Problem(Code.UNAVAILABLE if isinstance(error, StoreError) else Code.INTERNAL)
 
 
 def method_not_allowed(resource: Resource[R]) -> Problem:

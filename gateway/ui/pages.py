@@ -14,11 +14,11 @@ from aiohttp import web
 from gateway.http.authentication import Authenticator
 from gateway.http.body import read_octets
 from gateway.http.call import Answer, Services
-from gateway.http.inside import Inside, method_not_allowed
+from gateway.http.inside import Inside, meaning, method_not_allowed
 from gateway.http.routes import ROUTES, reachable
 from gateway.http.routing import Router
 from gateway.problems import Code, Problem
-from gateway.store.protocol import KeyWithdrawn, StoreError, StoreFull, StoreUnavailable
+from gateway.store.protocol import KeyWithdrawn
 from gateway.ui.assets import PREFIX, static
 from gateway.ui.forms import MAX_OCTETS, MEDIA_TYPE, Form, read_form
 from gateway.ui.oidc.provider import Provider
@@ -60,7 +60,7 @@ class Pages:
         except Problem as problem:
             return _failed(request, problem, request_id)
         except Exception as error:  # noqa: BLE001 - the last place at which a failure can become a page
-            return _failed(request, self._problem(error, request_id), request_id)
+            return _failed(request, meaning(error, self._services, request_id), request_id)
 
     async def _answer(self, request: web.BaseRequest, request_id: str) -> Answer:
         path = request.rel_url.raw_path
@@ -121,13 +121,6 @@ class Pages:
     async def _person(self, request: web.BaseRequest, way: Footing, page: Page) -> Person | None:
         by_itself = page.live and "HX-Request" in request.headers
         return await self.sessions.person(request, request.cookies.get(way.cookie, ""), by_itself=by_itself)
-
-    def _problem(self, error: Exception, request_id: str) -> Problem:
-        if isinstance(error, StoreFull):
-            return Problem(Code.STORAGE_FULL)
-        if not isinstance(error, StoreUnavailable):
-            self._services.on_failure(request_id, error)
-        return Problem(Code.UNAVAILABLE if isinstance(error, StoreError) else Code.INTERNAL)
 
 
 async def _form(request: web.BaseRequest, services: Services, most: int) -> Form:
