@@ -18,8 +18,8 @@ from tests.ui.asking import asked, opened
 from tests.ui.browser import DESK, PHONE
 from tests.ui.gateway import running
 from tests.ui.hands import Keyboard, Mouse
+from tests.ui.mails import LATE, post, status, until_status
 from tests.ui.profiles import made
-from tests.ui.test_notifications import LATE, post, status, until_status
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -85,8 +85,8 @@ async def test_a_tenant(gateway: Gateway, at: Opens) -> None:
     await hand.tick("Those below may use its default profile")
     await hand.write("Notifications a minute", "60")
     await hand.press("Make the tenant", "The tenant acme-labs is there.")
-    made = await asked(gateway, "GET", "tenants/acme-labs")
-    assert (made["fallback"], made["share_default"], made["limits"]["per_minute"]) == ("none", False, 60)
+    labs = await asked(gateway, "GET", "tenants/acme-labs")
+    assert (labs["fallback"], labs["share_default"], labs["limits"]["per_minute"]) == ("none", False, 60)
 
     await hand.press("Tenants", "New tenant")
     await hand.write("Find a tenant", "labs")
@@ -128,9 +128,9 @@ async def test_a_profile_is_made(gateway: Gateway, at: Opens) -> None:
         await hand.press("Check", "It can be had.")
         await hand.press("Save", "The profile news is saved.")
 
-        made = (await profiles(gateway))["news"]
-        assert (made["limits"]["connections"], made["auth"]["username"]) == (2, "app")
-        assert made["auth"]["credential"] == {"source": "plaintext", "set": True}
+        news = (await profiles(gateway))["news"]
+        assert (news["limits"]["connections"], news["auth"]["username"]) == (2, "app")
+        assert news["auth"]["credential"] == {"source": "plaintext", "set": True}
         assert [mail.rcpt_tos for mail in relay.messages] == [("ann@example.test",)]
 
 

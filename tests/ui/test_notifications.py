@@ -5,17 +5,15 @@ from __future__ import annotations
 import re
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import aiohttp
 import pytest
 
 from gateway.ui.subjects.notifications import EVENTS
 from tests.peers.smtp_server import Reply, ScriptedRelay
-from tests.process.cluster import until
-from tests.ui.asking import opened
+from tests.ui.asking import asked, opened
+from tests.ui.mails import LATE, post, status, until_status
 from tests.ui.visitor import visiting
 
 if TYPE_CHECKING:
@@ -26,33 +24,9 @@ if TYPE_CHECKING:
 
 HOSTILE = '"><script>alert(1)</script>'
 PICTURE = "<img src=x onerror=alert(1)>"
-LATE = f"{datetime.now(UTC) + timedelta(days=30):%Y-%m-%dT%H:%M:%SZ}"
 LATER = Reply(f"451 4.3.0 {HOSTILE} come later")
 NEVER = Reply(f"550 5.1.1 {PICTURE} nobody")
 README = Path(__file__).parents[2] / "README.md"
-
-
-async def api(gateway: Gateway, method: str, path: str, document: object = None, tenant: str = "acme") -> Any:
-    """Ask the API as a tenant's administrator; it must answer well."""
-    headers = {"Authorization": f"Bearer {gateway.keys[tenant]}"}
-    async with (
-        aiohttp.ClientSession(headers=headers) as session,
-        session.request(method, gateway.url + path, json=document) as response,
-    ):
-        assert response.status < 300, await response.text()
-        return await response.json()
-
-
-async def post(gateway: Gateway, *, tenant: str = "acme", **said: Any) -> str:
-    """Post a notification; answers the path of its page."""
-    usual = {"to": ["ann@example.test"], "subject": "Hello", "text": "Hello Ann"}
-    accepted = await api(gateway, "POST", "/v1/notifications", {**usual, **said}, tenant)
-    return f"/ui/notifications/{accepted['id']}"
-
-
-async def status(gateway: Gateway, page: str) -> str:
-    """Where the notification of a page stands."""
-    return str((await api(gateway, "GET", page.replace("/ui/", "/v1/"), None, "system"))["status"])
 
 
 @asynccontextmanager
@@ -63,7 +37,7 @@ async def odd_relay(gateway: Gateway) -> AsyncIterator[ScriptedRelay]:
             "name": "odd", "host": relay.host, "port": relay.port, "security": "none",
             "auth": {"method": "none"}, "from": "odd@acme.example.test",
         }  # fmt: skip
-        await api(gateway, "POST", "/v1/tenants/acme/profiles", profile)
+        await asked(gateway, "POST", "tenants/acme/profiles", profile)
         yield relay
 
 
@@ -89,15 +63,6 @@ def rows(source: str) -> list[str]:
     """The rows of a page's list, as words."""
     found = re.findall(r'<tr id="n-.*?</tr>', source, re.DOTALL)
     return [" ".join(re.sub(r"<[^>]*>", " ", row).split()) for row in found]
-
-
-async def until_status(gateway: Gateway, page: str, wanted: str) -> None:
-    """Wait until a notification stands so."""
-
-    async def stands() -> bool:
-        return await status(gateway, page) == wanted
-
-    await until(stands, 10)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +127,7 @@ async def test_hostile_filters_are_text(gateway: Gateway) -> None:
 async def test_older_pages(gateway: Gateway) -> None:
     """A long list goes on behind a link that keeps the filters, and only its first page is live."""
     said = [{"to": ["ann@example.test"], "subject": "Hello", "text": "Hello"} for _ in range(60)]
-    await api(gateway, "POST", "/v1/notifications/batch", {"notifications": said})
+    await asked(gateway, "POST", "notifications/batch", {"notifications": said}, "acme")
     async with visiting(gateway, "acme") as visitor:
         first = await visitor.get("/ui/notifications?tenant=acme")
         older = next(link for link in first.links if "cursor=" in link)
@@ -178,7 +143,7 @@ async def test_few_among_many(gateway: Gateway) -> None:
     """A status that none of the newest has offers to look further back, with the filter, instead of saying that there is none."""
     said = [{"to": ["ann@example.test"], "subject": "Hello", "text": "Hello", "send_at": LATE} for _ in range(500)]
     for _ in range(5):
-        await api(gateway, "POST", "/v1/notifications/batch", {"notifications": said})
+        await asked(gateway, "POST", "notifications/batch", {"notifications": said}, "acme")
     async with visiting(gateway, "acme") as visitor:
         page = await visitor.get("/ui/notifications?status=failed")
         assert "None matches so far." in page.text
@@ -203,7 +168,7 @@ async def test_nobody_sees_above_their_reach(gateway: Gateway) -> None:
 async def test_who_may_only_send_sees_what_they_sent(gateway: Gateway) -> None:
     """The holder of a key that may do nothing else finds its own notification, and can cancel it."""
     others = await post(gateway, send_at=LATE)
-    made = await api(gateway, "POST", "/v1/tenants/acme/keys", {"scopes": ["send"]})
+    made = await asked(gateway, "POST", "tenants/acme/keys", {"scopes": ["send"]})
     sender = replace(gateway, keys={"acme": made["key"]})
     own = await post(sender, send_at=LATE)
     async with visiting(gateway) as visitor:
@@ -263,7 +228,7 @@ async def test_all_that_others_wrote_is_text(gateway: Gateway) -> None:
 async def test_content_is_for_administrators(gateway: Gateway) -> None:
     """It is shown when it is asked for, and only to whom the API shows it."""
     path = await post(gateway, send_at=LATE, subject="Between us")
-    reader = await api(gateway, "POST", "/v1/tenants/acme/keys", {"scopes": ["read"]})
+    reader = await asked(gateway, "POST", "tenants/acme/keys", {"scopes": ["read"]})
     async with visiting(gateway, "acme") as visitor:
         assert "Between us" not in (await visitor.get(path)).source
         assert "Between us" in (await visitor.get(f"{path}?include=content")).text

@@ -6,7 +6,6 @@ import re
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-import aiohttp
 import pytest
 
 from gateway.directory.changes import GATEWAY, disable_webhook, pause_all
@@ -17,7 +16,7 @@ from gateway.ui.subjects.overview import Chart
 from tests.http.world import ahead
 from tests.process.cluster import until
 from tests.ui import gateway as gateways
-from tests.ui.asking import opened
+from tests.ui.asking import asked, opened
 from tests.ui.browser import PATIENCE
 from tests.ui.visitor import visiting
 
@@ -46,30 +45,17 @@ DOCTOR = {
 LINE = {"tenant": "acme", "profile": "alerts", "state": "active", "ready": 0, "deferred": 0, "uncertain": 0}
 
 
-async def ask(gateway: Gateway, method: str, path: str, body: object = None, *, key: str = "") -> Any:
-    """Ask the API as the operator, or with a key, for something that it does."""
-    async with (
-        aiohttp.ClientSession(headers={"Authorization": f"Bearer {key or gateway.keys['system']}"}) as session,
-        session.request(method, gateway.url + path, json=body) as answer,
-    ):
-        assert answer.status < 300, await answer.text()
-        return await answer.json()
-
-
 async def post(gateway: Gateway, tenant: str, **more: object) -> str:
     """Post a notification."""
-    made = await ask(
-        gateway, "POST", "/v1/notifications",
-        {"tenant": tenant, "to": ["ann@example.test"], "subject": "Hello", "text": "Hello", **more},
-    )  # fmt: skip
-    id_: str = made["id"]
+    mail = {"tenant": tenant, "to": ["ann@example.test"], "subject": "Hello", "text": "Hello", **more}
+    id_: str = (await asked(gateway, "POST", "notifications", mail))["id"]
     return id_
 
 
 async def profile(gateway: Gateway, tenant: str, name: str, **more: object) -> None:
     """Make a profile."""
     body = {"name": name, "from": "a@acme.example.test", "security": "none", **more}
-    await ask(gateway, "POST", f"/v1/tenants/{tenant}/profiles", body)
+    await asked(gateway, "POST", f"tenants/{tenant}/profiles", body)
 
 
 async def parked(gateway: Gateway, tenant: str = "acme") -> None:
@@ -89,7 +75,7 @@ async def relayed(gateway: Gateway, count: int) -> None:
     """Wait until so many recipients were relayed."""
 
     async def so_many() -> bool:
-        minutes = (await ask(gateway, "GET", "/v1/traffic"))["minutes"]
+        minutes = (await asked(gateway, "GET", "traffic"))["minutes"]
         return bool(sum(minute["relayed"] for minute in minutes) == count)
 
     await until(so_many, PATIENCE)
@@ -98,7 +84,7 @@ async def relayed(gateway: Gateway, count: int) -> None:
 @asynccontextmanager
 async def with_key(gateway: Gateway, tenant: str, *scopes: str, name: str = "little") -> AsyncIterator[Visitor]:
     """Visit with a key of these scopes."""
-    made = await ask(gateway, "POST", f"/v1/tenants/{tenant}/keys", {"name": name, "scopes": scopes})
+    made = await asked(gateway, "POST", f"tenants/{tenant}/keys", {"name": name, "scopes": scopes})
     async with visiting(gateway) as visitor:
         await visitor.post("/ui/sign-in", {"key": made["key"]})
         yield visitor
@@ -255,7 +241,7 @@ async def test_a_parked_profile_and_the_way_to_mend_it(gateway: Gateway) -> None
 async def test_a_child_learns_nothing_of_its_parents_relays(gateway: Gateway) -> None:
     """Neither that the parent's profile is parked, nor why, nor where its relay is, nor how the daemon's disk is."""
     await parked(gateway)
-    await ask(gateway, "POST", "/v1/tenants/acme/profiles/push", {"children": ["acme-emea"], "profiles": ["broken"]})
+    await asked(gateway, "POST", "tenants/acme/profiles/push", {"children": ["acme-emea"], "profiles": ["broken"]})
     await post(gateway, "acme-emea", profile="broken")
     async with visiting(gateway, "acme-emea") as visitor:
         page = await visitor.get("/ui/")
@@ -285,11 +271,11 @@ async def test_all_sending_is_paused_and_goes_on(gateway: Gateway) -> None:
 
 async def test_what_a_disabled_tenant_has_waiting(gateway: Gateway) -> None:
     """It is held, and the way leads to where the tenant is enabled."""
-    await ask(gateway, "POST", "/v1/tenants", {"id": "labs", "parent": "acme", "fallback": "none"})
+    await asked(gateway, "POST", "tenants", {"id": "labs", "parent": "acme", "fallback": "none"})
     await profile(gateway, "labs", "own", host="localhost", port=25, is_default=True)
-    await ask(gateway, "POST", "/v1/tenants/labs/profiles/own/pause")
+    await asked(gateway, "POST", "tenants/labs/profiles/own/pause")
     await post(gateway, "labs")
-    await ask(gateway, "PATCH", "/v1/tenants/labs", {"enabled": False})
+    await asked(gateway, "PATCH", "tenants/labs", {"enabled": False})
     async with visiting(gateway, "acme") as visitor:
         page = await visitor.get("/ui/")
     assert "labs is disabled. One notification waits" in page.text
@@ -299,7 +285,7 @@ async def test_what_a_disabled_tenant_has_waiting(gateway: Gateway) -> None:
 async def test_a_webhook_that_failed(gateway: Gateway) -> None:
     """Its tenant and those above are told that it is told nothing any more; a neighbour is not."""
     hook = {"url": "https://hooks.example.test/secret-path", "events": ["profile.parked"]}
-    made = await ask(gateway, "POST", "/v1/tenants/acme-emea/webhooks", hook)
+    made = await asked(gateway, "POST", "tenants/acme-emea/webhooks", hook)
 
     def disable(snapshot: Snapshot) -> Any:
         return disable_webhook(snapshot, ("acme-emea", made["id"]), "failing")
@@ -317,7 +303,7 @@ async def test_a_webhook_that_failed(gateway: Gateway) -> None:
     async with with_key(gateway, "acme-emea", "read") as visitor:
         page = await visitor.get("/ui/")
         assert (page.status, "webhook" in page.text) == (200, False)
-    key = await ask(gateway, "POST", "/v1/tenants/acme-apac/keys", {"name": "admin", "scopes": ["admin"]})
+    key = await asked(gateway, "POST", "tenants/acme-apac/keys", {"name": "admin", "scopes": ["admin"]})
     async with visiting(gateway) as visitor:
         await visitor.post("/ui/sign-in", {"key": key["key"]})
         page = await visitor.get("/ui/")
@@ -449,7 +435,7 @@ async def test_it_shuts_nobody_out(gateway: Gateway, browser: Browser, width: in
     """With something of everything on it; with little on it, it is seen with all other pages."""
     await post(gateway, "acme")
     await parked(gateway)
-    await ask(gateway, "POST", "/v1/queue/pause")
+    await asked(gateway, "POST", "queue/pause")
     await post(gateway, "acme", profile="broken")
     seen = await opened(gateway, browser, "/ui/", "system", width=width, scheme=scheme)
     await seen.page.get_by_role("button", name="Resume sending").wait_for()
