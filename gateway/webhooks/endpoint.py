@@ -1,22 +1,26 @@
 """One request to a tenant's endpoint, which may be anybody's: judged address, limited time, nothing believed but a status.
 
 The name is resolved here, what egress refuses is left out, and one of the rest is dialled: nothing looks the name up a
-second time. No proxy, no redirect, no cookie, no connection that is used twice. So much of an answer is parsed and no more,
-since interim answers (RFC 9110 §15.2) have no end of their own; of its body a little is read and thrown away.
+second time. No proxy, no redirect, no cookie. So much of an answer is parsed and no more, since interim answers (RFC 9110
+§15.2) have no end of their own; of its body a little is read and thrown away.
+
+A connection whose answer came to its end is kept for a moment, for more that the same tenant is to be told there. Nobody
+else's requests go over it.
 """
 
 import asyncio
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from functools import partial
 from ipaddress import ip_address
-from typing import Final, Self, cast
+from types import SimpleNamespace
+from typing import Any, Final, Self, cast
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -35,6 +39,8 @@ REQUEST_SECONDS: Final = 15.0
 TAIL_SECONDS: Final = 1.0
 TAIL_OCTETS: Final = 4 << 10
 ANSWER_OCTETS: Final = 32 << 10  # with all that comes before it
+KEEP_SECONDS: Final = 5.0  # a connection that nobody uses
+KEPT: Final = 256  # tenants whose connections may be kept
 SHORTEST_PAUSE: Final = 5  # seconds, whatever an endpoint says
 LONGEST_PAUSE: Final = 3_600
 
@@ -114,9 +120,14 @@ class _Resolver(AbstractResolver):
 
 
 class _Answer(ResponseHandler):
-    """A connection that is cut off once so much has come."""
+    """A connection that is cut off once so much has come in answer to one request."""
 
     _left = ANSWER_OCTETS
+
+    def set_response_params(self, **given: Any) -> None:
+        """Begin with another request."""
+        self._left = ANSWER_OCTETS
+        super().set_response_params(**given)
 
     def data_received(self, data: bytes) -> None:
         taken, self._left = data[: self._left], self._left - len(data)
@@ -127,13 +138,30 @@ class _Answer(ResponseHandler):
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Makes connections for one request."""
+    """Makes a tenant's connections, and keeps them for a moment."""
 
     def __init__(self, resolver: _Resolver, tls: ssl.SSLContext | None) -> None:
         # True: the library's own context, for which the machine's certificates are read once a process
-        super().__init__(resolver=resolver, use_dns_cache=False, ssl=tls or True, force_close=True, limit=0)
+        super().__init__(
+            resolver=resolver, use_dns_cache=False, ssl=tls or True, keepalive_timeout=KEEP_SECONDS, limit=0
+        )
         answers = partial(_Answer, **self._factory.keywords)  # aiohttp has no public way
         self._factory = cast("partial[ResponseHandler]", answers)
+
+
+@dataclass
+class _Line:
+    """A tenant's connections, and how many requests are under way there."""
+
+    session: aiohttp.ClientSession
+    busy: int = 0
+
+
+@dataclass
+class _Way:
+    """How one request goes: over a connection that has carried others?"""
+
+    kept: bool = False
 
 
 class Poster:
@@ -147,20 +175,46 @@ class Poster:
         self._seal = seal
         self._clock = clock
         self._tls = tls
+        self._lines: dict[tuple[str, str], _Line] = {}  # by tenant and scheme, that which was used last at the end
 
     async def __aenter__(self) -> Self:
         self._names = Names()
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        for line in self._lines.values():
+            await line.session.close()
         self._names.close()
 
-    def _session(self, webhook: Webhook) -> aiohttp.ClientSession:
-        resolver = _Resolver(self._policy.over(webhook.place.scheme), self._names, webhook.tenant)
+    @asynccontextmanager
+    async def _session(self, webhook: Webhook) -> AsyncIterator[aiohttp.ClientSession]:
+        """Lend the tenant's session."""
+        place = (webhook.tenant, webhook.place.scheme)
+        line = self._lines.pop(place, None) or _Line(self._open(*place))
+        self._lines[place] = line
+        line.busy += 1
+        try:
+            yield line.session
+        finally:
+            line.busy -= 1
+            await self._close_some()
+
+    async def _close_some(self) -> None:
+        """Close what nobody uses and was not used for longest, until few enough are left."""
+        while len(self._lines) > KEPT:
+            idle = next((place for place, line in self._lines.items() if not line.busy), None)
+            if idle is None:
+                return
+            await self._lines.pop(idle).session.close()
+
+    def _open(self, tenant: str, scheme: str) -> aiohttp.ClientSession:
+        resolver = _Resolver(self._policy.over(scheme), self._names, tenant)
+        trace = aiohttp.TraceConfig()
+        trace.on_connection_reuseconn.append(_over_a_kept_one)
         return aiohttp.ClientSession(
             connector=_Connector(resolver, self._tls), cookie_jar=aiohttp.DummyCookieJar(), trust_env=False,
             auto_decompress=False, timeout=aiohttp.ClientTimeout(total=None), read_bufsize=TAIL_OCTETS,
-            skip_auto_headers=("Accept", "Accept-Encoding"),
+            skip_auto_headers=("Accept", "Accept-Encoding"), trace_configs=[trace],
         )  # fmt: skip
 
     async def post(self, webhook: Webhook, message: Message) -> Attempt:
@@ -198,9 +252,16 @@ class Poster:
             address = ip_address(host)
             if not self._policy.over(scheme).permits(address, port):
                 raise _Refused
-        return await session.post(
-            URL(webhook.url, encoded=True), data=message.body.encode(), headers=signed, allow_redirects=False
-        )
+        while True:
+            way = _Way()
+            try:
+                return await session.post(
+                    URL(webhook.url, encoded=True), data=message.body.encode(), headers=signed, allow_redirects=False,
+                    trace_request_ctx=way,
+                )  # fmt: skip
+            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+                if not way.kept:  # which it may hang up on at any moment (RFC 9112 §9.5)
+                    raise
 
     def _headers(self, webhook: Webhook, message: Message) -> dict[str, str]:
         now = self._clock()
@@ -234,9 +295,15 @@ def _pause(response: aiohttp.ClientResponse) -> int | None:
     return round(min(max(seconds, SHORTEST_PAUSE), LONGEST_PAUSE))
 
 
+async def _over_a_kept_one(_session: object, context: SimpleNamespace, _params: object) -> None:
+    context.trace_request_ctx.kept = True
+
+
 async def _throw_away(response: aiohttp.ClientResponse) -> None:
-    """Let a short answer come to its end, and hang up."""
+    """Let a short answer come to its end; hang up on any other."""
+    left = TAIL_OCTETS
     with suppress(aiohttp.ClientError, OSError, ValueError, TimeoutError):
         async with asyncio.timeout(TAIL_SECONDS):
-            await response.content.read(TAIL_OCTETS)
+            while left > 0 and (part := await response.content.read(left)):
+                left -= len(part)
     response.close()

@@ -7,7 +7,6 @@ page one after the other to an administrator of the system, compressed as browse
 import asyncio
 import http.client
 import json
-import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,7 +75,8 @@ def measure(home: Path, tenants: int = TENANTS, notifications: int = NOTIFICATIO
         gateway.kill()
         asyncio.run(_fill(home / "gateway.db", tenants, notifications))
         gateway.start()
-        browser = Browser(gateway.port, _administrator(home / "admin.sock"))
+        key = gateway.ask_as_operator("/v1/tenants/system/keys", {"name": "pages", "scopes": ["admin"]})
+        browser = Browser(gateway.port, key["key"])
         for name, path in PAGES.items():
             browser.ask(path)
             answers = [browser.ask(path) for _ in range(LAPS)]
@@ -103,15 +103,3 @@ async def _fill(file: Path, tenants: int, notifications: int) -> None:
             await store.accept([fresh_row() for _ in range(FILL)], now())
             while await deliver(store, least=0):
                 pass
-
-
-def _administrator(path: Path) -> str:
-    """Make an administrator's key over the daemon's socket."""
-    connection = http.client.HTTPConnection("daemon")
-    connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    connection.sock.connect(str(path))
-    body = json.dumps({"name": "pages", "scopes": ["admin"]})
-    connection.request("POST", "/v1/tenants/system/keys", body, {"Content-Type": "application/json"})
-    key: str = json.loads(connection.getresponse().read())["key"]
-    connection.close()
-    return key

@@ -111,6 +111,15 @@ class Sink(Child):
         await_port(self.port, self)
 
 
+class Endpoint(Child):
+    """Where webhooks go, see `tests.bench.endpoint`; it ends by itself when it was told of so many events."""
+
+    def __init__(self, home: Path, events: int) -> None:
+        self.port = free_port()
+        super().__init__(module("tests.bench.endpoint", self.port, events), home / "endpoint.log")
+        await_port(self.port, self)
+
+
 class Proxy(Child):
     """Our proxy in front of a relay's port, see `tests.bench.proxy`."""
 

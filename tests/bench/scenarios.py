@@ -20,7 +20,7 @@ from tests.bench import pages
 from tests.bench.cluster import CALLERS, Cluster
 from tests.bench.cluster import drive as drive_cluster
 from tests.bench.loadgen import TEXT, Answers, Load
-from tests.bench.process import Child, Generator, Proxy, Sink, Watch, module, tool
+from tests.bench.process import Child, Endpoint, Generator, Proxy, Sink, Watch, module, tool
 from tests.bench.secrets import HUNG, HangingVault, VaultGateway
 from tests.bench.systems import Gateway, Naive, Route, postfix, slow_disk
 from tests.peers.postfix import free_port
@@ -205,6 +205,24 @@ def drain(bench: Bench) -> Measured:
         return {"rate": messages / (arrived - due), "batch": queued.per_second, **watch.used(messages)}
 
 
+def told(bench: Bench) -> Measured:
+    """The reference run, of whose every mail a webhook is told; counted until the last event is there."""
+    messages = bench.count(3000)
+    with ExitStack() as stack:
+        home = stack.enter_context(bench.home())
+        sink = stack.enter_context(Sink(home))
+        endpoint = stack.enter_context(Endpoint(home, messages))
+        gateway = stack.enter_context(Gateway(home, Route(sink.port)))
+        hook = {"url": f"http://127.0.0.1:{endpoint.port}/", "events": ["notification.relayed"]}
+        gateway.ask_as_operator("/v1/tenants/acme/webhooks", hook)
+        watch = gateway.watch()
+        with Generator(home, gateway.load(messages, 32)) as generator:
+            heard = endpoint.wait(PATIENCE, watch.look)
+            used = watch.used(messages)
+            answers = generator.answers()
+        return {"e2e": messages / (heard - answers.began), **accepting(answers), **used}
+
+
 def compose_time(_bench: Bench) -> Measured:
     """Composing text and HTML with non-ASCII headers."""
     text = TEXT.replace("finished", "abgeschlossen: geprüft")
@@ -377,6 +395,7 @@ SCENARIOS = (
         lambda bench: through_gateway(bench, bench.count(6000), proxied={"tls": True}),
     ),
     Scenario("memory", "20 000 from 32 clients", lambda bench: through_gateway(bench, bench.count(20_000))),
+    Scenario("told", "3000 from 32 clients until a webhook was told of each", told),
     Scenario("compose", "compose text + HTML, non-ASCII headers", compose_time),
     Scenario("secret", "a secret out of the cache", secrets("cached")),
     Scenario("stampede", "1000 secrets of one Vault, wanted all at once", secrets("stampede"), once=True),

@@ -1,7 +1,9 @@
 """The systems under test, each in processes of its own and on the disk of the checkout."""
 
 import http.client
+import json
 import os
+import socket
 import subprocess
 import time
 from collections.abc import Sequence
@@ -30,6 +32,7 @@ url = "{store}"
 file = "master.key"
 [egress]
 allow = ["127.0.0.1/32:{relay_port}"]
+webhooks = {{allow = ["127.0.0.1/32"]}}
 [provision]
 files = ["tenants.toml"]
 """
@@ -125,6 +128,19 @@ class Gateway:
         """The daemon's process."""
         assert self._child is not None
         return self._child.pid
+
+    def ask_as_operator(self, path: str, document: object) -> Any:
+        """POST over the daemon's socket."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as opened:
+            opened.connect(str(self._home / "admin.sock"))
+            connection = http.client.HTTPConnection("daemon")
+            connection.sock = opened
+            connection.request("POST", path, json.dumps(document), {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            told = json.loads(answer.read())
+        if answer.status >= 300:
+            raise RuntimeError(f"{path} was answered with {answer.status}: {told}")
+        return told
 
     def watch(self) -> Watch:
         """Watch the daemon's process; a tracer is not its child, so it counts for nothing."""

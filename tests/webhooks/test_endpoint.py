@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import socket
 import ssl
 import threading
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 MESSAGE = Message("msg_1", '{"n":1}')
 HEAD = b"HTTP/1.1 200 OK\r\n"
+CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
 @asynccontextmanager
@@ -133,14 +135,14 @@ async def test_retry_after(told: str, status: int, pause: int | None) -> None:
     assert attempt.pause == pause
 
 
-async def test_no_cookie_comes_back_and_no_connection_is_used_twice() -> None:
-    """One tenant's endpoint leaves nothing behind for another's, on the same host."""
+async def test_no_cookie_comes_back() -> None:
+    """One tenant's endpoint leaves nothing behind for another's, on the same host, nor for its own next time."""
     async with WebhookEndpoint() as endpoint, poster() as post:
         endpoint.usual = Reply(200, {"Set-Cookie": "session=1"})
         await post(endpoint.url)
         await post(endpoint.url)
-    assert ["cookie" in one.headers for one in endpoint.requests] == [False, False]
-    assert {one.headers.get("connection") for one in endpoint.requests} == {"close"}
+        await post(endpoint.url, "globex")
+    assert ["cookie" in one.headers for one in endpoint.requests] == [False] * 3
 
 
 async def test_the_environments_proxy_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,6 +152,98 @@ async def test_the_environments_proxy_is_passed_over(monkeypatch: pytest.MonkeyP
             monkeypatch.setenv(name, proxy.url)
         assert (await post(endpoint.url)).ok
         assert proxy.requests == []
+
+
+# Connections that are kept.
+
+
+class Keeping(StreamPeer):
+    """Answers one request after the other, so many over each connection; then it hangs up when one more has come."""
+
+    def __init__(self, *pieces: bytes, requests: int = 1_000) -> None:
+        super().__init__()
+        self.pieces, self.requests = pieces or (HEAD + b"Content-Length: 2\r\n\r\nok",), requests
+        self.came: list[str] = []  # the id of each request
+        self.connections = self.ended = 0
+
+    async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        try:
+            for number in itertools.count():
+                head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+                await reader.readexactly(len(MESSAGE.body))
+                self.came.append(head.partition("webhook-id: ")[2].partition("\r\n")[0])
+                if number == self.requests:
+                    return
+                writer.writelines(self.pieces)
+                await writer.drain()
+        finally:
+            self.ended += 1
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/"
+
+
+async def test_a_connection_is_kept_for_its_tenant_alone() -> None:
+    """What one tenant is told goes over one connection, what another is told at the same place over its own."""
+    async with Keeping() as peer, poster() as post:
+        told = [await post(peer.url, tenant) for tenant in ("acme", "acme", "globex", "acme", "globex")]
+        assert all(attempt.ok for attempt in told)
+        assert (len(peer.came), peer.connections) == (5, 2)
+
+
+async def test_a_kept_connection_that_is_hung_up_is_no_failure() -> None:
+    """It goes over a new one at once, under the same id: the endpoint may hang up on an idle one at any moment."""
+    async with Keeping(requests=1) as peer, poster() as post:
+        assert [(await post(peer.url)).ok for _ in range(3)] == [True] * 3
+        assert (peer.came, peer.connections) == (["msg_1"] * 5, 3)
+
+
+async def test_a_new_connection_that_is_hung_up_is_one() -> None:
+    """It is not asked once more before its time."""
+    async with Keeping(requests=0) as peer, poster() as post:
+        assert (await post(peer.url)).result is Result.UNREACHABLE
+        assert (len(peer.came), peer.connections) == (1, 1)
+
+
+async def test_each_answer_has_its_own_measure() -> None:
+    """A connection may bring far more than one answer may, in many; also where their ends are told by chunks."""
+    body = b"x" * 3_000
+    for pieces in ((HEAD + b"Content-Length: 3000\r\n\r\n", body), (CHUNKED, b"bb8\r\n", body, b"\r\n0\r\n\r\n")):
+        async with Keeping(*pieces) as peer, poster() as post:
+            assert all([(await post(peer.url)).ok for _ in range(40)])
+            assert (len(peer.came), peer.connections) == (40, 1)
+
+
+async def test_an_answer_without_an_end_ends_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of it can become the answer to the next."""
+    monkeypatch.setattr(module, "TAIL_SECONDS", 0.2)
+    async with Keeping(HEAD + b"Content-Length: 10\r\n\r\nok") as peer, poster() as post:
+        assert [(await post(peer.url)).ok for _ in range(3)] == [True] * 3
+        assert (len(peer.came), peer.connections) == (3, 3)
+
+
+async def test_only_so_many_tenants_have_kept_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that was told nothing for longest makes room."""
+    monkeypatch.setattr(module, "KEPT", 2)
+    async with Keeping() as peer, poster() as post:
+        for tenant in ("a", "b", "a", "c", "a", "b"):
+            assert (await post(peer.url, tenant)).ok
+        async with asyncio.timeout(5):
+            while peer.ended < 2:
+                await asyncio.sleep(0.01)
+        assert (peer.connections, peer.ended) == (4, 2)
+
+
+async def test_a_connection_is_not_kept_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is hung up when nothing was told for a moment."""
+    monkeypatch.setattr(module, "KEEP_SECONDS", 0.05)
+    async with Keeping() as peer, poster() as post:
+        assert (await post(peer.url)).ok
+        async with asyncio.timeout(5):
+            while peer.ended < 1:
+                await asyncio.sleep(0.01)
 
 
 # Time and size.
@@ -346,7 +440,7 @@ async def test_a_name_is_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None
     async with WebhookEndpoint() as endpoint, poster() as post:
         asked = answers(monkeypatch, "127.0.0.1", "10.0.0.1")
         attempt = await post(f"http://hook.example.test:{endpoint.port}/")
-        later = await post(f"http://hook.example.test:{endpoint.port}/")
+        later = await post(f"http://hook.example.test:{endpoint.port}/", "globex")
     assert (attempt.result, later.result) == (Result.OK, Result.EGRESS_REFUSED)
     assert asked == ["hook.example.test"] * 2
 
