@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from tests.peers.postgresql import Postgresql
 
 LONG = (
-    "soak/", "process/test_cluster.py", "process/test_moving.py", "process/test_webhooks.py", "http/test_schemathesis.py",
-    "process/test_upgrade.py", "process/test_crash.py", "observe/test_prometheus.py", "systemd/", "process/", "ui/",
-    "outbox/test_machine.py", "directory/test_machine.py", "smtp/test_cancel_anywhere.py", "cli/",
+    "process/test_cluster.py", "http/test_schemathesis.py", "soak/", "ui/test_flows.py", "process/test_webhooks.py",
+    "process/test_crash.py", "observe/test_prometheus.py", "process/test_moving.py", "ui/test_reach.py", "systemd/",
+    "outbox/test_machine.py", "process/", "ui/", "directory/test_machine.py", "smtp/test_cancel_anywhere.py", "cli/",
 )  # fmt: skip
-"""Files that take longest, the longest first."""
+"""Files that take longest, the longest first; those that mostly wait between those that mostly reckon."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes longest: several workers then end at about the same time."""
+    """Begin with what takes longest: several workers then have always something to do, and end at about the same time."""
     here = Path(__file__).parent
 
     def rank(item: pytest.Item) -> int:

@@ -1,4 +1,4 @@
-"""What all changeable resources share: versions (`ETag`, `If-Match`, `If-None-Match`), replacing and patching, read-only members, lists.
+"""What all changeable resources share: versions (`ETag`, and what asks for one), replacing, patching, read-only members, lists.
 
 A document that was read may be written back as it is: members that cannot be changed are accepted as long as they say
 what is so. PATCH is a JSON merge patch (RFC 7396) on what the caller reads.

@@ -30,6 +30,7 @@ from yarl import URL
 from gateway import __version__
 from gateway.credentials.sealed import Seal, SealError
 from gateway.credentials.secret import Secret
+from gateway.directory.kinds import WebPlace
 from gateway.directory.shapes import Webhook
 from gateway.smtp.egress import EgressPolicy
 from gateway.webhooks.names import Names
@@ -40,7 +41,7 @@ TAIL_SECONDS: Final = 1.0
 TAIL_OCTETS: Final = 4 << 10
 ANSWER_OCTETS: Final = 32 << 10  # with all that comes before it
 KEEP_SECONDS: Final = 5.0  # a connection that nobody uses
-KEPT: Final = 256  # tenants whose connections may be kept
+KEPT: Final = 64  # lines, each with as many connections as an endpoint has requests at once
 SHORTEST_PAUSE: Final = 5  # seconds, whatever an endpoint says
 LONGEST_PAUSE: Final = 3_600
 
@@ -138,7 +139,7 @@ class _Answer(ResponseHandler):
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Makes a tenant's connections, and keeps them for a moment."""
+    """Makes a tenant's connections to a place, and keeps them for a moment."""
 
     def __init__(self, resolver: _Resolver, tls: ssl.SSLContext | None) -> None:
         # True: the library's own context, for which the machine's certificates are read once a process
@@ -151,7 +152,7 @@ class _Connector(aiohttp.TCPConnector):
 
 @dataclass
 class _Line:
-    """A tenant's connections, and how many requests are under way there."""
+    """A tenant's connections to a place, and how many requests are under way there."""
 
     session: aiohttp.ClientSession
     busy: int = 0
@@ -175,7 +176,7 @@ class Poster:
         self._seal = seal
         self._clock = clock
         self._tls = tls
-        self._lines: dict[tuple[str, str], _Line] = {}  # by tenant and scheme, that which was used last at the end
+        self._lines: dict[tuple[str, WebPlace], _Line] = {}  # that which was used last at the end
 
     async def __aenter__(self) -> Self:
         self._names = Names()
@@ -188,10 +189,10 @@ class Poster:
 
     @asynccontextmanager
     async def _session(self, webhook: Webhook) -> AsyncIterator[aiohttp.ClientSession]:
-        """Lend the tenant's session."""
-        place = (webhook.tenant, webhook.place.scheme)
-        line = self._lines.pop(place, None) or _Line(self._open(*place))
-        self._lines[place] = line
+        """Lend the tenant's session for the place."""
+        key = tenant, place = webhook.tenant, webhook.place
+        line = self._lines.pop(key, None) or _Line(self._open(tenant, place.scheme))
+        self._lines[key] = line
         line.busy += 1
         try:
             yield line.session
@@ -202,7 +203,7 @@ class Poster:
     async def _close_some(self) -> None:
         """Close what nobody uses and was not used for longest, until few enough are left."""
         while len(self._lines) > KEPT:
-            idle = next((place for place, line in self._lines.items() if not line.busy), None)
+            idle = next((key for key, line in self._lines.items() if not line.busy), None)
             if idle is None:
                 return
             await self._lines.pop(idle).session.close()

@@ -224,8 +224,8 @@ async def test_an_answer_without_an_end_ends_its_connection(monkeypatch: pytest.
         assert (len(peer.came), peer.connections) == (3, 3)
 
 
-async def test_only_so_many_tenants_have_kept_connections(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The one that was told nothing for longest makes room."""
+async def test_only_so_many_connections_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing was told for longest makes room."""
     monkeypatch.setattr(module, "KEPT", 2)
     async with Keeping() as peer, poster() as post:
         for tenant in ("a", "b", "a", "c", "a", "b"):
