@@ -7,19 +7,23 @@ They share the process's one event loop, since the browser lives in it: an async
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_asyncio
 
 from tests.peers.requirements import require
 from tests.ui import gateway as gateways
-from tests.ui.browser import CHROMIUM, Browser, axe_available, browser_available, chromium, watched
+from tests.ui.asking import opened
+from tests.ui.browser import CHROMIUM, DESK, PHONE, Browser, axe_available, browser_available, chromium, watched
+from tests.ui.hands import Keyboard, Mouse
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from playwright.async_api import Browser as Chromium
+
+    from tests.ui.hands import Hand, Opens
 
 HERE = Path(__file__).parent
 
@@ -53,3 +57,21 @@ async def gateway(tmp_path: Path) -> AsyncIterator[gateways.Gateway]:
     """Run a daemon of the test's own."""
     async with gateways.running(tmp_path) as running:
         yield running
+
+
+@pytest_asyncio.fixture(
+    params=[(hand, width) for hand in (Keyboard, Mouse) for width in (PHONE, DESK)],
+    ids=lambda way: f"{way[0].__name__.lower()}-{way[1]}",
+    loop_scope="session",
+)
+async def at(request: pytest.FixtureRequest, gateway: gateways.Gateway, browser: Browser) -> Opens:
+    """Use the pages by keyboard alone and with a mouse, on a phone in the dark and at a desk in the light."""
+    hand, width = request.param
+    how: Any = {"width": width, "scheme": "dark" if width == PHONE else "light"}
+
+    async def opens(path: str, tenant: str = "acme") -> Hand:
+        if not tenant:
+            return hand(await browser.open(gateway.url + path, **how))
+        return hand(await opened(gateway, browser, path, tenant, **how))
+
+    return opens

@@ -34,6 +34,12 @@ class Hand(Protocol):
         """Of several of which one has to be chosen, choose another."""
 
 
+class Opens(Protocol):
+    """Opens a page as an administrator of a tenant, or as nobody yet."""
+
+    async def __call__(self, path: str, tenant: str = "acme") -> Hand: ...
+
+
 class Keyboard:
     """Goes by Tab, and sees at every step where the focus is."""
 

@@ -5,19 +5,16 @@ Each step is over when the page says so, and the daemon's own state tells whethe
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-import pytest
 import pytest_asyncio
 
 from tests.peers.smtp_script import issue_tls
 from tests.peers.smtp_server import Reply, ScriptedRelay
 from tests.peers.webhook_endpoint import WebhookEndpoint
 from tests.process.cluster import until
-from tests.ui.asking import asked, opened
-from tests.ui.browser import DESK, PHONE
+from tests.ui.asking import asked
 from tests.ui.gateway import running
-from tests.ui.hands import Keyboard, Mouse
 from tests.ui.mails import LATE, post, status, until_status
 from tests.ui.profiles import made
 
@@ -25,9 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from tests.ui.browser import Browser
     from tests.ui.gateway import Gateway
-    from tests.ui.hands import Hand
+    from tests.ui.hands import Hand, Opens
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -35,30 +31,6 @@ async def gateway(tmp_path: Path) -> AsyncIterator[Gateway]:
     """Run a daemon whose webhooks may go to this machine."""
     async with running(tmp_path, '[egress.webhooks]\nallow = ["127.0.0.0/8"]\n') as up:
         yield up
-
-
-class Opens(Protocol):
-    """Opens a page as an administrator of a tenant, or as nobody yet."""
-
-    async def __call__(self, path: str, tenant: str = "acme") -> Hand: ...
-
-
-@pytest_asyncio.fixture(
-    params=[(hand, width) for hand in (Keyboard, Mouse) for width in (PHONE, DESK)],
-    ids=lambda way: f"{way[0].__name__.lower()}-{way[1]}",
-    loop_scope="session",
-)
-async def at(request: pytest.FixtureRequest, gateway: Gateway, browser: Browser) -> Opens:
-    """Use the pages in one of the ways: phones are in the dark, desks in the light."""
-    hand, width = request.param
-    how: Any = {"width": width, "scheme": "dark" if width == PHONE else "light"}
-
-    async def opens(path: str, tenant: str = "acme") -> Hand:
-        if not tenant:
-            return hand(await browser.open(gateway.url + path, **how))
-        return hand(await opened(gateway, browser, path, tenant, **how))
-
-    return opens
 
 
 async def profiles(gateway: Gateway, tenant: str = "acme") -> dict[str, Any]:
@@ -74,6 +46,13 @@ async def test_signing_in_and_out(gateway: Gateway, at: Opens) -> None:
         await hand.press("Sign in", "What needs a person")
         await hand.press("Signed in as admin", "and what is below it")
         await hand.press(way_out, "API key")
+
+
+async def test_signing_in_by_a_link(gateway: Gateway, at: Opens) -> None:
+    """Which the API gave."""
+    link = (await asked(gateway, "POST", "sign-in-links", tenant="acme"))["url"]
+    hand = await at(link[link.index("/ui/") :], "")
+    await hand.press("Sign in", "What needs a person")
 
 
 async def test_a_tenant(gateway: Gateway, at: Opens) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 import jwt
 import pytest
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from tests.ui.browser import Browser
     from tests.ui.gateway import Gateway
+    from tests.ui.hands import Opens
     from tests.ui.wire import Answered, Wire
 
 FLOW = f"{COOKIE}-oidc"
@@ -582,21 +583,19 @@ async def test_signing_out(gateway: Gateway, provider: OpenIdProvider) -> None:
         assert not await wire.is_in()
 
 
-async def test_in_a_browser(gateway: Gateway, provider: OpenIdProvider, browser: Browser) -> None:
+async def test_in_a_browser(provider: OpenIdProvider, browser: Browser, at: Opens) -> None:
     """From a page that one may not see to the provider and back to that page, and out again."""
     browser.allow(provider.issuer)
-    seen = await browser.open(f"{gateway.url}/ui/tenants/acme/settings")
-    page = seen.page
-    await seen.axe()
-    await page.get_by_role("link", name="Sign in with your organisation").click()
-    await page.wait_for_url("**/ui/tenants/acme/settings")
+    hand = await at("/ui/tenants/acme/settings", "")
+    page = hand.seen.page
+    await hand.seen.axe()
+    await hand.press("Sign in with your organisation", "Only administrators of a tenant above")
+    assert (urlsplit(page.url).path, urlsplit(page.url).query) == ("/ui/tenants/acme/settings", "")
     [cookie] = await page.context.cookies()
     assert (cookie["name"], cookie["httpOnly"], cookie["sameSite"]) == (COOKIE, True, "Strict")
-    assert parse_qs(urlsplit(page.url).query) == {}
-    await page.locator("details.who summary").click()
-    await page.get_by_role("button", name="Sign out", exact=True).click()
-    await page.get_by_role("heading", name="You are signed out").wait_for()
-    await seen.axe()
+    await hand.press("Signed in as ann", "and what is below it")
+    await hand.press("Sign out", "You are signed out")
+    await hand.seen.axe()
     assert await page.context.cookies() == []
 
 
