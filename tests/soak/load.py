@@ -294,8 +294,11 @@ class Load:
                 self._promised("beta", answer["id"], body)
 
     async def _abandon(self, _: float) -> None:
-        """Go away in the middle of the head, of the body, or before the answer."""
-        body = self._mail()
+        """Go away in the middle of the head, of the body, or before the answer; of this nobody is to get a copy.
+
+        If it was accepted after all, and its own recipient refused, a copy would be mail that nobody seems to have sent.
+        """
+        body = self._mail(severity="info")
         self.ledger.abandoned.update(body["to"])
         octets = self._octets(body)
         _, writer = await asyncio.open_connection("127.0.0.1", self.place.daemon.http)
