@@ -21,7 +21,7 @@ run: setup
 	$(BIN)/python -m gateway serve -c config/gateway.toml
 
 test: setup lint
-	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # Hundreds of kills, big fuzz: minutes to hours. The last figures are in the README.
 proof: setup

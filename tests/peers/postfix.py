@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
 import re
 import shutil
 import signal
@@ -35,17 +36,23 @@ _HOST = "127.0.0.1"
 _REALM = "relay.test"
 _START_SECONDS = 20.0
 _PATIENCE = 0.02
+_DICE = random.SystemRandom()  # the usual dice are seeded by some tests, and fall alike in all workers then
 _COUNTER = re.compile(rb"mesg=(\d+)")
 _TOOLS = ("postfix", "saslpasswd2")
 _DAEMONS = Path("/usr/lib/postfix/sbin")
 
 
 def free_port(*avoid: int) -> int:
-    """A loopback port that was free a moment ago, and none of these."""
-    with socket.socket() as probe:
-        probe.bind((_HOST, 0))
-        port: int = probe.getsockname()[1]
-        return free_port(*avoid) if port in avoid else port
+    """A loopback port that was free a moment ago, and none of these.
+
+    It lies below those that the kernel gives to whoever connects somewhere: one of these would soon be somebody's.
+    """
+    while True:
+        port = _DICE.randrange(10_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((_HOST, port))
+            if port not in avoid:
+                return port
 
 
 def smtp_sink_available() -> bool:

@@ -65,7 +65,7 @@ async def test_a_kill_at_a_named_place_loses_nothing(
 @on_both_engines
 async def test_kills_at_random_moments_lose_nothing(install: Install, relay: ScriptedRelay) -> None:
     """Killed again and again under load: every 202 arrives, and copies stay within what was in flight."""
-    kills = 100 if PROOF else 10
+    kills = 100 if PROOF else 5
     dice = random.Random(os.environ.get("GATEWAY_SEED", "7"))
     daemon = install(plain(relay.port, connections=CONNECTIONS))
     load = Load([daemon])
@@ -89,7 +89,7 @@ async def test_kills_at_random_moments_lose_nothing(install: Install, relay: Scr
 @on_both_engines
 async def test_a_notification_that_must_not_go_twice_never_does(install: Install, relay: ScriptedRelay) -> None:
     """With on_ambiguous=fail a kill in the window leaves one copy at most, and the outcome is told as unknown."""
-    kills = 30 if PROOF else 4
+    kills = 30 if PROOF else 2
     daemon = install(plain(relay.port, connections=1))
     load = Load([daemon], {"on_ambiguous": "fail"})
     posting = asyncio.ensure_future(load.run())

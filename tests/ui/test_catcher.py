@@ -10,8 +10,8 @@ import aiosmtplib
 import pytest
 
 from tests.ui import gateway as gateways
+from tests.ui.asking import asked, opened
 from tests.ui.browser import PHONE, Kind
-from tests.ui.test_notifications import api, signed_in
 from tests.ui.visitor import visiting
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ async def test_large_mail(gateway: Gateway) -> None:
 async def test_only_for_those_who_reach_everybody(gateway: Gateway) -> None:
     """Caught mail belongs to no tenant: who reaches only some finds neither link nor page, and strangers sign in."""
     path = await caught(gateway, b"Subject: between us\r\n\r\nHello")
-    sender = await api(gateway, "POST", "/v1/tenants/system/keys", {"scopes": ["send"]}, "system")
+    sender = await asked(gateway, "POST", "tenants/system/keys", {"scopes": ["send"]})
     pages = ("/ui/catcher", path, f"{path}?show=raw", f"{path}/html", f"{path}/raw")
     async with visiting(gateway, "acme") as tenant, visiting(gateway) as low, visiting(gateway) as stranger:
         await low.post("/ui/sign-in", {"key": sender["key"]})
@@ -153,7 +153,7 @@ async def test_html_can_do_nothing(gateway: Gateway, browser: Browser) -> None:
     browser.expect(Kind.FOREIGN, "^GET http://127.0.0.1:9/")  # it tries …
     for name in ("a.css", "seen.png", "x"):
         browser.expect(Kind.FAILED, f"^csp GET .*/{name}$")  # … and gets nowhere
-    seen = await signed_in(gateway, browser, path, "system")
+    seen = await opened(gateway, browser, path, "system")
     frame = seen.page.frame_locator("iframe")
     await frame.get_by_text("Shown").wait_for()
     assert await frame.get_by_text("Shown").evaluate("one => getComputedStyle(one).color") == "rgb(1, 2, 3)"
@@ -167,7 +167,7 @@ async def test_html_can_do_nothing(gateway: Gateway, browser: Browser) -> None:
 
 async def test_pages_on_a_phone(gateway: Gateway, browser: Browser) -> None:
     """The list, which is live, and each way of looking at a message fit a phone and shut nobody out."""
-    seen = await signed_in(gateway, browser, "/ui/catcher", "system", width=PHONE, scheme="dark")
+    seen = await opened(gateway, browser, "/ui/catcher", "system", width=PHONE, scheme="dark")
     await caught(gateway, b"Subject: " + b"long " * 60 + b"\r\nX-Word: " + b"w" * 300 + b"\r\n\r\n" + b"w" * 300)
     await seen.page.get_by_role("link", name="long long").wait_for()
     await seen.no_sideways_scroll()
