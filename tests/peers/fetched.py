@@ -27,6 +27,7 @@ from tests.peers.postfix import free_port
 HOST = "127.0.0.1"
 START_SECONDS = 20.0
 PATIENCE = 0.02
+DYING_SECONDS = 5.0
 _NAME = "notification-gateway-peers"
 
 
@@ -118,6 +119,9 @@ class Daemon:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
+            ended = time.monotonic() + DYING_SECONDS
+            while self.processes() and time.monotonic() < ended:  # the others of its group are not ours to wait for
+                time.sleep(PATIENCE)
         if self._directory is not None:
             self._directory.cleanup()
 
