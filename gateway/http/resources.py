@@ -61,8 +61,10 @@ def check_version(call: Call, view: Document | None) -> None:
     `*` is whatever there is; `view` is None where there is nothing. RFC 9110 §13.1.1, §13.1.2: a weak tag never matches in
     the first, and like a strong one in the second.
     """
-    present = None if view is None else etag(view)
     wanted, unwanted = (",".join(call.headers.getall(name, ())).strip() for name in ("If-Match", "If-None-Match"))
+    if not (wanted or unwanted):
+        return
+    present = None if view is None else etag(view)
     if wanted and (present is None or (wanted != "*" and present not in _tags(wanted, weak=False))):
         raise Problem(Code.PRECONDITION_FAILED)
     if unwanted and present is not None and (unwanted == "*" or present in _tags(unwanted, weak=True)):

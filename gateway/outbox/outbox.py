@@ -314,12 +314,7 @@ class Outbox:
             delivery.recipients[index] = judgement.recipient
         if delivery.revoked:
             judgements += cancelled(delivery.recipients)
-        settlement = self._settlement(
-            delivery,
-            judgements,
-            held=held,
-            events=history(self.clock(), delivery.recipients, judgements, by, claimed_at),
-        )
+        settlement = self._settlement(delivery, judgements, held=held, by=by, claimed_at=claimed_at)
         written = self._store.settle(settlement)
         written.add_done_callback(partial(self._finished, delivery, judgements, settlement, by))
         return written
@@ -355,7 +350,7 @@ class Outbox:
         self.on_event(event, count, tenant)
 
     def _settlement(
-        self, delivery: Delivery, judgements: list[tuple[int, Judgement]], *, held: bool, events: str
+        self, delivery: Delivery, judgements: list[tuple[int, Judgement]], *, held: bool, by: str, claimed_at: int
     ) -> Settlement:
         now = self.clock()
         row = delivery.row
@@ -369,7 +364,7 @@ class Outbox:
             due_at=due_at,
             finished_at=now if stage is Stage.FINAL else None,
             recipients=encode(delivery.recipients),
-            events=events,
+            events=history(now, delivery.recipients, judgements, by, claimed_at),
             erase=stage is Stage.FINAL and self._erasable(delivery.recipients),
             told=self.tell(row, judgements, status),
         )
