@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.ui.asking import opened
+from tests.ui.asking import asked, opened
 from tests.ui.browser import PHONE, Kind
-from tests.ui.test_reach import api
 from tests.ui.visitor import visiting
 
 if TYPE_CHECKING:
@@ -108,7 +107,7 @@ async def test_the_tenant_itself_does_not_set_what_its_parent_does(gateway: Gate
 async def test_what_goes_with_a_tenant_is_told_to_administrators_alone(gateway: Gateway) -> None:
     """How many keys it has is not for a key that only reads."""
     document = {"name": "reader", "scopes": ["read"]}
-    made = await api(gateway, "POST", "/v1/tenants/acme/keys", gateway.keys["acme"], document)
+    made = await asked(gateway, "POST", "tenants/acme/keys", document, "acme")
     async with visiting(gateway) as visitor:
         await visitor.post("/ui/sign-in", {"key": made["key"]})
         assert (await visitor.get("/ui/tenants/acme/delete")).status == 403
