@@ -45,8 +45,8 @@ async def test_a_key_is_shown_once(gateway: Gateway) -> None:
         listed = await visitor.get(PAGES)
         assert f"desk {made.id}" in listed.text
         assert "2999-12-31 23:59:59" in listed.text
-        assert key.rpartition("_")[2] not in listed.source
-        assert key.rpartition("_")[2] not in (await visitor.get(f"{PAGES}/{made.id}/revoke")).source
+        assert key.split("_", 2)[2] not in listed.source
+        assert key.split("_", 2)[2] not in (await visitor.get(f"{PAGES}/{made.id}/revoke")).source
     async with visiting(gateway) as other:
         assert (await other.post("/ui/sign-in", {"key": key})).path == "/ui/"
 
