@@ -39,7 +39,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def started_chromium() -> AsyncIterator[Chromium]:
     """Start Chromium when it is first asked for, and keep it for all tests of this process."""
-    require(f"{CHROMIUM} (apt: chromium)", browser_available())
+    require(f"{CHROMIUM} (apt: chromium-headless-shell)", browser_available())
     require("axe-core (pip: axe-playwright-python)", axe_available())
     async with chromium() as running:
         yield running
