@@ -63,6 +63,11 @@ class Logins:
         self._error = error
         facts.secret_login(self.name, error.kind)
 
+    def doubted(self, error: CredentialError) -> None:
+        """What we show there was refused, and has never been good for anything: as if it did not let us in, but no pause."""
+        self._error = error
+        facts.secret_login(self.name, error.kind)
+
     def forgive(self) -> None:
         """A person says that it may be tried again at once; if that fails too, the pause goes on growing."""
         self._closed_until = float("-inf")

@@ -539,6 +539,38 @@ async def test_a_static_token_that_may_not_look_at_itself(fake: FakeVault) -> No
         assert await fetched(provider) == {"password": CANARY}
 
 
+async def test_a_static_token_that_is_over_is_how_the_connection_is(fake: FakeVault) -> None:
+    """What may not look at itself may be over, too: what it reads tells, and a path that is not its own tells nothing more."""
+    await fake.put(KEY, {"password": CANARY})
+    logins = Logins(Clock())
+    async with connected(fake, {"method": "token", "token": {"env": "TOKEN"}}, logins=logins) as provider:
+        assert (await refused(provider)).kind is Kind.DENIED
+        told = [logins.failure]
+        fake.tokens["hvs.static"] = Issued()
+        fake.troubles["auth/token/lookup-self"] = 403
+        assert await fetched(provider) == {"password": CANARY}
+        told.append(logins.failure)
+        fake.troubles[DATA] = 403
+        assert (await refused(provider)).kind is Kind.DENIED
+        told.append(logins.failure)
+    assert (told, logins.trouble()) == ([Kind.DENIED, None, None], None)
+
+
+async def test_a_static_token_that_ends_is_how_the_connection_is(fake: FakeVault) -> None:
+    """The server told of it before, and does so no longer."""
+    await fake.put(KEY, {"password": CANARY})
+    fake.tokens["hvs.static"] = Issued()
+    logins = Logins(Clock())
+    async with connected(fake, {"method": "token", "token": {"env": "TOKEN"}}, logins=logins) as provider:
+        assert await fetched(provider) == {"password": CANARY}
+        told = [logins.failure]
+        fake.tokens.clear()
+        for _ in range(2):  # the first finds that there is no other token
+            assert (await refused(provider)).kind is Kind.DENIED
+        told.append(logins.failure)
+    assert told == [None, Kind.DENIED]
+
+
 async def test_a_static_token_that_is_refused_is_not_shown_twice(fake: FakeVault) -> None:
     """Signing in brings the same one, so there is nothing to try."""
     async with connected(fake, {"method": "token", "token": {"env": "TOKEN"}}) as provider:

@@ -63,12 +63,16 @@ class _NotNowError(CredentialError):
 
 
 class _Token(NamedTuple):
-    """What a sign-in brought: `life` in seconds from `since` on, 0 if it does not end."""
+    """What a sign-in brought: `life` in seconds from `since` on, 0 if it does not end.
+
+    Of a `mute` one the server says nothing: it may be over, or have no right but to read secrets.
+    """
 
     secret: Secret
     life: float
     renewable: bool
     since: float
+    mute: bool = False
 
     def spent(self, now: float) -> float:
         return (now - self.since) / self.life if self.life > 0 else 0.0
@@ -93,6 +97,7 @@ class VaultProvider:
         self._versioned = settings.kv_version == 2
         self._lock = asyncio.Lock()
         self._token: _Token | None = None
+        self._proven: Secret | None = None  # the mute token that has read something
         self._forced_at = float("-inf")
         self._logins = logins or Logins(clock)
         self._running = 0
@@ -131,7 +136,18 @@ class VaultProvider:
             raise CredentialError(Kind.MALFORMED, "a version is a number from 1 on")
 
     async def _read(self, token: _Token, key: str, version: str | None) -> Outcome[Fetched]:
-        return await self._call(self._deadlines.total, partial(self._server.read, token.secret, key, version))
+        outcome = await self._call(self._deadlines.total, partial(self._server.read, token.secret, key, version))
+        if token.mute and token.secret != self._proven:
+            self._judge(token, outcome)
+        return outcome
+
+    def _judge(self, token: _Token, outcome: Outcome[Fetched]) -> None:
+        """Take from a read whether a mute token is good: nothing else tells."""
+        if not isinstance(outcome, CredentialError) or outcome.kind is Kind.NOT_FOUND:
+            self._proven = token.secret
+            self._logins.succeeded()
+        elif outcome.kind is Kind.DENIED:
+            self._logins.doubted(outcome)
 
     # The token; whoever holds the lock is the only one to change it.
 
@@ -179,7 +195,8 @@ class VaultProvider:
             self._logins.failed(outcome)
             return outcome
         self._token = outcome
-        self._logins.succeeded(outcome.life or None)
+        if not outcome.mute:
+            self._logins.succeeded(outcome.life or None)
         return outcome
 
     # Threads.
@@ -371,7 +388,7 @@ class _Server:
         except CredentialError as error:
             if error.kind is not Kind.DENIED:
                 raise
-            return _Token(token, 0.0, renewable=False, since=since)  # it may read secrets and not itself
+            return _Token(token, 0.0, renewable=False, since=since, mute=True)
         return _Token(token, float(told["ttl"]), told["renewable"] is True, since)
 
     def _client_for_login(self, token: str = "") -> Any:
