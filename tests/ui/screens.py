@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from gateway.app import daemon
 from gateway.settings import load
 from tests.peers.postfix import free_port
+from tests.ui.asking import asked
 from tests.ui.browser import DESK, PHONE, Seen, chromium, watched
 from tests.ui.gateway import SETTINGS, Gateway
-from tests.ui.test_reach import api
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -72,22 +72,21 @@ PROFILES: tuple[dict[str, Any], ...] = (
 
 async def live(gateway: Gateway, catcher: int) -> str:
     """Give the tenants something to show; answers the last notification's id."""
-    key = gateway.keys["system"]
-    await api(gateway, "PUT", "/v1/tenants/acme/secrets/news", key, {"value": "correct horse"})
+    await asked(gateway, "PUT", "tenants/acme/secrets/news", {"value": "correct horse"})
     for profile in PROFILES:
-        await api(gateway, "POST", "/v1/tenants/acme/profiles", key, profile)
+        await asked(gateway, "POST", "tenants/acme/profiles", profile)
     last = ""
     kinds = (("account.password_recovery", "info"), ("billing.invoice", "info"), ("backup.failed", "error"))
     for number in range(24):
         category, severity = kinds[number % len(kinds)]
         mail = {"to": [f"ann{number}@example.test"], "subject": "Hello", "text": "Hello.", "category": category}
-        told = await api(gateway, "POST", "/v1/notifications", gateway.keys["acme"], {**mail, "severity": severity})
+        told = await asked(gateway, "POST", "notifications", {**mail, "severity": severity}, "acme")
         last = told["id"]
     for _ in range(3):
         mail = {"tenant": "acme", "to": ["bob@example.test"], "subject": "News", "text": "News.", "profile": "news"}
-        await api(gateway, "POST", "/v1/notifications", key, mail)
+        await asked(gateway, "POST", "notifications", mail)
     for _ in range(100):
-        listed = await api(gateway, "GET", f"/v1/notifications/{last}", key)
+        listed = await asked(gateway, "GET", f"notifications/{last}")
         if listed["status"] == "relayed":
             break
         await asyncio.sleep(0.1)
@@ -102,7 +101,7 @@ async def main(names: list[str]) -> None:
         catcher = free_port()
         tenants = (ROOT / "config" / "tenants.toml").read_text().replace("port = 1025", f"port = {catcher}")
         (folder / "tenants.toml").write_text(re.sub(r'"var/(\w+\.key)"', r'"\1"', tenants))
-        (folder / "gateway.toml").write_text(SETTINGS.format(catcher=catcher).replace("[http]\n", "[http]\n", 1))
+        (folder / "gateway.toml").write_text(SETTINGS.format(catcher=catcher))
         running = await stack.enter_async_context(daemon(load(folder / "gateway.toml", {}), {}))
         keys = {tenant: (folder / file).read_text().strip() for tenant, file in KEYS.items()}
         gateway = Gateway(f"http://127.0.0.1:{running.http.port}", keys, running)

@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
-import aiohttp
 import pytest
 
 from gateway.http.routing import Router
@@ -18,7 +17,7 @@ from gateway.ui.page import Page
 from gateway.ui.table import PAGES
 from tests.peers.smtp_server import Reply, ScriptedRelay
 from tests.process.cluster import until
-from tests.ui.asking import opened
+from tests.ui.asking import asked, opened
 from tests.ui.browser import DESK, PHONE
 from tests.ui.visitor import Shown, Visitor, visiting
 
@@ -61,65 +60,50 @@ UNLINKED = {  # parts that a page fetches, and what stands in frames; a profile 
 LEAVES = ("/ui/static/", "/docs", "/openapi.json", "/raw", "/html")
 
 
-async def api(gateway: Gateway, method: str, path: str, key: str, document: object = None) -> Any:
-    """Ask the API; it must answer well."""
-    headers = {"Authorization": f"Bearer {key}"}
-    async with (
-        aiohttp.ClientSession() as session,
-        session.request(method, gateway.url + path, json=document, headers=headers) as response,
-    ):
-        assert response.status < 300, await response.text()
-        return await response.json() if response.content_type == "application/json" else None
-
-
 async def furnish(gateway: Gateway) -> None:
     """Make what there is to come to: profiles, a push, copies, templates, keys, webhooks, mail that waits and mail that went."""
-    key = gateway.keys["acme"]
     made = {name: value for name, value in PROFILE.items() if name != "dkim"}  # whose key would have to be one
-    await api(gateway, "POST", "/v1/tenants/acme/profiles", key, {**made, "is_default": True})
+    await asked(gateway, "POST", "tenants/acme/profiles", {**made, "is_default": True})
     push = {"children": ["acme-apac", "acme-emea"], "profiles": ["lent"]}
-    await api(gateway, "POST", "/v1/tenants/acme/profiles/push", key, push)
+    await asked(gateway, "POST", "tenants/acme/profiles/push", push)
     for tenant in ("acme", "acme-emea"):
-        at = f"/v1/tenants/{tenant}"
-        await api(gateway, "PUT", f"{at}/preferences", key, {"cc": ["cc@example.test"], "rules": [{"cc": True}]})
-        await api(gateway, "PUT", f"{at}/templates/hello", key, {"subject": "Hello", "text": "Hello {{ name }}"})
-        await api(gateway, "PUT", f"{at}/secrets/relay", key, {"value": "hunter2"})
-        await api(gateway, "POST", f"{at}/keys", key, {"name": "app", "scopes": ["send"]})
+        at = f"tenants/{tenant}"
+        await asked(gateway, "PUT", f"{at}/preferences", {"cc": ["cc@example.test"], "rules": [{"cc": True}]})
+        await asked(gateway, "PUT", f"{at}/templates/hello", {"subject": "Hello", "text": "Hello {{ name }}"})
+        await asked(gateway, "PUT", f"{at}/secrets/relay", {"value": "hunter2"})
+        await asked(gateway, "POST", f"{at}/keys", {"name": "app", "scopes": ["send"]})
         hook = {"url": "https://hooks.example.test/in", "events": ["notification.failed"], "enabled": False}
-        await api(gateway, "POST", f"{at}/webhooks", key, hook)
+        await asked(gateway, "POST", f"{at}/webhooks", hook)
         for profile in ("lent", None):
             mail = {"tenant": tenant, "to": ["ann@example.test"], "subject": "Hello", "text": "Hello"}
-            await api(
-                gateway, "POST", "/v1/notifications", key, mail if profile is None else {**mail, "profile": profile}
-            )
+            await asked(gateway, "POST", "notifications", mail if profile is None else {**mail, "profile": profile})
 
 
 async def furnish_hostile(gateway: Gateway, relay: ScriptedRelay) -> list[str]:
     """Make tenants whose every free text would run, and give each a mail that is refused; answers the mails' pages."""
-    key = gateway.keys["acme"]
     mails = []
     for number, text in enumerate(HOSTILE):
         tenant = f"hostile-{number}"
-        at = f"/v1/tenants/{tenant}"
-        await api(gateway, "POST", "/v1/tenants", key, {"id": tenant, "name": text, "parent": "acme"})
+        at = f"tenants/{tenant}"
+        await asked(gateway, "POST", "tenants", {"id": tenant, "name": text, "parent": "acme"})
         profile = {
             "name": "main", "host": relay.host, "port": relay.port, "security": "none", "is_default": True,
             "from": {"name": text, "address": "a@example.test"}, "reply_to": [{"name": text, "address": "b@example.test"}],
             "footnote": {"text": text, "html": text}, "allowed_senders": ["*@example.test"],
         }  # fmt: skip
-        await api(gateway, "POST", f"{at}/profiles", key, profile)
+        await asked(gateway, "POST", f"{at}/profiles", profile)
         auth = {"username": text, "domain": text, "credential": {"source": "plaintext", "value": text}}
         unused = {"name": "unused", "host": "relay.example", "from": "a@example.test", "auth": auth}
-        await api(gateway, "POST", f"{at}/profiles", key, unused)
-        await api(gateway, "PUT", f"{at}/templates/hello", key, {"subject": "Hello", "text": text, "html": text})
-        await api(gateway, "POST", f"{at}/keys", key, {"name": text, "scopes": ["send"]})
+        await asked(gateway, "POST", f"{at}/profiles", unused)
+        await asked(gateway, "PUT", f"{at}/templates/hello", {"subject": "Hello", "text": text, "html": text})
+        await asked(gateway, "POST", f"{at}/keys", {"name": text, "scopes": ["send"]})
         mail = {
             "tenant": tenant, "to": [{"name": text, "address": "ann@example.test"}], "subject": text, "text": text,
             "html": text, "metadata": {text: text}, "headers": {"X-Told": text},
             "from": {"name": text, "address": "c@example.test"},
             "attachments": [{"filename": text.replace("/", "|"), "content": "aGVsbG8="}],
         }  # fmt: skip
-        mails.append((await api(gateway, "POST", "/v1/notifications", key, mail))["id"])
+        mails.append((await asked(gateway, "POST", "notifications", mail))["id"])
     return mails
 
 
@@ -159,10 +143,9 @@ async def test_what_would_run_is_text_on_every_page(gateway: Gateway) -> None:
     """Names, senders, subjects, bodies, metadata, file names, a relay's words: shown as written, nowhere as markup."""
     async with ScriptedRelay({"rcpt": Reply(f"550 5.1.1 {HOSTILE[0]}")}, host="127.0.0.2") as relay:
         mails = await furnish_hostile(gateway, relay)
-        key = gateway.keys["acme"]
 
         async def all_refused() -> bool:
-            found = [await api(gateway, "GET", f"/v1/notifications/{id_}", key) for id_ in mails]
+            found = [await asked(gateway, "GET", f"notifications/{id_}") for id_ in mails]
             return all(one["status"] == "failed" for one in found)
 
         await until(all_refused, 20)
@@ -200,9 +183,7 @@ async def test_the_owner_finds_it(gateway: Gateway) -> None:
 async def test_whoever_may_little_is_led_nowhere_in_vain(gateway: Gateway, scopes: list[str]) -> None:
     """No page links to one that its reader may not open."""
     await furnish(gateway)
-    made = await api(
-        gateway, "POST", "/v1/tenants/acme/keys", gateway.keys["acme"], {"name": "little", "scopes": scopes}
-    )
+    made = await asked(gateway, "POST", "tenants/acme/keys", {"name": "little", "scopes": scopes})
     async with visiting(gateway) as visitor:
         await visitor.post("/ui/sign-in", {"key": made["key"]})
         for path, page in (await crawled(visitor)).items():
