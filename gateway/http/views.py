@@ -211,7 +211,7 @@ def summary(call: Call, row: StoredRow) -> NotificationSummary:
         simulated=known.envelope.simulated,
         metadata=dict(known.envelope.metadata),
         recipients=tuple(
-            _recipient(one, secretive=_secret(call, row, one.by, known)) for one in decode(row.recipients)
+            _recipient(one, secretive=_secret(call, one.by, known)) for one in decode(row.recipients)
         ),
         href=href(row.id),
     )
@@ -254,13 +254,10 @@ def _reply(reply: Reply, *, secretive: bool) -> ReplyView | ReplyCodesView:
     return ReplyView(code=reply.code, enhanced=reply.enhanced, text=reply.text)
 
 
-def _secret(call: Call, row: StoredRow, by: str, known: _Known) -> bool:
+def _secret(call: Call, by: str, known: _Known) -> bool:
     """Are a relay's words none of the caller's business? That depends on whose profile carried the mail then."""
-    if not by:
-        return known.secretive
-    owner, _, name = by.partition("/")
-    linked = (owner, name, row.flow.tenant) in call.snapshot.links
-    return not linked and not call.snapshot.within(owner, call.caller.tenant)
+    root = call.caller.tenant
+    return root != ROOT and not call.snapshot.within(by.partition("/")[0], root) if by else known.secretive
 
 
 def _events(call: Call, row: StoredRow, known: _Known) -> tuple[EventView, ...]:
@@ -269,7 +266,7 @@ def _events(call: Call, row: StoredRow, known: _Known) -> tuple[EventView, ...]:
     for line in row.events.split("\n"):
         if line:
             at, event, detail, *by = loads(line)
-            secretive = _secret(call, row, by[0] if by else "", known)
+            secretive = _secret(call, by[0] if by else "", known)
             told.append(EventView(at=at, event=event, detail="" if secretive else detail))
     return tuple(told)
 

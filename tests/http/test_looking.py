@@ -123,10 +123,11 @@ async def test_replies_of_strangers_are_codes(world: World) -> None:
     assert seen["recipients"][0]["reply"]["text"] == "secret words of the relay"
 
 
-async def test_inherited_profile_is_named_but_not_quoted(world: World) -> None:
-    """A pushed profile has a name for the child; what its relay says stays with the owner."""
+@pytest.mark.parametrize("by", ["", "acme/lent"])
+async def test_inherited_profile_is_named_but_not_quoted(world: World, by: str) -> None:
+    """A pushed profile has a name for the child; what its relay says stays with the owner, also when it is told whose it was."""
     id_ = await world.posted("acme-emea", profile="lent")
-    await world.settle("acme-emea", deferred(), profile="lent")
+    await world.settle("acme-emea", deferred(), profile="lent", by=by)
     shown = await show(world, id_, "acme-emea")
     assert shown["profile"] == "lent"
     assert "secret words" not in str(shown)

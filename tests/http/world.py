@@ -191,11 +191,11 @@ class World:
         id_: str = answered.json["id"]
         return id_
 
-    async def settle(self, tenant: str, *outcomes: RecipientOutcome, profile: str = "") -> None:
-        """Deliver the flow's next mail, with these outcomes for its due recipients."""
+    async def settle(self, tenant: str, *outcomes: RecipientOutcome, profile: str = "", by: str = "") -> None:
+        """Deliver the flow's next mail by a profile, with these outcomes for its due recipients."""
         [delivery], _ = await self.outbox.claim(Flow(tenant, profile), 1)
         indexes = delivery.due(self.outbox.clock(), len(outcomes))
-        await self.outbox.settle(delivery, indexes, Transaction(tuple(outcomes)))
+        await self.outbox.settle(delivery, indexes, Transaction(tuple(outcomes)), by)
 
 
 def notification(**fields: Any) -> Json:
