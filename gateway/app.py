@@ -99,8 +99,10 @@ async def daemon(settings: Settings, environ: Mapping[str, str]) -> AsyncIterato
         outbox = Outbox(store, _schedule(settings), retention=_retention(settings))
         outbox.on_accepted = facts.accepted
         outbox.on_event = facts.recipient
+        await outbox.recount()
         directory.unfinished = outbox.queued.__getitem__
         directory.forget = outbox.forget
+        await directory.provision(settings.provision.files, settings.paths.base)  # it may end tenants, as reloading may
         lent = directory.policy
         credentials = Credentials(directory.seal, directory.stored, lent.local, lent.connections)
         credentials.on_denied = directory.denied
@@ -232,7 +234,6 @@ async def _directory(settings: Settings, store: Store, environ: Mapping[str, str
         raise SettingsError((Fault("", "[master_key]", str(error), "give the key that sealed the database"),)) from None
     directory = Directory(store, policy(settings, environ), seal)
     await directory.load()
-    await directory.provision(settings.provision.files, settings.paths.base)
     return directory
 
 

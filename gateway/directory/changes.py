@@ -162,10 +162,15 @@ def save_profile(
     return change
 
 
-def _check_room(snapshot: Snapshot, profile: Profile) -> None:
-    tenant = snapshot.tenant(profile.tenant)
+def _check_own(snapshot: Snapshot, owner: str) -> None:
+    """May the tenant make profiles, and lend them?"""
+    tenant = snapshot.tenant(owner)
     if tenant is not None and not tenant.own_profiles:
         raise Problem(Code.LOCKED_BY_PARENT)
+
+
+def _check_room(snapshot: Snapshot, profile: Profile) -> None:
+    _check_own(snapshot, profile.tenant)
     if (profile.tenant, profile.name) in snapshot.profiles or snapshot.inherited(profile.tenant, profile.name):
         raise Problem(Code.NAME_TAKEN)
 
@@ -249,9 +254,7 @@ def push(
     snapshot: Snapshot, owner: str, children: Sequence[str], profiles: Sequence[str], default: str | None
 ) -> Change:
     """Lend profiles to direct children, all of them to all, perhaps one as their default."""
-    tenant = snapshot.tenant(owner)
-    if tenant is not None and not tenant.own_profiles:
-        raise Problem(Code.LOCKED_BY_PARENT)
+    _check_own(snapshot, owner)
     faults = list(_push_faults(snapshot, owner, children, profiles, default))
     if faults:
         raise refusal(faults)
@@ -366,15 +369,20 @@ def delete_webhook(webhook: Webhook) -> Change:
 
 
 def declare(
-    snapshot: Snapshot, actor: Actor, items: Iterable[Item], origin: str, supplied: Mapping[Place, Collection[Slot]]
+    snapshot: Snapshot,
+    actor: Actor,
+    items: Iterable[Item],
+    origin: str,
+    supplied: Mapping[Place, Collection[Slot]],
+    drop: Iterable[Place] = (),
 ) -> Change:
     """Make objects what files say, within the actor's reach, and take defaults over for those that the files mark.
 
-    `supplied`: where a profile's password was given anew.
+    `supplied`: where a profile's password was given anew; `drop`: what goes at the same time.
     """
     wanted = {place(item): item for item in items}
     ours = reached(snapshot, actor, {item.id: item.parent for item in wanted.values() if isinstance(item, Tenant)})
-    change = Change(origin=origin)
+    change = Change(drop=list(drop), origin=origin)
     for where, item in wanted.items():
         if not ours.issuperset(_concerned(item)):  # before anything else, or an equal guess would be told apart
             raise Misplaced(Problem(Code.NOT_FOUND, "There is no such tenant in your reach."), where)
@@ -385,7 +393,7 @@ def declare(
             _declare(snapshot, actor, before, item, supplied.get(where, ()), change)
         except Problem as problem:
             raise Misplaced(problem, where) from None
-    others = overtaken(snapshot, change.put, wanted)
+    others = overtaken(snapshot, change.put, {*wanted, *change.drop})
     _check_ours(snapshot, *map(place, others))
     change.put += map(cleared, others)
     return change
@@ -406,6 +414,9 @@ def _declare(
             change.put.append(_kept(actor, before, item, supplied))
         case Profile(), _:
             _check_room(snapshot, item)
+            change.put.append(item)
+        case Link(), None:
+            _check_own(snapshot, item.tenant)
             change.put.append(item)
         case _:
             change.put.append(item)
@@ -444,14 +455,24 @@ def cleared_out(snapshot: Snapshot, places: Iterable[Place], unfinished: Callabl
     return list(gone)
 
 
-def prune(snapshot: Snapshot, actor: Actor, wanted: Collection[Place], origin: str) -> list[Place]:
-    """Find what the same files made before and do not speak of any more."""
+def prune(
+    snapshot: Snapshot, actor: Actor, wanted: Collection[Place], origin: str, unfinished: Callable[[str], int]
+) -> list[Place]:
+    """Name all that goes because the same files made it before, and do not speak of it any more."""
     reach = set(snapshot.reach(actor.tenant))
-    return [
+    gone = [
         where
         for where, made in snapshot.origins.items()
         if made == origin and where not in wanted and where[1] in reach
     ]
+    for where in gone:
+        if where[0] == "tenant" and not actor.above(snapshot, where[1]):
+            raise Misplaced(Problem(Code.LOCKED_BY_PARENT), where)
+    going = cleared_out(snapshot, gone, unfinished)
+    for where in going:
+        if snapshot.provisioned(where):
+            raise Misplaced(Problem(Code.PROVISIONED), where)
+    return going
 
 
 def overtaken(snapshot: Snapshot, put: Iterable[Item], wanted: Collection[Place]) -> list[Profile | Link]:

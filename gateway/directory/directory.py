@@ -24,7 +24,7 @@ from gateway.directory.keys import new_key
 from gateway.directory.provision import Declaration, read_files, settle_keys
 from gateway.directory.rules import RuleFault
 from gateway.directory.shapes import Key as KeyShape
-from gateway.directory.shapes import Profile, StoredSecret
+from gateway.directory.shapes import Profile, StoredSecret, Tenant
 from gateway.directory.snapshot import API, PROVISION, Key, Place, Snapshot
 from gateway.observe import facts
 from gateway.problems import BY_CODE, Code, Problem, refusal
@@ -34,6 +34,7 @@ from gateway.store.protocol import RevisionConflict, Store
 from gateway.store.rows import Entry, Happening
 
 ATTEMPTS = 5
+AT_ONCE = 200  # tenants whose mail is forgotten together
 Work = Callable[[Snapshot], Change]
 
 
@@ -78,6 +79,7 @@ class Directory:
         """Work a change out and commit it; answers it as committed. Raises the problem that keeps it from being done."""
         async with self._changing:
             for _ in range(ATTEMPTS):
+                before = self.snapshot
                 self._check_actor(actor)
                 change = changes.from_scratch(self.snapshot, self._sealed(work(self.snapshot)))
                 put = [entry(item, self._origin(item, change)) for item in change.put]
@@ -95,10 +97,16 @@ class Directory:
                     break
             else:
                 raise RevisionConflict
-        for kind, tenant, _ in change.drop:
-            if kind == "tenant":
-                await self.forget(tenant)
+        await self._forget(before, change)
         return change
+
+    async def _forget(self, before: Snapshot, change: Change) -> None:
+        """Let nobody inherit a name's mail: that of a tenant that went, or whose end was cut short before a new one came."""
+        gone = [tenant for kind, tenant, _ in change.drop if kind == "tenant"]
+        made = [item.id for item in change.put if isinstance(item, Tenant) and item.id not in before.tenants]
+        names = list(dict.fromkeys([*gone, *made] if before.revision else gone))  # at first there was nobody
+        for start in range(0, len(names), AT_ONCE):
+            await asyncio.gather(*map(self.forget, names[start : start + AT_ONCE]))
 
     def _check_actor(self, actor: Actor) -> None:
         """While a request waited its key may have been revoked, and its tenant moved out of reach."""

@@ -5,10 +5,10 @@ and the field's JSON pointer, so that a caller, a file and a page can each be to
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from functools import lru_cache
+from functools import cache, lru_cache
 from ipaddress import ip_address
 from typing import Final, assert_never
 
@@ -123,22 +123,24 @@ def faults(snapshot: Snapshot, put: Iterable[Item], drop: Iterable[Place], polic
     put = list(put)
     found = [fault for place in drop for fault in _left_behind(snapshot, place)]
     told = {item.id for item in put if isinstance(item, Tenant)}
-    links = [item for item in put if isinstance(item, Link)]
+    links = {place(item) for item in put if isinstance(item, Link)}
+    reaching = cache(lambda child: Counter(link.profile for link in snapshot.links_to(child)))
     lists: dict[str, None] = {}  # tenants whose list of profiles is not what it was
     for item in put:
         match item:
             case Tenant():
                 found += _tree(snapshot, item, told)
-                found += [fault for link in snapshot.links_to(item.id) for fault in _link(snapshot, link)]
+                found += [fault for link in snapshot.links_to(item.id) for fault in _link(snapshot, link, reaching)]
             case Profile():
                 lists[item.tenant] = None
                 found += _unknown(snapshot, "profile", item.tenant, item.name)
                 found += _profile(snapshot, item, policy)
-                if snapshot.inherited(item.tenant, item.name) not in [None, *links]:
+                link = snapshot.inherited(item.tenant, item.name)
+                if link is not None and place(link) not in links:
                     found.append(_taken(item))
             case Link():
                 lists[item.child] = None
-                found += _link(snapshot, item)
+                found += _link(snapshot, item, reaching)
             case Preferences() | Template() | Webhook() | Key():
                 found += _unknown(snapshot, *place(item))
                 found += _alone(snapshot, item, policy)
@@ -398,7 +400,7 @@ def _taken(profile: Profile) -> RuleFault:
     return RuleFault("profile", profile.tenant, profile.name, "name_taken", "The tenant inherits one of this name.")
 
 
-def _link(snapshot: Snapshot, link: Link) -> Iterator[RuleFault]:
+def _link(snapshot: Snapshot, link: Link, reaching: Callable[[str], Counter[str]]) -> Iterator[RuleFault]:
     def fault(code: str, detail: str) -> RuleFault:
         return RuleFault("link", link.tenant, f"{link.profile}/{link.child}", code, detail)
 
@@ -409,7 +411,7 @@ def _link(snapshot: Snapshot, link: Link) -> Iterator[RuleFault]:
         yield fault("not_a_child", "A profile is pushed to direct children only.")
     if (link.child, link.profile) in snapshot.profiles:
         yield fault("name_taken", "The child has a profile of this name.")
-    if Counter(other.profile for other in snapshot.links_to(link.child))[link.profile] > 1:
+    if reaching(link.child)[link.profile] > 1:
         yield fault("already_inherited", "A profile reaches a child once.")
 
 

@@ -223,8 +223,9 @@ class Snapshot:
         return [self.profiles[tenant, name] for name in self._own.get(tenant, ())]
 
     def inherited(self, tenant: str, name: str) -> Link | None:
-        """Find a profile that was pushed to the tenant, by its name."""
-        return next((link for link in self.links_to(tenant) if link.profile == name), None)
+        """Find a profile that was pushed to the tenant, by its name; nobody but its parent pushes."""
+        known = self.tenants.get(tenant)
+        return None if known is None or known.parent is None else self.links.get((known.parent, name, tenant))
 
     def _listed(self, tenant: Tenant) -> Iterator[tuple[Profile, bool]]:
         """The tenant's usable list: own profiles unless locked by the parent, and inherited; with the default mark."""

@@ -1,6 +1,7 @@
 """Declarative files over HTTP: tables of objects become the directory's, in one change, or not at all."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, Final
@@ -17,7 +18,7 @@ from gateway.http.call import Answer, Call, json_answer
 from gateway.http.profiles import read_profile
 from gateway.http.resources import Document, actor, document, validated
 from gateway.http.schema import ApplyQuery
-from gateway.problems import MAX_FAULTS, Fault, Problem, refusal
+from gateway.problems import MAX_FAULTS, Code, Fault, Problem, refusal
 
 MOST_ROWS: Final = 5_000
 TABLES: Final[dict[str, type[Shape]]] = {
@@ -55,16 +56,23 @@ async def apply(call: Call) -> Answer:
         if read.faults:
             raise refusal(read.faults)
         items = [directory.with_kept_secrets(snapshot, item) for item in read.items]
-        origin = f"set:{query.set}" if query.set is not None else API
-        change = changes.declare(snapshot, who, items, origin, read.supplied)
-        if query.prune:
-            gone = changes.prune(snapshot, who, set(map(place, items)), origin)
-            change.drop += changes.cleared_out(snapshot, gone, directory.unfinished)
+        origin = API if query.set is None else f"set:{who.tenant}/{query.set}"  # of its own for each who apply files
+        wanted = set(map(place, items))
+        gone = changes.prune(snapshot, who, wanted, origin, unfinished) if query.prune else ()
+        change = changes.declare(snapshot, who, items, origin, read.supplied, gone)
         told[:] = described(snapshot, change)
         return change
 
+    closed = ExitStack()
+
+    def unfinished(tenant: str) -> int:
+        """Count what a tenant that goes has in hand; nothing more is let in until that is done."""
+        closed.enter_context(call.services.admission.closed(tenant))
+        return directory.unfinished(tenant) + call.services.admission.entering(tenant)
+
     try:
-        await directory.change(who, work, dry_run=query.dry_run)
+        with closed:
+            await directory.change(who, work, dry_run=query.dry_run)
     except Broken as problem:
         raise _placed(problem, [(fault.place, fault.told()) for fault in problem.faults], pointers) from None
     except Misplaced as problem:
@@ -120,7 +128,14 @@ def _place_tenants(call: Call, snapshot: Snapshot, rows: list[Any], read: _Read)
         if not isinstance(row, dict) or not isinstance(id_ := row.get("id"), str):
             continue
         known = snapshot.tenant(id_)
-        parent = row.get("parent", call.caller.tenant if known is None else known.parent)
+        if id_ == call.caller.tenant and row.get("parent") is not None:
+            # Whichever it is: a right guess is told from a wrong one by nobody.
+            fault = Fault(f"/tenants/{index}/parent", Code.LOCKED_BY_PARENT.code, Code.LOCKED_BY_PARENT.title)
+            raise Problem(Code.LOCKED_BY_PARENT, errors=[fault])
+        if known is not None and (id_ == call.caller.tenant or "parent" not in row):
+            parent = known.parent
+        else:
+            parent = row.get("parent", call.caller.tenant)
         rows[index] = {**row, "parent": parent}
         made[id_] = parent if isinstance(parent, str) else None
     read.ours = changes.reached(snapshot, actor(call), made)

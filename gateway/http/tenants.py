@@ -66,7 +66,6 @@ async def create(call: Call) -> Answer:
     tenant = parsed(Tenant, given)
     directory = call.services.directory
     await directory.change(actor(call), lambda snapshot: changes.create_tenant(snapshot, actor(call), tenant))
-    await call.services.outbox.forget(tenant.id)  # of another tenant of this name, whose end was cut short
     return answer(_seen(call, directory.snapshot, tenant), 201, Location=f"/v1/tenants/{tenant.id}")
 
 

@@ -132,6 +132,35 @@ async def test_pruning_takes_what_the_same_set_made(world: World) -> None:
     assert world.directory.snapshot.own_profiles("acme-new") == []
 
 
+async def test_what_is_pruned_is_gone_though_another_takes_its_mark(world: World) -> None:
+    """A profile, and one that was lent, each of them the default until then."""
+    lent = {"links": [{"tenant": "acme", "profile": "secret", "child": "acme-emea", "is_default": True}]}
+    mine = {"profiles": [{**PROFILE, "tenant": "acme"}]}
+    own = {**PROFILE, "tenant": "acme-emea", "name": "new", "host": "new.example"}
+    await apply(world, {**lent, **mine}, "?set=a")
+    applied = await apply(world, {"profiles": [{**own, "tenant": "acme"}, own]}, "?set=a&prune=true")
+    again = await apply(world, {"profiles": [{**own, "tenant": "acme"}, own]}, "?set=a&prune=true")
+    snapshot = world.directory.snapshot
+
+    assert sorted((one["action"], one["kind"]) for one in applied.json["changes"] if one["action"] != "update") == [
+        ("create", "profile"), ("create", "profile"), ("delete", "link"), ("delete", "profile"),
+    ]  # fmt: skip
+    assert again.json["changes"] == []
+    assert (("acme", "main") in snapshot.profiles, snapshot.inherited("acme-emea", "secret")) == (False, None)
+
+
+async def test_a_tenant_that_moves_may_bring_a_default(world: World) -> None:
+    """What its old parent had lent it stays behind, its default among that."""
+    await apply(world, {"links": [{"tenant": "acme", "profile": "secret", "child": "acme-emea", "is_default": True}]})
+    moved = {
+        "tenants": [{"id": "acme-emea", "parent": "globex"}],
+        "profiles": [{**PROFILE, "tenant": "acme-emea"}],
+    }
+    applied = await apply(world, moved, key="system")
+    snapshot = world.directory.snapshot
+    assert (applied.status, snapshot.tenants["acme-emea"].parent, snapshot.links_to("acme-emea")) == (200, "globex", [])
+
+
 async def test_pruning_needs_the_name_of_the_set(world: World) -> None:
     """Or it would be everything."""
     assert (await apply(world, {}, "?prune=true")).faults == {"/set": "required"}

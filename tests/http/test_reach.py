@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 
 from gateway.directory.changes import OPERATOR, Change
-from gateway.directory.snapshot import Snapshot
+from gateway.directory.entries import entry
+from gateway.directory.shapes import Tenant
+from gateway.directory.snapshot import PROVISION, Snapshot
 from gateway.smtp.outcome import Transaction
 from gateway.store.rows import Flow
-from tests.http.world import World, deferred, relayed
+from tests.http.world import Answered, World, deferred, profile, relayed
 
 ADMIN = "acme:admin"
 OWN = {
@@ -196,3 +198,60 @@ async def test_a_certificate_of_an_unknown_version_is_a_fault(world: World) -> N
 async def test_the_operators_own_change_needs_no_key(world: World) -> None:
     """Files are applied whoever's keys are gone."""
     await world.directory.change(OPERATOR, lambda _snapshot: Change())
+
+
+# Declarative files: who applies them may no more than who calls.
+
+
+async def apply(world: World, key: str, tables: object, query: str = "") -> Answered:
+    return await world.call("POST", f"/v1/apply{query}", key, json=tables)
+
+
+async def test_nobody_prunes_their_own_tenant(world: World) -> None:
+    """Deleting it takes an administrator above, also where a set of files of theirs once made it."""
+    await world.write([entry(Tenant(id="initech", parent="system"), "set:initech/s")])
+    pruned = await apply(world, "initech:admin", {}, "?set=s&prune=true")
+    assert (pruned.code, "initech" in world.directory.snapshot.tenants) == ("locked_by_parent", True)
+
+
+async def test_a_set_is_whose_files_it_is(world: World) -> None:
+    """Others may call theirs the same; neither prunes what the other made."""
+    await apply(world, "system", {"tenants": [{"id": "initech"}]}, "?set=s")
+    mine = {"profiles": [{"tenant": "acme", "name": "mine", "host": "mine.example", "from": "a@acme.example"}]}
+    await apply(world, ADMIN, mine, "?set=s")
+    pruned = [await apply(world, key, {}, "?set=s&prune=true") for key in ("initech:admin", "globex:admin")]
+    above = await apply(world, "system", {"tenants": [{"id": "initech"}]}, "?set=s&prune=true")
+    own = await apply(world, ADMIN, {}, "?set=s&prune=true")
+
+    assert [one.json["changes"] for one in (*pruned, above)] == [[], [], []]
+    assert [(one["action"], one["name"]) for one in own.json["changes"]] == [("delete", "mine")]
+
+
+async def test_nobody_prunes_what_the_operators_files_say(world: World) -> None:
+    """A provisioned profile keeps its tenant, whoever made that."""
+    await apply(world, "system", {"tenants": [{"id": "initech"}]}, "?set=s")
+    await world.write([entry(profile("initech", "fixed"), PROVISION)])
+    pruned = await apply(world, "system", {}, "?set=s&prune=true")
+    assert (pruned.code, "initech" in world.directory.snapshot.tenants) == ("provisioned", True)
+
+
+async def test_files_lend_nothing_where_that_is_locked(world: World) -> None:
+    """As pushing does."""
+    await world.call("PATCH", "/v1/tenants/acme", "system", json={"own_profiles": False})
+    link = {"tenant": "acme", "profile": "own", "child": "acme-emea"}
+    refused = await apply(world, ADMIN, {"links": [link]})
+    assert (refused.code, set(refused.faults)) == ("locked_by_parent", {"/links/0"})
+
+
+async def test_files_do_not_guess_the_name_of_the_parent(world: World) -> None:
+    """A right one and a wrong one are refused alike; what the tenant is shown of itself is taken."""
+    answers = [
+        await apply(world, "acme-emea:admin", {"tenants": [{"id": "acme-emea", "parent": parent}]}, "?dry_run=true")
+        for parent in ("acme", "globex", "nobody", "system", "acme-emea", 5)
+    ]
+    shown = (await world.call("GET", "/v1/tenants/acme-emea", "acme-emea:admin")).json
+    assert {(one.code, *one.faults.items()) for one in answers} == {
+        ("locked_by_parent", ("/tenants/0/parent", "locked_by_parent"))
+    }
+    given = {"id": shown["id"], "parent": shown["parent"], "name": "Changed"}
+    assert (await apply(world, "acme-emea:admin", {"tenants": [given]})).status == 200
