@@ -96,13 +96,8 @@ async def daemon(settings: Settings, environ: Mapping[str, str]) -> AsyncIterato
         store.on_commit = facts.commit
         directory = await _directory(settings, store, environ)
         await _look_at_copy(store, directory)
-        outbox = Outbox(store, _schedule(settings), retention=_retention(settings))
-        outbox.on_accepted = facts.accepted
-        outbox.on_event = facts.recipient
-        await outbox.recount()
-        directory.unfinished = outbox.queued.__getitem__
-        directory.forget = outbox.forget
-        await directory.provision(settings.provision.files, settings.paths.base)  # it may end tenants, as reloading may
+        outbox = await _outbox(settings, store, directory)
+        await directory.provision(settings.provision.files, settings.paths.base)
         lent = directory.policy
         credentials = Credentials(directory.seal, directory.stored, lent.local, lent.connections)
         credentials.on_denied = directory.denied
@@ -235,6 +230,17 @@ async def _directory(settings: Settings, store: Store, environ: Mapping[str, str
     directory = Directory(store, policy(settings, environ), seal)
     await directory.load()
     return directory
+
+
+async def _outbox(settings: Settings, store: Store, directory: Directory) -> Outbox:
+    """Make the outbox, and count what waits: by that the directory keeps tenants that still have mail."""
+    outbox = Outbox(store, _schedule(settings), retention=_retention(settings))
+    outbox.on_accepted = facts.accepted
+    outbox.on_event = facts.recipient
+    await outbox.recount()
+    directory.unfinished = outbox.queued.__getitem__
+    directory.forget = outbox.forget
+    return outbox
 
 
 def policy(settings: Settings, environ: Mapping[str, str]) -> Policy:

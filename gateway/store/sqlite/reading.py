@@ -68,9 +68,13 @@ def page(db: apsw.Connection, listing: Listing) -> list[StoredRow]:
     return [stored(row) for row in db.execute(" ".join(sql), values)]
 
 
+# What is not final, however much is kept that is: left to itself the planner reads all of it, by tenant.
+_UNFINISHED: Final = "notification n INDEXED BY notification_expiring WHERE stage<3"
+
+
 def expired(db: apsw.Connection, now: int, limit: int) -> list[StoredRow]:
     """Read ready rows whose time is over."""
-    sql = f"SELECT {_STORED}, NULL FROM notification n WHERE stage=0 AND expires_at<=? LIMIT ?"
+    sql = f"SELECT {_STORED}, NULL FROM {_UNFINISHED} AND stage=0 AND expires_at<=? LIMIT ?"
     return [stored(row) for row in db.execute(sql, (now, limit))]
 
 
@@ -91,8 +95,8 @@ def backlog(db: apsw.Connection) -> list[FlowBacklog]:
 def depths(db: apsw.Connection) -> list[FlowDepth]:
     """Count what each flow has that is not final."""
     sql = (
-        "SELECT tenant, profile, count(*), sum(status='deferred'), sum(stage=2), min(accepted_at) FROM notification"
-        " WHERE stage<3 GROUP BY tenant, profile"
+        "SELECT tenant, profile, count(*), sum(status='deferred'), sum(stage=2), min(accepted_at)"
+        f" FROM {_UNFINISHED} GROUP BY tenant, profile"
     )
     return [FlowDepth(Flow(tenant, profile), *counts) for tenant, profile, *counts in _rows(db, sql)]
 
@@ -102,7 +106,7 @@ def census(db: apsw.Connection, now: int) -> list[FlowCensus]:
     sql = (
         "SELECT tenant, profile, CASE WHEN stage=1 THEN 'leased' WHEN stage=2 THEN 'resting'"
         " WHEN status='deferred' THEN 'deferred' WHEN due_at>? THEN 'scheduled' ELSE 'ready' END wait,"
-        " count(*), min(accepted_at), min(due_at) FROM notification WHERE stage<3 GROUP BY tenant, profile, wait"
+        f" count(*), min(accepted_at), min(due_at) FROM {_UNFINISHED} GROUP BY tenant, profile, wait"
     )
     return [
         FlowCensus(Flow(tenant, profile), Wait(wait), *counts) for tenant, profile, wait, *counts in _rows(db, sql, now)
@@ -111,7 +115,7 @@ def census(db: apsw.Connection, now: int) -> list[FlowCensus]:
 
 def unfinished(db: apsw.Connection) -> dict[str, int]:
     """Count the rows that are not final, by tenant."""
-    sql = "SELECT tenant, count(*) FROM notification WHERE stage<3 GROUP BY tenant"
+    sql = f"SELECT tenant, count(*) FROM {_UNFINISHED} GROUP BY tenant"
     return {str(tenant): int(str(n)) for tenant, n in db.execute(sql)}
 
 
