@@ -32,7 +32,9 @@ EXIT_OK: Final = 0
 EXIT_FAILED: Final = 1
 EXIT_CONFIG: Final = 78  # sysexits.h EX_CONFIG
 PR_SET_DUMPABLE: Final = 4
-GC_THRESHOLD: Final = (20_000, 50, 100)  # hardly anything here is cyclic; a full collection stops the loop for 40 ms
+GC_THRESHOLD: Final = (20_000, 5, 1_000)
+"""Little here is cyclic, and a full collection stops the loop for 40 ms; but each connection that was closed leaves a
+cycle behind, and one that outlived the youngest generation waits for the next."""
 START_SECONDS: Final = 1800.0  # a large file is checked, or brought to a new schema
 LAST_SECONDS: Final = 60.0  # beyond draining: commits, lanes, connections
 
@@ -202,16 +204,18 @@ async def _writes(store: Store, seconds: float) -> bool:
     """Does the store write? One that is full or away says so: then a restart would help nobody."""
     if store.reasons():
         return True
+    check = asyncio.ensure_future(store.check())  # which cannot be cancelled
+    await asyncio.wait({check}, timeout=seconds)
+    if not check.done():
+        check.add_done_callback(lambda late: late.cancelled() or late.exception())  # the next look asks anew
+        facts.store_stuck(seconds)
+        return bool(store.reasons())
     try:
-        async with asyncio.timeout(seconds):
-            await store.check()
+        check.result()
     except StoreUnavailable:
         return True
     except StoreError:
         return False
-    except TimeoutError:
-        facts.store_stuck(seconds)
-        return bool(store.reasons())
     return True
 
 

@@ -10,7 +10,7 @@ whose results are being committed, which bounds what a crash can send twice; a f
 import asyncio
 import itertools
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from contextlib import AsyncExitStack, suppress
 from contextvars import Context
@@ -42,6 +42,7 @@ IDLE: Final = 5.0
 LOOK_AGAIN_LAPS: Final = 6  # of IDLE seconds, after which new secrets are looked for
 UNCOMMITTED: Final = 16  # results a session may run ahead of the disk; less starves it when a sync takes 10 ms
 STORE_AGAIN: Final = 1_000  # ms after which claiming is tried again on a full disk, or at a server that is away
+LONGEST_SLEEP: Final = 60.0  # seconds a lane sleeps at most: clocks are set, and a machine that sleeps counts none
 HELD_AGAIN: Final = 60_000  # ms after which mail with a sender that is not allowed is looked at again
 
 
@@ -78,6 +79,7 @@ class Dispatcher:
         self._holding = holding or Holding()
         self._routes = Routes(directory, self._opened_lane, self._holding)
         self._workers: dict[asyncio.Task[None], _Working] = {}
+        self._at: Counter[Place] = Counter()  # workers by profile
         self._tasks: asyncio.TaskGroup | None = None
         self._draining = False
         outbox.on_ready = self._routes.ready
@@ -352,11 +354,11 @@ class Dispatcher:
             # Workers say when they are done; there are none if the rate allows it only now.
             return None if self._at_work(lane.place) else 0.0
         due_at = None if lane.lends else lane.next_due()
-        return None if due_at is None else max((due_at - self._outbox.clock()) / 1000, 0.0)
+        return None if due_at is None else min(max((due_at - self._outbox.clock()) / 1000, 0.0), LONGEST_SLEEP)
 
     def _at_work(self, place: Place) -> int:
         """How many workers a profile has, those of before its last change included."""
-        return sum(working.place == place for working in self._workers.values())
+        return self._at[place]
 
     def _hire(self, feeding: Feeding) -> None:
         """Put as many workers on a lane as it has messages ready, within its connections."""
@@ -369,10 +371,14 @@ class Dispatcher:
             lane.working += 1
             worker = self._spawn(self._work(feeding))
             self._workers[worker] = _Working(lane.place)
+            self._at[lane.place] += 1
             worker.add_done_callback(lambda done: self._dismiss(done, feeding))
 
     def _dismiss(self, worker: "asyncio.Task[None]", feeding: Feeding) -> None:
-        self._workers.pop(worker, None)
+        place = self._workers.pop(worker).place
+        self._at[place] -= 1
+        if not self._at[place]:
+            del self._at[place]
         feeding.lane.working -= 1
         feeding.leaving.discard(worker)
         feeding.wake.set()
@@ -545,12 +551,20 @@ class Dispatcher:
             if not delivery.live(now) or not delivery.due(now, 1):  # a clock may have been set back
                 self._spawn(self._overdue(delivery, now))
                 continue
-            prepared = lane.prepare(delivery, self._template_of(delivery), now)
+            prepared = self._prepared(lane, delivery, now)
             if isinstance(prepared, Prepared):
                 lane.rate.spend(self._now())
                 return prepared
             self._spawn(self._unsendable(delivery, prepared, now))
         return None
+
+    def _prepared(self, lane: Lane, delivery: Delivery, now: int) -> Prepared | Rejected | Held:
+        """Render a message; one that newer code wrote, and whatever else is odd about one, stops nobody else's."""
+        try:
+            return lane.prepare(delivery, self._template_of(delivery), now)
+        except Exception as error:  # noqa: BLE001 - a worker that dies takes the daemon along, at each start anew
+            facts.row_unreadable(delivery.row.id, error)
+            return Held("unreadable")
 
     def _template_of(self, delivery: Delivery) -> Template | None:
         name = delivery.content.template

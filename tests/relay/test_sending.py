@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections import Counter
+from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,6 +14,7 @@ from gateway.directory.shapes import Tenant
 from gateway.message.address import Mailbox
 from gateway.outbox.outbox import Outbox, Submission
 from gateway.outbox.states import State
+from gateway.relay import dispatcher
 from gateway.store.clock import wall_clock
 from gateway.store.rows import Flow
 from tests.outbox.building import DAY, HOUR, notification
@@ -171,6 +174,38 @@ async def test_a_sender_that_is_not_allowed_any_more_is_held(tmp_path: Path) -> 
     assert row is not None
     assert (row.status, relay.messages) == ("held", [])
     assert "sender_not_allowed" in row.events
+
+
+async def test_content_that_cannot_be_read_is_held(tmp_path: Path) -> None:
+    """Newer code wrote it: it is kept, its history says why, and other mail of the profile goes."""
+    async with ScriptedRelay() as relay, world(tmp_path, profile(relay.port)) as at:
+        told = Told(at.outbox)
+        await enable(at, yes=False)
+        newer = await at.post("acme")
+        await at.post("acme")
+        with closing(sqlite3.connect(tmp_path / "gateway.db")) as database, database:
+            written = '{"subject": "s", "attachments": [["a.pdf", "application/pdf", "", false, null, "newer"]]}'
+            database.execute(
+                "UPDATE content SET body=? WHERE seq=(SELECT seq FROM notification WHERE id=?)", (written, newer)
+            )
+        await enable(at, yes=True)
+        await told.wait("relayed")
+        await told.wait("held")
+        row = await at.store.get(newer)
+
+    assert row is not None
+    assert (row.status, len(relay.messages)) == ("held", 1)
+    assert "unreadable" in row.events
+
+
+async def test_mail_is_due_by_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not by how long it was waited for: the machine may have slept, or its clock been set."""
+    monkeypatch.setattr(dispatcher, "LONGEST_SLEEP", 0.05)
+    async with ScriptedRelay() as relay, world(tmp_path, profile(relay.port)) as at:
+        told = Told(at.outbox)
+        await at.post("acme", send_at=wall_clock() + HOUR, expires_at=wall_clock() + DAY)
+        monkeypatch.setattr(at.outbox, "clock", lambda: wall_clock() + HOUR)
+        await told.wait("relayed")
 
 
 async def test_expired_mail_is_not_sent(tmp_path: Path) -> None:

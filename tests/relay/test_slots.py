@@ -56,6 +56,23 @@ async def test_who_waits_is_served_when_one_is_free() -> None:
     assert served == ["b", "c"]
 
 
+async def test_owners_take_turns() -> None:
+    """Whoever has many waiting is served once before the others are, and not until its last."""
+    slots, served = Slots(1), []
+
+    async def use(name: str, owner: str) -> None:
+        async with slots.one(owner):
+            served.append(name)
+
+    async with slots.one("first"):
+        named = [("a1", "a"), ("a2", "a"), ("a3", "a"), ("b1", "b"), ("c1", "c")]
+        tasks = [asyncio.ensure_future(use(*one)) for one in named]
+        await asyncio.sleep(0)
+    await asyncio.gather(*tasks)
+
+    assert served == ["a1", "b1", "c1", "a2", "a3"]
+
+
 async def test_a_hog_that_waits_stands_in_nobodys_way() -> None:
     """Those who hold few are served past it."""
     async with AsyncExitStack() as stack:

@@ -75,10 +75,12 @@ class World:
             sender, tuple(map(Mailbox, addresses)), (), (), "hello", "text", None, (), (), None, None, False
         )
         written = replace(written, **(content or {}))
-        given: dict[str, Any] = {"on_ambiguous": OnAmbiguous.RETRY, "expires_at": now + 3_600_000, **more}
+        given: dict[str, Any] = {
+            "on_ambiguous": OnAmbiguous.RETRY, "expires_at": now + 3_600_000, "send_at": None, **more,
+        }  # fmt: skip
         notification = Notification(
             id=new_id(now), tenant=tenant, profile=profile, key_id="k", category="general", severity=Severity.INFO,
-            priority=Priority.NORMAL, message_id=f"<{new_id(now)}@example.test>", accepted_at=now, send_at=None,
+            priority=Priority.NORMAL, message_id=f"<{new_id(now)}@example.test>", accepted_at=now,
             simulated=False, metadata={}, recipients=tuple((one, Role.TO) for one in addresses), content=written, **given,
         )  # fmt: skip
         await self.outbox.accept([Submission(notification, "{}")])
