@@ -1,25 +1,32 @@
-"""`check`: everything that can be wrong with settings and provisioning files, told at once."""
+"""`check`: everything that can be wrong with settings and provisioning files, told at once.
+
+The database is the daemon's and is not opened. What files refer to and do not define themselves may be in there, so that
+is a remark and no fault; what the database has besides, and would not go with the files, shows only at the daemon's start.
+"""
 
 import json
 import os
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from gateway.app import opener, policy, postgresql_server
+from gateway.credentials import master_key
 from gateway.credentials.credentials import Credentials
+from gateway.credentials.provider import CredentialError
 from gateway.credentials.sealed import Seal
 from gateway.credentials.tokens import Tokens
 from gateway.directory import rules
 from gateway.directory.directory import sealed
 from gateway.directory.entries import entry, snapshot_of
 from gateway.directory.provision import read_files
+from gateway.directory.rules import RuleFault
 from gateway.directory.shapes import Profile
-from gateway.directory.snapshot import PROVISION
+from gateway.directory.snapshot import PROVISION, Snapshot
 from gateway.lifecycle import EXIT_CONFIG, EXIT_FAILED, EXIT_OK
 from gateway.relay.guard import Guard
 from gateway.relay.sign_in import SignIns
@@ -32,58 +39,135 @@ from gateway.store.sqlite import SqliteStore
 if TYPE_CHECKING:
     from gateway.store.postgresql.server import Server
 
+REFERENCES: Final = {
+    "unknown_tenant": "tenant",
+    "unknown_parent": "parent",
+    "not_owned": "profile",
+    "not_a_child": "child",
+    "unknown_profile": "failover",
+}
+"""What an object refers to, by the code of the rule that it must be there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What was tried, and what came of it; `ok` is None where that could not be judged."""
+
+    name: str
+    ok: bool | None
+    detail: str
+    code: str = ""
+    hint: str = ""
+
+
+@dataclass(slots=True)
+class Report:
+    """All that was found. `as_json`: one document on standard output, and what is for people on standard error."""
+
+    as_json: bool
+    faults: list[Fault] = field(default_factory=list)
+    remarks: list[Fault] = field(default_factory=list)
+    probes: list[Probe] = field(default_factory=list)
+
+    def tried(self, probe: Probe) -> None:
+        """Tell of a probe at once: the next one may take its time."""
+        self.probes.append(probe)
+        advice = f" ({probe.code})\n  {probe.hint}" if probe.code else ""
+        click.echo(f"{probe.name}: {probe.detail}{advice}", err=self.as_json or probe.ok is False)
+
+    def tell(self) -> int:
+        """Tell the rest; the exit code."""
+        failed = any(probe.ok is False for probe in self.probes)
+        code = EXIT_CONFIG if self.faults else EXIT_FAILED if failed else EXIT_OK
+        if self.as_json:
+            found = asdict(self)
+            del found["as_json"]
+            click.echo(json.dumps(found))
+            return code
+        for fault in self.faults:
+            click.echo(str(fault), err=True)
+        for remark in self.remarks:
+            click.echo(f"note: {remark}", err=True)
+        if self.faults:
+            click.echo(counted(self.faults), err=True)
+        elif not failed:
+            click.echo("settings are good")
+        return code
+
 
 async def check(config: Path | None, *, probe: bool, as_json: bool) -> int:
-    """Validate; exit code 0, 78 for faulty files, 1 for a relay that cannot be used."""
+    """Validate; exit code 0, 78 for faulty files, 1 for a database or a relay that cannot be used."""
+    report = Report(as_json)
     try:
         settings = load(config, os.environ)
+        report.faults += _of_master_keys(settings)
         server = postgresql_server(settings, os.environ) if isinstance(settings.store.url, PostgresqlUrl) else None
-        profiles = _provisioned(settings)
+        profiles = _provisioned(settings, report)
     except SettingsError as error:
-        _tell(error.faults, as_json=as_json)
-        return EXIT_CONFIG
-    if probe:
-        answers = [server is None or await _database_answers(server), await _probe(settings, profiles)]
-        if not all(answers):
-            return EXIT_FAILED
-    _tell((), as_json=as_json)
-    return EXIT_OK
+        report.faults += error.faults
+    else:
+        if probe and not report.faults:
+            if server is not None:
+                report.tried(await _database(server))
+            await _probe(settings, profiles, report)
+    return report.tell()
 
 
-def _tell(faults: tuple[Fault, ...], *, as_json: bool) -> None:
-    if as_json:
-        click.echo(json.dumps({"faults": [asdict(fault) for fault in faults]}))
-        return
-    for fault in faults:
-        click.echo(str(fault), err=True)
-    click.echo(counted(faults) if faults else "settings are good", err=bool(faults))
+def _of_master_keys(settings: Settings) -> list[Fault]:
+    return [
+        Fault("", "[master_key]", str(error), "give the key that sealed the database")
+        for error in master_key.faults(settings.master_key.sources, os.environ)
+    ]
 
 
-def _provisioned(settings: Settings) -> list[Profile]:
+def _provisioned(settings: Settings, report: Report) -> list[Profile]:
+    """Judge the files by themselves; the profiles that they define."""
     declaration = read_files(settings.provision.files)
     snapshot = snapshot_of(0, [entry(item, PROVISION) for item in declaration.items])
     found = [
         *rules.faults(snapshot, declaration.items, (), policy(settings, os.environ)),
         *declaration.keys_of_nobody(snapshot.tenants),
     ]
-    if found:
-        raise SettingsError(tuple(declaration.fault(fault) for fault in found))
+    for broken in found:
+        fault = declaration.fault(broken)
+        if _is_elsewhere(broken, snapshot):
+            what = REFERENCES[broken.code]
+            problem = f"{broken.code}: the {what} is not in these files"
+            report.remarks.append(
+                Fault(fault.file, fault.key, problem, f"the daemon refuses it unless its database has that {what}")
+            )
+        else:
+            report.faults.append(fault)
     return list(snapshot.profiles.values())
 
 
-async def _database_answers(server: "Server") -> bool:
+def _is_elsewhere(broken: RuleFault, snapshot: Snapshot) -> bool:
+    """Is it only that something is missing, which the database may have?"""
+    match broken.code:
+        case "not_a_child":
+            return broken.name.partition("/")[2] not in snapshot.tenants  # else the files say whose child it is
+        case "unknown_profile":
+            profile = snapshot.profiles[broken.tenant, broken.name]
+            return profile.failover[int(broken.pointer.rpartition("/")[2])] != profile.name
+        case code:
+            return code in REFERENCES
+
+
+async def _database(server: "Server") -> Probe:
     """Connect, and look whether the server is one that keeps what it commits; nothing is written."""
     try:
         await server.open()
     except StoreError as error:
-        click.echo(f"[store] url: {error}", err=True)
-        return False
-    click.echo(f"the database answers: PostgreSQL {server.version}")
+        return Probe("[store] url", False, str(error))
+    except CredentialError as error:
+        detail = f"{error}; a systemd credential is there for the unit alone (see the README, Installing)"
+        return Probe("[store] password", False, detail)
+    answers = Probe("[store] url", True, f"the database answers: PostgreSQL {server.version}")
     await server.close()
-    return True
+    return answers
 
 
-async def _probe(settings: Settings, profiles: list[Profile]) -> bool:
+async def _probe(settings: Settings, profiles: list[Profile], report: Report) -> None:
     """Fetch every secret and sign in at every relay, without sending anything; tell what does not work, and why."""
     lent, seal = policy(settings, os.environ), Seal([os.urandom(32)])  # for what the files themselves say
     credentials = Credentials(seal, lambda _tenant, _name: None, lent.local, lent.connections)
@@ -92,24 +176,21 @@ async def _probe(settings: Settings, profiles: list[Profile]) -> bool:
         with TemporaryDirectory() as folder:
             async with SqliteStore(Path(folder) / "logins.db") as store:  # the daemon's own is not ours to open
                 sign_ins = SignIns(credentials, tokens, opener(settings), Guard(store), settings.connectors)
-                told = [await _probed(sign_ins, sealed(profile, seal)) for profile in profiles]
+                for profile in profiles:
+                    report.tried(await _probed(sign_ins, sealed(profile, seal)))
     finally:
         await tokens.close()
         await lent.connections.close()
-    return all(told)
 
 
-async def _probed(sign_ins: SignIns, profile: Profile) -> bool:
+async def _probed(sign_ins: SignIns, profile: Profile) -> Probe:
     name = f"{profile.tenant}/{profile.name}"
     if any(credential.source == "stored" for _, credential in profile.credentials()):
-        click.echo(f"{name}: its secret is in the daemon's store: see `test`")
-        return True
+        return Probe(name, None, "its secret is in the daemon's store: see `test`")
     relays = await sign_ins.relays(profile)
     opened = relays if isinstance(relays, SessionFault) else await sign_ins.open(profile, relays)
     if isinstance(opened, SessionFault):
         advice = hints.of_fault(opened, None if isinstance(relays, SessionFault) else relays[0], profile.preset)
-        click.echo(f"{name}: {opened.phase}: {advice.detail} ({advice.code})\n  {advice.hint}", err=True)
-        return False
+        return Probe(name, False, f"{opened.phase}: {advice.detail}", advice.code, advice.hint)
     await opened.engine.quit()
-    click.echo(f"{name}: the relay answers")
-    return True
+    return Probe(name, True, "the relay answers")

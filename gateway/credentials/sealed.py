@@ -5,7 +5,6 @@ and the field, so a ciphertext that is moved to another row does not open. Sever
 """
 
 import base64
-import binascii
 import hashlib
 import os
 from collections.abc import Sequence
@@ -67,11 +66,11 @@ def _bound(key_id: str, place: Sequence[str]) -> bytes:
     return b"".join(f"{len(part)}:{part}".encode() for part in (key_id, *place))
 
 
-def read_key(text: str) -> bytes:
-    """Decode a master key as it stands in a file."""
+def read_key(text: str | bytes) -> bytes:
+    """Decode a master key as it stands in a file, whatever stands there. Raises `SealError`, which quotes nothing of it."""
     try:
         key = base64.b64decode(text.strip(), validate=True)
-    except binascii.Error:
+    except ValueError:  # binascii's own, and that of text beyond ASCII
         raise SealError("a master key is 32 octets, written in base64") from None
     if len(key) != KEY_OCTETS:
         raise SealError("a master key is 32 octets, written in base64")

@@ -5,6 +5,7 @@ made safe here. Text is for whoever escapes it, and HTML for a frame in which it
 """
 
 import base64
+import codecs
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from email.errors import HeaderParseError
 from email.header import decode_header
 from email.message import Message
 from itertools import islice
-from typing import Final, TypeAlias
+from typing import Any, Final
 from urllib.parse import unquote
 
 READ_OCTETS: Final = 1 << 20
@@ -21,16 +22,30 @@ HEAD_OCTETS: Final = 16_384  # of which a list shows the subject
 MOST_BOUNDARIES: Final = 30  # the parser holds every line against each boundary that is open
 MOST_FIELDS: Final = 300
 MOST_ATTACHMENTS: Final = 100
-NO_CHARSETS: Final = frozenset(
-    {"punycode", "idna", "unicode_escape", "unicode-escape", "raw_unicode_escape", "undefined"}
-)
+MOST_PARAMETERS: Final = 4_000  # characters of a field of which the parser reads any: its time grows with their square
+NO_CHARSETS: Final = frozenset({"punycode", "idna", "unicode-escape", "raw-unicode-escape", "undefined"})
 PICTURES: Final = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
 
 _CID: Final = re.compile(r"cid:([^\"'\s)>]+)", re.IGNORECASE)
 _FOLD: Final = re.compile(r"\r?\n[ \t]*|[\x00-\x1f\x7f]")
 _HEAD_END: Final = re.compile(rb"\r?\n\r?\n")
 
-Part: TypeAlias = "Message[str, str]"
+
+class Part(Message):
+    """A message, or a part of one, that also gives parameters which the email package fails at: their charset is hostile."""
+
+    def get_param(self, param: str, failobj: Any = None, header: str = "content-type", unquote: bool = True) -> Any:  # noqa: FBT001, FBT002
+        """Give a parameter as text, whichever way it was written; `failobj` if there is none that can be read."""
+        if len(str(self.get(header, ""))) > MOST_PARAMETERS:
+            return failobj
+        try:
+            value = super().get_param(param, failobj, header, unquote)
+        except (TypeError, ValueError):  # pieces (RFC 2231 §3) that cannot be brought into an order
+            return failobj
+        if not isinstance(value, tuple):
+            return value
+        charset, _, text = value
+        return _from_charset(text.encode("raw_unicode_escape"), charset or "utf-8")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +80,7 @@ def read_mail(data: bytes) -> Mail:
     try:
         if beginning.lower().count(b"boundary") > MOST_BOUNDARIES:
             raise RecursionError
-        message: Part = message_from_bytes(beginning)
+        message = message_from_bytes(beginning, Part)
         parts = [part for part in message.walk() if not part.is_multipart()]
     except RecursionError:
         return Mail(read_fields(data), None, None, (), cut, odd=True)
@@ -85,7 +100,7 @@ def read_fields(data: bytes) -> tuple[tuple[str, str], ...]:
     """Read the header fields alone, for what shows many messages."""
     head = data[:HEAD_OCTETS]
     end = _HEAD_END.search(head)
-    return tuple(_fields(message_from_bytes(head[: end.start()] if end else head)))
+    return tuple(_fields(message_from_bytes(head[: end.start()] if end else head, Part)))
 
 
 def subject(data: bytes) -> str:
@@ -104,10 +119,7 @@ def _fields(message: Part) -> Iterator[tuple[str, str]]:
 
 
 def _octets(text: str) -> bytes:
-    try:
-        return text.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:  # half a character, which only a made-up charset gives
-        return text.encode("utf-8", "replace")
+    return text.encode("utf-8", "surrogateescape")
 
 
 def _decoded(value: str) -> str:
@@ -124,9 +136,10 @@ def _decoded(value: str) -> str:
 
 def _from_charset(octets: bytes, charset: str) -> str:
     try:
-        return octets.decode("utf-8" if charset.lower() in NO_CHARSETS else charset, "replace")
+        text = octets.decode("utf-8" if codecs.lookup(charset).name in NO_CHARSETS else charset, "replace")
     except (LookupError, ValueError):  # a charset that nobody knows, or a codec that is none for text
         return as_text(octets)
+    return text.encode("utf-8", "replace").decode()  # without halves of characters, which UTF-7 has
 
 
 def _is_body(part: Part, media_type: str) -> bool:

@@ -1,13 +1,22 @@
-"""`check --probe`: every secret is fetched and every relay opened, and nothing is sent."""
+"""`check`: it says what the daemon would say, without its database; `--probe` opens every way out, and sends nothing."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
 from gateway.cli import main
 from gateway.cli.check import check
+from gateway.directory.entries import entry
+from gateway.directory.shapes import Profile, Tenant
+from gateway.directory.snapshot import API
+from gateway.settings import SettingsError
+from tests.directory.provisioning import ACME, bench, profile
 from tests.peers.smtp_server import ScriptedRelay, issue_tls
 
 if TYPE_CHECKING:
@@ -41,12 +50,12 @@ auth = {{ username = "app", credential = {credential} }}
 """
 
 
-async def probed(folder: Path, relay: ScriptedRelay, ca: str, credential: str) -> int:
+async def probed(folder: Path, relay: ScriptedRelay, ca: str, credential: str, *, as_json: bool = False) -> int:
     """Check a daemon's files with one profile for this relay; the exit code."""
     (folder / "secrets").mkdir(exist_ok=True)
     (folder / "gateway.toml").write_text(SETTINGS.format(folder=folder))
     (folder / "tenants.toml").write_text(TENANTS.format(port=relay.port, ca=ca, credential=credential))
-    return await check(folder / "gateway.toml", probe=True, as_json=False)
+    return await check(folder / "gateway.toml", probe=True, as_json=as_json)
 
 
 @pytest.mark.parametrize(
@@ -124,3 +133,175 @@ def test_faults_are_counted(
         main()
 
     assert (ended.value.code, capsys.readouterr().err.splitlines()[-1]) == (78, told)
+
+
+# What only the database can tell.
+
+DB_ACME: Final = Tenant(id="acme")
+EMEA: Final = '[[tenants]]\nid = "emea"\nparent = "acme"\n'
+LINK: Final = '[[links]]\ntenant = "acme"\nprofile = "main"\nchild = "emea"\n'
+MAIN: Final = Profile.model_validate({"tenant": "acme", "name": "main", "host": "h.example", "from": "a@acme.example"})
+ELSEWHERE: Final = {
+    "a profile's tenant": (profile(), [DB_ACME], "[[profiles]][0]: unknown_tenant: the tenant"),
+    "a tenant's parent": (EMEA, [DB_ACME], "[[tenants]][0]: unknown_parent: the parent"),
+    "preferences' tenant": ('[[preferences]]\ntenant = "acme"\n', [DB_ACME], "[[preferences]][0]: unknown_tenant: the tenant"),
+    "a template's tenant": (
+        '[[templates]]\ntenant = "acme"\nname = "hi"\nsubject = "Hi"\ntext = "Hi"\n', [DB_ACME],
+        "[[templates]][0]: unknown_tenant: the tenant",
+    ),
+    "a key's tenant": (
+        '[[keys]]\ntenant = "acme"\nname = "app"\nscopes = ["send"]\nfile = "app.key"\n', [DB_ACME],
+        "[[keys]][0]: unknown_tenant: the tenant",
+    ),
+    "a link's profile": (ACME + EMEA + LINK, [DB_ACME, MAIN], "[[links]][0]: not_owned: the profile"),
+    "a link's child": (
+        ACME + profile() + LINK, [DB_ACME, Tenant(id="emea", parent="acme")], "[[links]][0]: not_a_child: the child",
+    ),
+    "a failover": (
+        ACME + profile("spare", "acme", 'failover = ["main"]'), [DB_ACME, MAIN],
+        "[[profiles]][0]: unknown_profile: the failover",
+    ),
+}  # fmt: skip
+"""Files, what of the database they refer to, and what is said of it."""
+
+
+async def checked(folder: Path, tables: str) -> int:
+    """Check a daemon's files with these tables; the exit code."""
+    (folder / "gateway.toml").write_text('[provision]\nfiles = ["tenants.toml"]\n')
+    (folder / "tenants.toml").write_text(tables)
+    return await check(folder / "gateway.toml", probe=False, as_json=False)
+
+
+@pytest.mark.parametrize(("tables", "known", "told"), ELSEWHERE.values(), ids=ELSEWHERE.keys())
+async def test_what_the_database_may_have_is_a_remark(
+    tmp_path: Path, tables: str, known: list[Tenant | Profile], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The daemon takes the same file where its database has what it refers to, and refuses it where not."""
+    code = await checked(tmp_path, tables)
+    said = capsys.readouterr()
+    async with bench(tmp_path) as b:
+        with pytest.raises(SettingsError):
+            await b.provision(tables)
+        await b.store.change_directory(b.snapshot.revision, [entry(item, API) for item in known], [])
+        await b.directory.load()
+        await b.provision(tables)
+
+    assert (code, said.out) == (0, "settings are good\n")
+    what = told.rpartition(" ")[2]
+    assert said.err == (
+        f"note: {tmp_path}/tenants.toml: {told} is not in these files; "
+        f"the daemon refuses it unless its database has that {what}\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("tables", "told"),
+    [
+        (ACME + profile("main", "acme", 'failover = ["main"]'), "unknown_profile: A failover is another"),
+        (ACME + '[[tenants]]\nid = "emea"\n' + profile() + LINK, "not_a_child: A profile is pushed to direct children"),
+        (profile("main", "acme", "port = 8080"), "egress_refused: "),
+        ('[[tenants]]\nid = "a"\nparent = "b"\n[[tenants]]\nid = "b"\nparent = "a"\n', "cycle: "),
+    ],
+)
+async def test_what_no_database_can_mend_is_a_fault(
+    tmp_path: Path, tables: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the files say of themselves holds whatever else there is."""
+    assert (await checked(tmp_path, tables), told in capsys.readouterr().err) == (78, True)
+
+
+# The master key.
+
+OCTETS: Final = bytes(range(0xE0, 0x100))
+FILE_OR_VARIABLE: Final = {"file": ('file = "master.key"', "master.key"), "env": ('keys = [{env = "KEY"}]', "KEY")}
+
+
+@pytest.mark.parametrize("command", ["check", "serve"])
+@pytest.mark.parametrize(("source", "place"), FILE_OR_VARIABLE.values(), ids=FILE_OR_VARIABLE.keys())
+def test_a_master_key_that_is_none(tmp_path: Path, command: str, source: str, place: str) -> None:
+    """Both name the place and what would be right, with exit code 78 and nothing of the octets."""
+    (tmp_path / "gateway.toml").write_text(f'[master_key]\n{source}\n[store]\nurl = "sqlite:///gateway.db"\n')
+    (tmp_path / "master.key").write_bytes(OCTETS)
+    (tmp_path / "master.key").chmod(0o600)
+    words = [sys.executable, "-m", "gateway", command, "-c", str(tmp_path / "gateway.toml")]
+    ran = subprocess.run(words, capture_output=True, env=os.environb | {b"KEY": OCTETS}, timeout=60)
+
+    where = place if place == "KEY" else str(tmp_path / place)
+    told = f"[master_key]: {where} holds none: a master key is 32 octets, written in base64"
+    said = f"{told}; give the key that sealed the database\n1 fault\n"
+    assert (ran.returncode, ran.stdout, ran.stderr) == (78, b"", said.encode())
+
+
+async def test_a_master_key_that_only_the_daemon_has(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A credential of the unit is not there for whoever checks, and that is no fault."""
+    (tmp_path / "gateway.toml").write_text('[master_key]\nkeys = [{credential = "master-key"}, {env = "OLD_KEY"}]\n')
+
+    assert await check(tmp_path / "gateway.toml", probe=False, as_json=False) == 0
+    assert capsys.readouterr().err == ""
+
+
+# As JSON.
+
+
+def document(capsys: pytest.CaptureFixture[str]) -> Any:
+    """What was written to standard output, which is one JSON document."""
+    return json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("settings", "tables", "code", "counts"),
+    [
+        ("", "", 0, (0, 0)),
+        ("[relay]\nspeed = 1\nweight = 2\n", "", 78, (2, 0)),
+        ('[provision]\nfiles = ["tenants.toml"]\n', "[[nonsense]]\n", 78, (1, 0)),
+        ('[provision]\nfiles = ["tenants.toml"]\n', profile("main", "acme", "port = 8080") + profile("b"), 78, (1, 2)),
+    ],
+)
+@pytest.mark.parametrize("probe", [False, True])
+async def test_json_has_all_faults_and_remarks(
+    tmp_path: Path, settings: str, tables: str, code: int, counts: tuple[int, int], probe: bool,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """The same members whatever was found, and what is faulty is not probed."""
+    (tmp_path / "gateway.toml").write_text(settings)
+    (tmp_path / "tenants.toml").write_text(tables)
+
+    assert await check(tmp_path / "gateway.toml", probe=probe, as_json=True) == code
+    found = document(capsys)
+    assert (len(found["faults"]), len(found["remarks"]), found["probes"]) == (*counts, [])
+
+
+@pytest.mark.parametrize(
+    ("credential", "code", "probe"),
+    [
+        ('{ source = "plaintext", value = "right" }', 0, {"ok": True, "detail": "the relay answers"}),
+        ('{ source = "plaintext", value = "wrong" }', 1, {"ok": False, "code": "auth_failed"}),
+        ('{ source = "stored", key = "relay-a" }', 0, {"ok": None}),
+    ],
+)
+async def test_json_has_what_came_of_each_probe(
+    tmp_path: Path, credential: str, code: int, probe: dict[str, object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What people read meanwhile goes elsewhere."""
+    issued = issue_tls("127.0.0.1")
+    async with ScriptedRelay(tls=issued.context, users={"app": "right"}) as relay:
+        assert await probed(tmp_path, relay, issued.ca_pem, credential, as_json=True) == code
+    [told] = document(capsys)["probes"]
+
+    assert told["name"] == "acme/main"
+    assert probe.items() <= told.items()
+
+
+@pytest.mark.parametrize(
+    ("password", "name"), [("", "[store] url"), ('password = {env = "NO_SUCH"}', "[store] password")]
+)
+async def test_json_has_a_database_that_does_not_answer(
+    tmp_path: Path, postgresql: Postgresql, password: str, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One that is not there, or whose password is not, is a probe that failed."""
+    url = postgresql.url.replace("/postgres", "/nowhere")
+    (tmp_path / "gateway.toml").write_text(f'[store]\nurl = "{url}"\n{password}\n')
+
+    assert await check(tmp_path / "gateway.toml", probe=True, as_json=True) == 1
+    [told] = document(capsys)["probes"]
+    assert (told["name"], told["ok"]) == (name, False)

@@ -247,6 +247,14 @@ async def test_only_links_of_the_web_are_links(world: World) -> None:
     assert "&lt;script&gt;" in html
 
 
+async def test_a_number_that_no_float_can_hold_loses_no_alert(world: World) -> None:
+    """It is left out like any that is too large, and the alert is told."""
+    await world.put(Template(tenant="acme", name="grafana", subject="x", text="{{ title }}"))
+    answered = await post(world, group(alert(values={"a": 10**400, "b": 2})), source="grafana")
+    data: Any = (await content(world, answered)).data
+    assert data["alerts"][0]["values"] == {"b": 2}
+
+
 async def test_many_alerts_are_counted_rather_than_shown(world: World) -> None:
     """The gravest that fire come first; those that do not fit are a number, with those that the sender left out."""
     many = [alert("resolved")] * 80 + [alert(severity="info")] * 70 + [alert(severity="page", fingerprint="gravest")]

@@ -40,7 +40,9 @@ LABELS = st.one_of(
     st.integers(1, 40).map(lambda n: {f"label{i}" * n: "value\n" * n for i in range(n)}),
 )
 MAYBE = st.one_of(st.none(), TEXTS)
-NUMBERS = st.dictionaries(TEXTS, st.one_of(st.none(), st.integers(), st.floats(), st.lists(st.integers()), TEXTS))
+HUGE = st.integers(300, 4_300).map(lambda digits: 10 ** (digits - 1))
+WHOLE = st.one_of(st.integers(), HUGE, HUGE.map(lambda number: -number))
+NUMBERS = st.dictionaries(TEXTS, st.one_of(st.none(), WHOLE, st.floats(), st.lists(WHOLE), TEXTS))
 STATUS = st.sampled_from(["firing", "resolved"])
 ALERT = st.fixed_dictionaries(
     {"status": STATUS, "labels": LABELS.filter(lambda labels: labels is not None)},
@@ -73,7 +75,7 @@ GROUP = st.fixed_dictionaries(
     },
 )
 JSON: Any = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), TEXTS),
+    st.one_of(st.none(), st.booleans(), WHOLE, st.floats(), TEXTS),
     lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(TEXTS, inner, max_size=4)),
     max_leaves=20,
 )
@@ -217,6 +219,16 @@ def test_values_are_numbers_that_everybody_reads() -> None:
     assert render(
         "x", "{% for name, n in alerts[0]['values']|items %}{{ name }}{{ n }} {% endfor %}", None, filled
     ).text
+
+
+@pytest.mark.parametrize("digits", [17, 309, 310, 401, 4_300])
+@pytest.mark.parametrize("sign", ["", "-"])
+def test_a_number_of_many_digits_is_left_out(sign: str, digits: int) -> None:
+    """However many JSON's reader lets through, also more than a float can hold."""
+    group = {"status": "firing", "alerts": [{"status": "firing", "labels": {}, "values": {"a": 1}}]}
+    body = json.dumps(group).replace('"a": 1', f'"a": {sign}{"9" * digits}, "b": 2')
+    filled: Any = data(posted(json.loads(body)))
+    assert filled["alerts"][0]["values"] == {"b": 2}
 
 
 def test_alerts_fill_the_data_and_no_more() -> None:

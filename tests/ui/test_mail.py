@@ -6,12 +6,38 @@ import base64
 import random
 from email.message import EmailMessage
 from email.policy import SMTP
+from encodings.aliases import aliases
+from urllib.parse import quote_from_bytes
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from gateway.ui.mail import HEAD_OCTETS, MOST_ATTACHMENTS, MOST_FIELDS, READ_OCTETS, Attachment, read_mail, subject
+from gateway.ui.mail import (
+    HEAD_OCTETS,
+    MOST_ATTACHMENTS,
+    MOST_FIELDS,
+    MOST_PARAMETERS,
+    READ_OCTETS,
+    Attachment,
+    read_mail,
+    subject,
+)
 
 DOT = b"\x89PNG dot"
+TRAPS = [
+    "idna",
+    "Idna",
+    "undefined",
+    "punycode",
+    "unicode_escape",
+    "raw-unicode-escape",
+    "UTF-7",
+    "hex",
+    "x\0y",
+    "é",
+    "",
+]
 
 
 def whole() -> EmailMessage:
@@ -136,7 +162,7 @@ def test_damaged() -> None:
         subject(bytes(data))
 
 
-@pytest.mark.parametrize("charset", ["punycode", "idna", "unicode_escape", "UTF-7", "nobody-knows"])
+@pytest.mark.parametrize("charset", [*TRAPS, "nobody-knows"])
 def test_charsets_that_are_traps(charset: str) -> None:
     """A codec that takes for ever, or makes half characters, is not used; the text is shown as well as it goes."""
     head = f"Content-Type: text/plain; charset={charset}\r\nContent-Transfer-Encoding: base64\r\n\r\n"
@@ -144,6 +170,59 @@ def test_charsets_that_are_traps(charset: str) -> None:
     mail = read_mail(head.encode() + body)
     assert mail.text is not None
     assert "hello" in mail.text
+
+
+CODECS = sorted({*aliases, *aliases.values()})
+CHARSETS = st.one_of(st.sampled_from(TRAPS), st.sampled_from(CODECS), st.text(max_size=10))
+OCTETS = st.one_of(st.sampled_from([b"\xff", b"\0", b"a\\ud800", b"+2AA-", b"xn--a-"]), st.binary(max_size=30))
+PLACES = [
+    "Content-Type: a/b\r\nContent-Disposition: attachment; filename*={charset}''{percent}\r\n\r\nx",
+    "Content-Type: a/b\r\nContent-Disposition: attachment; filename*0*={charset}''{percent}; filename*1*=x\r\n\r\nx",
+    "Content-Type: a/b\r\nContent-Disposition: attachment; filename==?{charset}?b?{base64}?=\r\n\r\nx",
+    "Content-Type: a/b; name*={charset}'en'{percent}\r\n\r\nx",
+    "Content-Type: text/plain; charset*={charset}''{percent}\r\n\r\nx",
+    "Content-Type: multipart/mixed; boundary*={charset}''{percent}\r\n\r\n--x\r\n\r\nx",
+    "Content-Type: text/html; charset={charset}\r\nContent-Transfer-Encoding: base64\r\n\r\n{base64}",
+    "Subject: =?{charset}?b?{base64}?=\r\n\r\nx",
+]
+
+
+@pytest.mark.parametrize("place", PLACES)
+@settings(max_examples=150, deadline=None)
+@given(charset=CHARSETS, octets=OCTETS)
+def test_any_charset_anywhere(place: str, charset: str, octets: bytes) -> None:
+    """Whatever charset is named, and whatever it does not fit: the mail is read, and its text can be put into a page."""
+    encoded = {"percent": quote_from_bytes(octets), "base64": base64.b64encode(octets).decode()}
+    data = place.format(charset=charset, **encoded).encode("utf-8", "replace")
+
+    mail = read_mail(data)
+    shown = [mail.text or "", mail.html or "", subject(data), *(one.name for one in mail.attachments)]
+    "".join([*shown, *(part for field in mail.fields for part in field)]).encode()
+
+
+@pytest.mark.parametrize(
+    ("parameter", "name"),
+    [
+        ("*=utf-8''Gr%C3%BC%C3%9Fe", "Grüße"),
+        ("*=iso-8859-1'de'Gr%FC%DFe", "Grüße"),
+        ("*0*=iso-8859-1''Gr%FC; filename*1*=%DFe", "Grüße"),
+        ("*=plain", "plain"),
+        ("*=klingon''a", "a"),
+        ("*=idna''a", "a"),
+        ("*=undefined''%ff", "\N{REPLACEMENT CHARACTER}"),
+        ("*=punycode''%ff-b", "\N{REPLACEMENT CHARACTER}-b"),
+        ("*=utf-8''a%00b", "a b"),
+        ("*=x%00y''a", "a"),
+        ("*=a; filename*0*=utf-8''b", ""),
+        (f"*{'1' * 5_000}*=utf-8''b", ""),
+        (f"=a; x={'b' * MOST_PARAMETERS}", ""),
+    ],
+)
+def test_names_of_attachments(parameter: str, name: str) -> None:
+    """Decoded as they were written (RFC 2231), or as well as it goes; none where nothing can be made of it."""
+    head = f"Content-Type: a/b\r\nContent-Disposition: attachment; filename{parameter}\r\n\r\nx"
+    [attachment] = read_mail(head.encode()).attachments
+    assert attachment.name == name
 
 
 def test_half_a_character_in_a_name() -> None:

@@ -5,7 +5,6 @@ names and the title become one line; a link is http or https, or it is empty; wh
 is left is within the limits of the template language, so that the built-in template can always be filled.
 """
 
-import math
 import re
 from collections.abc import Callable
 from itertools import islice
@@ -102,7 +101,8 @@ def _numbers(alert: Alert) -> list[tuple[str, int | float]]:
     return [
         (name, value)
         for name, value in (alert.values or {}).items()
-        if isinstance(value, int | float) and math.isfinite(value) and abs(value) < MAX_NUMBER
+        # Compared, never converted: JSON's whole numbers may have more digits than a float can hold.
+        if isinstance(value, int | float) and -MAX_NUMBER < value < MAX_NUMBER
     ]
 
 
