@@ -134,7 +134,7 @@ async def _form(request: web.BaseRequest, services: Services, most: int) -> Form
 
 
 def _to_sign_in(request: web.BaseRequest) -> Answer:
-    """Ask who it is, and remember where they wanted to go.
+    """Ask who it is, and remember where they wanted to go; what was sent is kept by the page that asks for it again.
 
     A browser that comes from another site keeps the cookie back (`SameSite=Strict`); a page of ours that goes on to sign
     in gets it, and sends who is known to where they wanted to go.
@@ -145,6 +145,8 @@ def _to_sign_in(request: web.BaseRequest) -> Answer:
         return html("", 200, {"HX-Redirect": path})
     if request.headers.get("Sec-Fetch-Site") == "cross-site" and request.method in SAFE_METHODS:
         return html(rendered("hop.html", path=path))
+    if request.method not in SAFE_METHODS:
+        return html(rendered("not_sent.html", path=path), 401)
     return html("", 303, {"Location": path})
 
 

@@ -262,17 +262,24 @@ async def test_too_many_tests_are_told(gateway: Gateway, browser: Browser) -> No
     assert await seen.page.inner_text("[data-test]") == "Send the test"
 
 
-async def test_who_was_signed_out_signs_in_again(gateway: Gateway, browser: Browser) -> None:
-    """The script does not take the sign-in page for an answer: it goes there, and from there back."""
-    await made(gateway, 9)
-    seen = await opened(gateway, browser, PAGE)
-    await seen.page.fill("[name='/to']", "ann@example.test")
-    await seen.page.context.clear_cookies()
-    await seen.page.click("[data-test]")
-    await seen.page.wait_for_url("**/ui/sign-in?next=*")
-    await seen.page.fill("#key", gateway.keys["acme"])
-    await seen.page.keyboard.press("Enter")
-    await seen.page.wait_for_url(f"**{PAGE}")
+async def test_who_was_signed_out_is_told(gateway: Gateway, browser: Browser) -> None:
+    """What they wrote stands there still: signed in elsewhere, they test again."""
+    async with ScriptedRelay(host=HOST) as relay:
+        await made(gateway, relay.port)
+        browser.expect(Kind.CONSOLE, "401")
+        seen = await opened(gateway, browser, PAGE)
+        await seen.page.fill("[name='/to']", "ann@example.test")
+        await seen.page.context.clear_cookies()
+        await seen.page.click("[data-test]")
+        await seen.page.get_by_text("You are not signed in any more").wait_for()
+        other = await seen.page.context.new_page()
+        await other.goto(f"{gateway.url}/ui/sign-in")
+        await other.fill("#key", gateway.keys["acme"])
+        await other.keyboard.press("Enter")
+        await other.wait_for_url("**/ui/")
+        await seen.page.click("[data-test]")
+        await seen.page.locator(".good").first.wait_for()
+        assert len(relay.messages) == 1
 
 
 async def test_who_may_only_read_is_not_offered_a_test(gateway: Gateway) -> None:

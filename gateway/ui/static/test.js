@@ -3,8 +3,6 @@
 // A button with data-test, the id of the element that shows the outcome, runs the test of its form at its formaction.
 // All words are the page's: they stand in the template whose id is that of the outcome with "-parts".
 
-const SIGN_IN = "/ui/sign-in?next=";
-
 /** Run one test and show it; resolves when it is over, whichever way. */
 export async function run(button) {
   const shown = new Outcome(button);
@@ -24,7 +22,7 @@ async function converse(button, shown) {
   const response = await fetch(button.formAction, {
     method: "POST", body, headers: {Accept: "text/event-stream"}, redirect: "manual", cache: "no-store",
   });
-  if (response.type === "opaqueredirect") return location.assign(SIGN_IN + encodeURIComponent(location.pathname));
+  if (response.status === 401) return shown.fail({detail: shown.words("unknown")});
   const kind = response.headers.get("Content-Type") ?? "";
   if (kind.startsWith("application/json")) return shown.refuse(await response.json());
   if (!kind.startsWith("text/event-stream")) return shown.fail({detail: shown.words("unanswered")});
