@@ -14,7 +14,7 @@ import asyncio
 import random
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Hashable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Hashable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -22,7 +22,7 @@ from typing import Final, NamedTuple
 from weakref import WeakSet
 
 from gateway.credentials.login import Logins
-from gateway.credentials.provider import PASSWORD, CredentialError, Fetched, Kind, Why
+from gateway.credentials.provider import CredentialError, Fetched, Kind, Why
 from gateway.observe import facts
 from gateway.observe.metrics import SecretLook
 
@@ -100,6 +100,9 @@ class Known(NamedTuple):
 class Line:
     """The way to one source: how much may go over it, and whether it is open.
 
+    Requests that are on their way together fail together. So whoever begins one notes how many failures had `counted`:
+    the first to fail counts, and for what the others say no pause grows.
+
     `uses` of its secrets are counted by `USES`, together with those of other lines of its name.
     """
 
@@ -107,12 +110,13 @@ class Line:
     name: str = ""
     slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(CONCURRENT))
     failures: int = 0
+    counted: int = 0
     closed_until: float = 0.0
     error: CredentialError | None = None
     answered_at: float | None = None
     uses: dict[str, int] = field(default_factory=lambda: dict.fromkeys(USES, 0))
     logins: Logins = field(init=False)
-    _throttle: float = THROTTLED
+    _throttle: float = 0.0
     _turn: float = 0.0
 
     def __post_init__(self) -> None:
@@ -136,31 +140,39 @@ class Line:
         self._turn = max(self._turn, now) + 1 / PER_SECOND
         return max(0.0, self._turn - 1 / PER_SECOND - now)
 
-    def answered(self) -> None:
-        """The source works."""
-        self.failures, self.closed_until, self.error, self._throttle = 0, 0.0, None, THROTTLED
+    def answered(self, begun: int) -> None:
+        """The source works; what was begun before it asked for a pause does not end that."""
         self.answered_at = self.clock()
-
-    def failed(self, error: CredentialError, dice: Callable[[], float]) -> None:
-        """Count what keeps everybody from the source; what is wrong with one secret does not."""
-        now = self.clock()
-        if error.kind is Kind.THROTTLED:
-            self.closed_until = now + (error.retry_after or self._throttle)
-            self._throttle = min(self._throttle * 2, LONGEST_THROTTLE)
-        elif error.kind is Kind.UNREACHABLE:
-            self.failures += 1
-            if self.failures >= TRIP_AFTER:
-                rest = min(2.0 ** (self.failures - TRIP_AFTER), LONGEST_BREAK)
-                self.closed_until = now + rest * (1 + JITTER * (2 * dice() - 1))
-        else:
-            self.answered()  # it answered, and about another secret it may say something else
+        if begun < self.counted and self.error is not None and self.error.kind is Kind.THROTTLED:
             return
-        self.error = error
+        self.failures, self.closed_until, self.error, self._throttle = 0, 0.0, None, 0.0
+
+    def failed(self, error: CredentialError, begun: int, dice: Callable[[], float]) -> None:
+        """Count what keeps everybody from the source; what is wrong with one secret does not."""
+        first, pause = begun == self.counted, 0.0
+        if error.kind is Kind.THROTTLED:
+            if first:
+                self._throttle = min(max(self._throttle * 2, THROTTLED), LONGEST_THROTTLE)
+            pause = error.retry_after or self._throttle or THROTTLED
+        elif error.kind is Kind.UNREACHABLE:
+            if first or self.failures < TRIP_AFTER:
+                self.failures += 1
+            if self.failures >= TRIP_AFTER:
+                rest = min(2.0 ** min(self.failures - TRIP_AFTER, 10), LONGEST_BREAK)
+                pause = rest * (1 + JITTER * (2 * dice() - 1))
+        else:
+            self.answered(begun)  # it answered, and about another secret it may say something else
+            return
+        self.counted += first
+        until = self.clock() + pause
+        if until >= self.closed_until:
+            self.closed_until, self.error = until, error
 
 
 @dataclass(slots=True)
 class _Entry:
     line: Line
+    fields: set[str] = field(default_factory=set)
     value: Fetched | None = None
     fetched_at: float = 0.0
     vouched_until: float = 0.0
@@ -175,6 +187,11 @@ class _Entry:
     flight: "asyncio.Task[Fetched] | None" = None
     stale: bool = False
     warned_of: float | None = None
+
+    def use(self, fields: Collection[str]) -> None:
+        """Remember which of its fields are used; whoever refers to it may name any number that it does not have."""
+        if self.value is not None and not self.fields.issuperset(fields):
+            self.fields.update(self.value.fields.keys() & fields)
 
 
 class Cache:
@@ -202,10 +219,24 @@ class Cache:
         self._lines: WeakSet[Line] = WeakSet()  # whoever made them may have no more use for them
         self._uses: dict[str, dict[str, int]] = {}
 
-    async def get(self, key: Hashable, line: Line, terms: Terms, fetch: Fetch, *, why: Why = Why.USE) -> Held:
-        """Give a secret; one that was refused is fetched anew now and then, for a person always. `CredentialError`."""
+    async def get(
+        self,
+        key: Hashable,
+        line: Line,
+        terms: Terms,
+        fetch: Fetch,
+        *,
+        why: Why = Why.USE,
+        fields: Collection[str] = (),
+    ) -> Held:
+        """Give a secret; one that was refused is fetched anew now and then, for a person always. `CredentialError`.
+
+        `fields` are those that are used of it. As long as no used one changes it is the same secret, whatever its
+        source tells besides, such as when it looked at it last; if nobody says which are used, all are.
+        """
         now = self._clock()
         entry = self._entry(key, line)
+        entry.use(fields)
         if why is not Why.USE and (why is not Why.REFUSED or now - entry.forced_at >= FORCED_EVERY):
             entry.forced_at = now
         elif entry.value is not None and now < entry.fresh_until:
@@ -224,8 +255,9 @@ class Cache:
             trouble = error
         except TimeoutError:
             trouble = CredentialError(Kind.UNREACHABLE, "the secret's source is slow")
+        entry.use(fields)
         if why is Why.REFUSED:
-            self.on_refused(line.name, _outcome(before, entry.value, trouble))
+            self.on_refused(line.name, _outcome(before, entry.value, trouble, fields))
         if trouble is not None:
             return self._stale(entry, terms, trouble, otherwise="miss")
         line.uses["miss"] += 1
@@ -296,9 +328,9 @@ class Cache:
         now = self._clock()
         if terms.stale is None:
             return now >= entry.vouched_until
-        if kind in (Kind.NOT_FOUND, Kind.DENIED):
-            return entry.refused_since is not None and now - entry.refused_since > DENIAL_PATIENCE
-        return now - entry.fetched_at > terms.stale
+        if entry.refused_since is not None and now - entry.refused_since > DENIAL_PATIENCE:
+            return True  # also where the source has gone away since: what was revoked does not come back by that
+        return kind not in (Kind.NOT_FOUND, Kind.DENIED) and now - entry.fetched_at > terms.stale
 
     def _mark(self, entry: _Entry, *, stale: bool) -> None:
         """Tell when a secret begins to be served stale, and when that is over; not each time."""
@@ -323,25 +355,26 @@ class Cache:
     async def _fetch(self, entry: _Entry, terms: Terms, fetch: Fetch) -> Fetched:
         line = entry.line
         line.check()  # what it raises was counted when it happened
-        asked_at = self._clock()
-        try:
-            async with line.slots:
-                if (wait := line.turn()) > 0:
-                    await self._sleep(wait)
-                asked_at = self._clock()
+        async with line.slots:
+            line.check()  # whoever had the slot before may have been sent away
+            if (wait := line.turn()) > 0:
+                await self._sleep(wait)
+                line.check()
+            asked_at, begun = self._clock(), line.counted
+            try:
                 fetched = await fetch()
-        except CredentialError as error:
-            self.on_fetch(line.name, error.kind, self._clock() - asked_at)
-            self._failed(entry, error)
-            raise
+            except CredentialError as error:
+                self.on_fetch(line.name, error.kind, self._clock() - asked_at)
+                self._failed(entry, error, begun)
+                raise
         self.on_fetch(line.name, "ok", self._clock() - asked_at)
-        line.answered()
+        line.answered(begun)
         self._keep(entry, terms, fetched, asked_at)
         return fetched
 
-    def _failed(self, entry: _Entry, error: CredentialError) -> None:
+    def _failed(self, entry: _Entry, error: CredentialError, begun: int) -> None:
         now = self._clock()
-        entry.line.failed(error, self._dice)
+        entry.line.failed(error, begun, self._dice)
         entry.error = error
         entry.error_until = now + NEGATIVE.get(error.kind, 0.0)
         if error.kind in (Kind.NOT_FOUND, Kind.DENIED):
@@ -350,7 +383,7 @@ class Cache:
     def _keep(self, entry: _Entry, terms: Terms, fetched: Fetched, asked_at: float) -> None:
         now = self._clock()
         self._mark(entry, stale=False)
-        if entry.value is not None and _differs(entry.value, fetched):
+        if entry.value is not None and _differs(entry.value, fetched, entry.fields):
             entry.previous, entry.previous_until = entry.value, now + OVERLAP
             if terms.stale is None:
                 entry.previous_until = min(entry.previous_until, entry.vouched_until)
@@ -362,6 +395,7 @@ class Cache:
             entry.vouched_until = asked_at + fetched.lasts  # it may have been on its way for long
             fresh = max(0.0, min(fresh, asked_at + fetched.lasts * 2 / 3 - now))
         entry.value, entry.fetched_at = fetched, now
+        entry.fields &= fetched.fields.keys()
         entry.fresh_until, entry.ahead_at = now + fresh, now + fresh * REFRESH_AHEAD
         entry.error, entry.refused_since = None, None
         self._warn(entry, fetched)
@@ -384,15 +418,15 @@ def _warned(left: float | None) -> Warned | None:
     return Warned.EXPIRES_SOON if left > 0 else Warned.EXPIRED
 
 
-def _outcome(before: Fetched | None, after: Fetched | None, trouble: CredentialError | None) -> str:
+def _outcome(
+    before: Fetched | None, after: Fetched | None, trouble: CredentialError | None, fields: Collection[str]
+) -> str:
     """What fetching a refused secret anew has brought."""
     if trouble is not None or after is None:
         return "failed"
-    return "changed" if before is None or _differs(before, after) else "unchanged"
+    return "changed" if before is None or _differs(before, after, fields) else "unchanged"
 
 
-def _differs(before: Fetched, after: Fetched) -> bool:
-    """Is it another secret? What is told besides, such as when it was looked at last, makes it none."""
-    if PASSWORD in before.fields and PASSWORD in after.fields:
-        return before.fields[PASSWORD] != after.fields[PASSWORD]
-    return before.fields != after.fields
+def _differs(before: Fetched, after: Fetched, fields: Collection[str]) -> bool:
+    """Is it another secret, by these fields, or by all if there are none?"""
+    return any(before.fields.get(one) != after.fields.get(one) for one in fields or {*before.fields, *after.fields})

@@ -21,11 +21,12 @@ UNKNOWN: Final = "the operator does not lend this secret to the tenant"
 
 
 class Wanted(NamedTuple):
-    """What of a connection a credential asks for."""
+    """What of a connection a credential asks for; None: the usual field, no user name, the newest version."""
 
     connection: "Connection"
     key: str
     property: str | None
+    username_property: str | None
     version: str | None
 
 
@@ -145,26 +146,29 @@ class Connections:
     by_name: Mapping[str, Connection] = field(default_factory=dict)
 
     def find(self, owner: str, host: str, credential: Credential) -> Wanted:
-        """Find what a credential asks for, if the tenant may have it at this relay; else `policy`, whatever is wrong."""
+        """Find what a credential asks for, if the tenant may have it at this relay; else `policy`, whatever is wrong.
+
+        Of an entry everything is as the operator says, whatever else the credential names.
+        """
         connection = self.by_name.get(credential.connection or "")
         if connection is None or connection.settings.kind != credential.source:
             raise CredentialError(Kind.POLICY, UNKNOWN)
         if connection.settings.hosts and host not in connection.settings.hosts:
             raise CredentialError(Kind.POLICY, "the operator does not lend this secret for this relay")
-        version = None if credential.version is None else str(credential.version)
         if credential.entry is not None:
-            return self._entry(connection, owner, credential.entry, version)
+            return self._entry(connection, owner, credential.entry)
         key = credential.key or ""
         if not connection.permits(owner, key):
             raise CredentialError(Kind.POLICY, UNKNOWN)
-        return Wanted(connection, key, credential.property, version)
+        version = None if credential.version is None else str(credential.version)
+        return Wanted(connection, key, credential.property, credential.username_property, version)
 
     @staticmethod
-    def _entry(connection: Connection, owner: str, name: str, version: str | None) -> Wanted:
+    def _entry(connection: Connection, owner: str, name: str) -> Wanted:
         if name not in connection.entries_for(owner):
             raise CredentialError(Kind.POLICY, UNKNOWN)
         entry = connection.settings.entries[name]
-        return Wanted(connection, entry.key, entry.property, version)
+        return Wanted(connection, entry.key, entry.property, entry.username_property, None)
 
     def permits(self, owner: str, host: str, credential: Credential) -> bool:
         """May the tenant's profile for this relay have this credential?"""

@@ -6,6 +6,7 @@ the database; files and variables are this machine's; the others come from the o
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple, assert_never
 
@@ -32,13 +33,16 @@ class Stored(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What signs in: the secret, a user name if it came along, which version it is, and the one before for a while."""
+    """What signs in: the secret, a user name if it came along, which version it is.
+
+    For a while also the `previous` one, with the user name that came along with it: a pair is of one version.
+    """
 
     secret: Secret
     username: Secret | None = None
     version: str = ""
     stale: bool = False
-    previous: Secret | None = None
+    previous: "Found | None" = None
 
 
 @dataclass(slots=True)
@@ -81,7 +85,7 @@ class Credentials:
             case "env" | "file":
                 return await self._local(owner, credential, why=why)
             case "vault" | "azure_key_vault" | "cyberark" | "conjur":
-                return await self._connected(self._wanted(owner, host, credential), credential, why=why)
+                return await self._connected(self._wanted(owner, host, credential), why=why)
             case _:
                 assert_never(credential.source)
 
@@ -143,20 +147,25 @@ class Credentials:
             facts.secret_denied(owner, self._files.name)
             raise CredentialError(Kind.POLICY, "the operator does not lend this secret to the tenant")
         if credential.source == "env":
-            return _picked(Held(self.local.read_variable(key)), PASSWORD, None)
+            return _picked(Held(self.local.read_variable(key)))
         held = await self.cache.get(("file", key), self._files, FILES, lambda: self.local.read_file(key), why=why)
-        return _picked(held, PASSWORD, None)
+        return _picked(held)
 
-    async def _connected(self, wanted: Wanted, credential: Credential, *, why: Why) -> Found:
+    async def _connected(self, wanted: Wanted, *, why: Why) -> Found:
         """Fetch a whole secret and take its parts, so that a user name and its password are of one version."""
-        connection, key, name, version = wanted
+        connection = wanted.connection
         if why is Why.PERSON:
             connection.line.logins.forgive()
-        provider = connection.provider
+        provider, name, user = connection.provider, wanted.property or PASSWORD, wanted.username_property
         held = await self.cache.get(
-            _place(wanted), connection.line, _terms(wanted), lambda: provider.fetch(key, version), why=why
+            _place(wanted),
+            connection.line,
+            _terms(wanted),
+            lambda: provider.fetch(wanted.key, wanted.version),
+            why=why,
+            fields=(name,) if user is None else (name, user),
         )
-        return _picked(held, name or PASSWORD, credential.username_property)
+        return _picked(held, name, user)
 
 
 def _place(wanted: Wanted) -> tuple[str, str, str | None]:
@@ -177,10 +186,17 @@ def stored_place(owner: str, name: str, version: int) -> tuple[str, ...]:
     return "secret", owner, name, str(version)
 
 
-def _picked(held: Held, wanted: str, user: str | None) -> Found:
-    username = None if user is None else _field(held.fetched, user)
-    previous = None if held.previous is None else held.previous.fields.get(wanted)
-    return Found(_field(held.fetched, wanted), username, held.fetched.version, held.stale, previous)
+def _picked(held: Held, wanted: str = PASSWORD, user: str | None = None) -> Found:
+    found, previous = _pair(held.fetched, wanted, user), None
+    if held.previous is not None:
+        with suppress(CredentialError):  # without one of its parts it signs nobody in
+            previous = _pair(held.previous, wanted, user)
+    return found._replace(stale=held.stale, previous=previous)
+
+
+def _pair(fetched: Fetched, wanted: str, user: str | None) -> Found:
+    username = None if user is None else _field(fetched, user)
+    return Found(_field(fetched, wanted), username, fetched.version)
 
 
 def _field(fetched: Fetched, name: str) -> Secret:

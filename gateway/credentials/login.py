@@ -1,7 +1,8 @@
 """How often the daemon may sign in at one secret store: a failure is followed by a pause, so that no account is locked.
 
 The pause is a second, and twice as long after each further failure, up to five minutes; a refusal costs a minute at
-once, because stores lock accounts after a few of them. A person's word lifts the pause for one attempt.
+once, because stores lock accounts after a few of them. A person's word lifts the pause for one attempt, but only once
+a minute: any tenant's people can give theirs, and the account is everybody's.
 
 Owns also what is known of the token that the last sign-in brought: until when it lasts.
 """
@@ -31,6 +32,7 @@ class Logins:
     _closed_until: float = float("-inf")
     _error: CredentialError | None = None
     _token_until: float | None = None
+    _forgiven_at: float = float("-inf")
 
     def trouble(self) -> CredentialError | None:
         """Why nobody should sign in now, and for how many seconds; None if one may."""
@@ -70,7 +72,9 @@ class Logins:
 
     def forgive(self) -> None:
         """A person says that it may be tried again at once; if that fails too, the pause goes on growing."""
-        self._closed_until = float("-inf")
+        now = self.clock()
+        if now < self._closed_until and now - self._forgiven_at >= REFUSED:
+            self._closed_until, self._forgiven_at = float("-inf"), now
 
     def token_left(self) -> float | None:
         """Seconds that the token lasts, 0 if it is over; None if there is none, or it has no end."""

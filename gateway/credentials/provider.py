@@ -12,6 +12,7 @@ from typing import Final, NamedTuple, Protocol
 from gateway.credentials.secret import Secret
 
 PASSWORD = "password"  # noqa: S105 - the field that a secret has unless its reference names another
+LONGEST_PAUSE: Final = 3600.0  # seconds that a source may keep us away
 
 
 class Kind(StrEnum):
@@ -46,6 +47,14 @@ class CredentialError(Exception):
         self.kind = kind
         self.detail = detail
         self.retry_after = retry_after
+
+
+def read_retry_after(told: str) -> float | None:
+    """Read a Retry-After (RFC 9110 §10.2.3): seconds, an hour at most; None if it says none.
+
+    Its other form, a date, depends on two clocks; without a number the cache has its own pause.
+    """
+    return min(float(told), LONGEST_PAUSE) if told.isascii() and told.isdecimal() else None
 
 
 class Fetched(NamedTuple):

@@ -21,8 +21,8 @@ def _as_callers_see(schema: JsonDict) -> None:
 class Credential(BaseModel):
     """Where a password comes from.
 
-    A plaintext one comes in as `value` and is kept as `sealed`. `dropped`: there was one, and a change of where it
-    would go has taken it away; it has to be given anew.
+    A plaintext one comes in as `value` and is kept as `sealed`. With `entry` the operator says all but source and
+    connection. `dropped`: there was one, and a change of where it would go has taken it away; it has to be given anew.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, json_schema_extra=_as_callers_see)

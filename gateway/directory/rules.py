@@ -18,6 +18,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from gateway.credentials.connections import Connections
 from gateway.credentials.local import LocalSecrets, lent_to
 from gateway.credentials.oauth.source import MACHINE, is_directory
+from gateway.credentials.provider import CredentialError
 from gateway.credentials.reference import Credential
 from gateway.directory.entries import Item, place
 from gateway.directory.shapes import (
@@ -52,6 +53,8 @@ OTHER_OAUTH: Final[Mapping[str, tuple[str, ...]]] = {"client_secret": ("client_i
 USUAL_PORTS: Final = {Security.IMPLICIT_TLS: (465,), Security.STARTTLS: (587, 25, 2525), Security.NONE: (25, 2525)}
 WELL_KNOWN: Final = frozenset({25, 465, 587})
 MOST_WEBHOOKS: Final = 20
+ONE_TEXT: Final = frozenset({"stored", "file", "env"})
+"""The sources whose secrets have no fields."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,10 +233,11 @@ def _duplicates(snapshot: Snapshot, tenant: str) -> Iterator[RuleFault]:
 
 
 def _account(profile: Profile) -> str | None:
-    credential = profile.auth.credential
-    if credential is not None and credential.username_property is not None:
-        return f"{credential.source}:{credential.connection}:{credential.key or credential.entry}"
-    return profile.auth.username
+    credential, username = profile.auth.credential, profile.auth.username
+    if credential is None:
+        return username
+    brought = username is None if credential.entry is not None else credential.username_property is not None
+    return f"{credential.source}:{credential.connection}:{credential.entry or credential.key}" if brought else username
 
 
 def _profile(snapshot: Snapshot, profile: Profile, policy: Policy) -> Iterator[RuleFault]:
@@ -269,8 +273,25 @@ def profile_faults(profile: Profile, policy: Policy) -> Iterator[Fault]:
 
 def _references(profile: Profile, policy: Policy) -> Iterator[Fault]:
     for slot, credential in profile.credentials():
+        if credential.entry is not None:
+            yield from _beside_entry("/".join(("", *slot)), credential)
+        if _lacks_username(credential):
+            pointer = f"/{'/'.join(slot)}/username_property"
+            yield Fault(pointer, "conflict", "A secret from this source has no user name.")
         if not _lent(profile, credential, policy):
             yield denial(profile.tenant, profile.name, profile.host, ".".join(slot), credential, policy)
+
+
+def _beside_entry(pointer: str, credential: Credential) -> Iterator[Fault]:
+    """What an entry already says: a tenant is lent this one field of it, and not the whole secret in all its versions."""
+    for name in ("property", "username_property", "version"):
+        if getattr(credential, name) is not None and not credential.dropped:
+            yield Fault(f"{pointer}/{name}", "conflict", "An entry says itself what of its secret is used.")
+
+
+def _lacks_username(credential: Credential) -> bool:
+    """Is a field asked for of a secret that is one text? The user name would then be empty."""
+    return credential.source in ONE_TEXT and credential.username_property is not None and not credential.dropped
 
 
 def _lent(profile: Profile, credential: Credential, policy: Policy) -> bool:
@@ -314,7 +335,7 @@ def _sign_in(profile: Profile, policy: Policy) -> Iterator[Fault]:
     if auth.method in PASSWORD_METHODS or (auth.method == "auto" and auth.oauth is None):
         if auth.credential is None:
             yield Fault("/auth/credential", "required", "This way to sign in needs a credential.")
-        if auth.username is None and (auth.credential is None or auth.credential.username_property is None):
+        if auth.username is None and not _brings_username(profile, policy):
             yield Fault("/auth/username", "required", "This way to sign in needs a username.")
     if auth.method == "external" and profile.tls.client_certificate is None:
         yield Fault("/tls/client_certificate", "required", "EXTERNAL signs in by a client certificate.")
@@ -324,6 +345,16 @@ def _sign_in(profile: Profile, policy: Policy) -> Iterator[Fault]:
         yield Fault("/auth/oauth", "required", "This way to sign in needs oauth.")
     if auth.oauth is not None:
         yield from _oauth(profile, auth.oauth, policy)
+
+
+def _brings_username(profile: Profile, policy: Policy) -> bool:
+    credential = profile.auth.credential
+    if credential is None or credential.entry is None:
+        return credential is not None and credential.username_property is not None and not _lacks_username(credential)
+    try:  # whoever may not pick the entry learns nothing of it
+        return policy.connections.find(profile.tenant, profile.host, credential).username_property is not None
+    except CredentialError:
+        return False
 
 
 def _oauth(profile: Profile, oauth: OAuth, policy: Policy) -> Iterator[Fault]:

@@ -1,6 +1,7 @@
 """Whether a profile's credentials can be had: asked for as sending asks, or fetched anew by a person's word.
 
-No answer holds a value. An inherited profile's credentials are its owner's alone.
+No answer holds a value. An inherited profile's credentials are its owner's alone. Both count as tests of the tenant:
+the store is everybody's, and so is the daemon's account there.
 """
 
 from typing import Any, Final
@@ -85,14 +86,17 @@ class CredentialVerdict(View):
 async def check(call: Call) -> Answer:
     """Say whether a profile's credentials can be had."""
     call.no_query()
-    return await _verdict(call, own(call.snapshot, call), why=Why.USE)
+    profile = own(call.snapshot, call)
+    with call.services.admission.testing(profile.tenant, call.now):
+        return await _verdict(call, profile, why=Why.USE)
 
 
 async def refresh(call: Call) -> Answer:
     """Fetch a profile's credentials anew, and let the profile go on."""
     call.no_query()
     profile = own(call.snapshot, call)
-    verdict = await _verdict(call, profile, why=Why.PERSON)
+    with call.services.admission.testing(profile.tenant, call.now):
+        verdict = await _verdict(call, profile, why=Why.PERSON)
     await call.services.resume((profile.tenant, profile.name))
     return verdict
 

@@ -145,7 +145,7 @@ MEANINGS: Final[Mapping[str, str]] = {
     "Dkim.key": "Where the private key comes from, as PEM.",
     "property": "Which value, where there are several under the key.",
     "username_property": "Which value is the account's name, instead of `username`.",
-    "entry": "One of the operator's list, instead of `key`.",
+    "entry": "One of the operator's list, instead of `key`, `property`, `username_property` and `version`.",
     "version": "This version, and none after it.",
     "set": "Is there a value?",
     # Tests, pushing, files

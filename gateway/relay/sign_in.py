@@ -120,9 +120,12 @@ class SignIns:
         if auth.credential is None:
             raise CredentialError(Kind.NOT_FOUND, "the profile has no password")
         found = await self._found(profile, ("auth", "credential"), auth.credential, why)
-        username = found.username.reveal() if found.username is not None else auth.username or ""
-        secrets = [found.secret] if found.previous in (None, found.secret) else [found.secret, found.previous]
-        return [Login(method, username, secret, auth.domain) for secret in secrets]
+        logins: list[Login | None] = []
+        for pair in (found, found.previous):
+            if pair is not None:
+                username = pair.username.reveal() if pair.username is not None else auth.username or ""
+                logins.append(Login(method, username, pair.secret, auth.domain))
+        return list(dict.fromkeys(logins))
 
     async def _token(self, profile: Profile, oauth: OAuth, why: Why) -> Secret:
         grant = Grant(oauth.provider, oauth.grant, oauth.directory, oauth.client_id, oauth.mailbox)
@@ -132,9 +135,10 @@ class SignIns:
         try:
             return await self.tokens.find(profile.tenant, profile.host, grant, found.secret, why=why)
         except CredentialError as error:
-            if error.kind is not Kind.DENIED or found.previous in (None, found.secret):
+            before = found.previous
+            if error.kind is not Kind.DENIED or before is None or before.secret == found.secret:
                 raise
-            return await self.tokens.find(profile.tenant, profile.host, grant, found.previous, why=why)
+            return await self.tokens.find(profile.tenant, profile.host, grant, before.secret, why=why)
 
     async def _certificate(self, profile: Profile, why: Why) -> Secret | None:
         if profile.tls.client_certificate is None or profile.security is Security.NONE:

@@ -155,10 +155,15 @@ class ConjurAzure(Section):
 
 
 class Entry(Section):
-    """A secret that the operator offers by name: its key, the field of it, the tenants that see it."""
+    """A secret that the operator offers by name: its key, the field of it, the tenants that see it.
+
+    `username_property` is the field that signs in as the account's name, instead of the profile's `username`. Tenants
+    cannot name other fields of it, nor an older version.
+    """
 
     key: Text
     property: Text | None = None
+    username_property: Text | None = None
     tenants: Many[TenantOrAny] = ()
 
 

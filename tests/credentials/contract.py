@@ -6,13 +6,14 @@ and can be told to misbehave, and `provider`, connected to it with short deadlin
 
 from __future__ import annotations
 
+import sys
 import traceback
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
-from gateway.credentials.provider import CredentialError, Fetched, Kind
+from gateway.credentials.provider import LONGEST_PAUSE, CredentialError, Fetched, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -130,6 +131,17 @@ class ProviderContract:
         await fake.put(KEY, {self.field: CANARY})
         fake.misbehave(How.THROTTLE)
         assert (await refused(provider)).retry_after == RETRY_AFTER
+
+    async def test_a_pause_is_no_longer_than_an_hour(
+        self, fake: Fake, provider: Provider, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """However long a server asks for: its connection would be closed until a restart."""
+        for module in {sys.modules[one.__module__] for one in type(fake).__mro__}:
+            if hasattr(module, "RETRY_AFTER"):
+                monkeypatch.setattr(module, "RETRY_AFTER", 999_999.0)
+        await fake.put(KEY, {self.field: CANARY})
+        fake.misbehave(How.THROTTLE)
+        assert (await refused(provider)).retry_after == LONGEST_PAUSE
 
     async def test_a_token_that_expired_is_renewed(self, fake: Fake, provider: Provider) -> None:
         """Once, without anybody noticing; the secret is fetched all the same."""

@@ -15,6 +15,7 @@ from gateway.credentials.cache import (
     CONCURRENT,
     DENIAL_PATIENCE,
     FORCED_EVERY,
+    LONGEST_BREAK,
     OVERLAP,
     Cache,
     Held,
@@ -235,6 +236,21 @@ async def test_a_source_that_says_no_is_heard_soon(kind: Kind) -> None:
     assert refused.value.kind is kind
 
 
+@pytest.mark.parametrize("kind", [Kind.DENIED, Kind.NOT_FOUND])
+async def test_what_was_revoked_does_not_come_back_with_an_outage(kind: Kind) -> None:
+    """The quarter of an hour goes on while the source cannot be reached, and is over then for as long as it cannot."""
+    source, terms = Source(), Terms(fresh=100.0, stale=DAY)
+    await source.get(terms=terms)
+    source.now, source.answer = 101.0, CredentialError(kind, "no")
+    await source.get(terms=terms)
+    source.now, source.answer = 101.0 + DENIAL_PATIENCE, CredentialError(Kind.UNREACHABLE, "away")
+    assert (await source.get(terms=terms)).stale
+    source.now += 1.0
+    with pytest.raises(CredentialError):
+        await source.get(terms=terms)
+    assert source.cache.known("a", terms).state is State.NEGATIVE
+
+
 async def test_a_missing_secret_is_not_asked_for_all_the_time() -> None:
     """Once in half a minute; then it may be there."""
     source = Source(answer=CredentialError(Kind.NOT_FOUND, "not there"))
@@ -284,6 +300,75 @@ async def test_the_value_before_is_kept_for_a_while() -> None:
     assert (await source.get()).previous is None
 
 
+@dataclass
+class Account(Source):
+    """A source whose secrets have several fields."""
+
+    fields: dict[str, str] = field(default_factory=lambda: {PASSWORD: "portal", "smtp": "one", "looked_at": "Monday"})
+
+    async def fetch(self) -> Fetched:
+        return Fetched({name: Secret(text) for name, text in self.fields.items()}, "")
+
+    async def use(self, *fields: str, why: Why = Why.USE) -> Held:
+        return await self.cache.get("a", self.line, TERMS, self.fetch, why=why, fields=fields)
+
+
+@pytest.mark.parametrize("used", [("smtp", PASSWORD), (PASSWORD, "smtp")])
+async def test_a_secret_is_another_when_a_used_field_is(used: tuple[str, ...]) -> None:
+    """Whichever it is, and whoever asks then: the value before is kept, and the rotation told."""
+    source = Account()
+    told: list[str] = []
+    source.cache.on_changed = told.append
+    for name in used:
+        await source.use(name)
+    source.now, source.fields["smtp"] = 101.0, "two"
+    previous = (await source.use(PASSWORD)).previous
+
+    assert previous is not None
+    assert (previous.fields["smtp"].reveal(), told) == ("one", ["corp"])
+
+
+async def test_a_secret_is_no_other_by_what_nobody_uses() -> None:
+    """Nor does that push the value before out."""
+    source = Account()
+    await source.use("smtp")
+    source.now, source.fields["smtp"] = 101.0, "two"
+    await source.use("smtp")
+    source.now, source.fields["looked_at"] = 202.0, "Tuesday"
+    previous = (await source.use("smtp")).previous
+
+    assert previous is not None
+    assert previous.fields["smtp"].reveal() == "one"
+
+
+async def test_no_names_are_kept_that_the_secret_does_not_have() -> None:
+    """Who may have a secret may ask for a thousand fields of it, and have them asked for again."""
+    source = Account()
+    for number in range(1000):
+        await source.use("smtp", f"number-{number}")
+    [entry] = source.cache._entries.values()
+    assert entry.fields == {"smtp"}
+    del source.fields["smtp"]
+    source.now = 101.0
+    await source.use(PASSWORD)
+    assert entry.fields == {PASSWORD}
+
+
+async def test_what_fetching_anew_brought_is_told_by_what_was_refused() -> None:
+    """Another field of the same secret is no help to whom this one was refused."""
+    source = Account()
+    told: list[tuple[str, str]] = []
+    source.cache.on_refused = lambda *given: told.append(given)
+    for name in ("smtp", PASSWORD):
+        await source.use(name)
+    source.fields["smtp"] = "two"
+    await source.use(PASSWORD, why=Why.REFUSED)
+    source.now, source.fields["smtp"] = FORCED_EVERY, "three"
+    await source.use("smtp", why=Why.REFUSED)
+
+    assert told == [("corp", "unchanged"), ("corp", "changed")]
+
+
 async def test_an_unreachable_source_is_left_alone() -> None:
     """After three failures nobody asks for a second, then two, …; one answer opens it again."""
     source = Source(answer=CredentialError(Kind.UNREACHABLE, "away"))
@@ -296,6 +381,92 @@ async def test_an_unreachable_source_is_left_alone() -> None:
     source.now, source.answer = 1.1, "one"
     assert value(await source.get("d")) == "one"
     assert value(await source.get("e")) == "one"
+
+
+async def test_a_thousand_failures_in_a_row_are_counted() -> None:
+    """The pause stays at its longest, however long the outage; then one answer opens the way again."""
+    source = Source(answer=CredentialError(Kind.UNREACHABLE, "away"))
+    for _ in range(1100):
+        source.now = source.line.closed_until
+        with pytest.raises(CredentialError):
+            await source.get()
+    assert source.line.closed_until - source.now == LONGEST_BREAK
+    source.now, source.answer = source.line.closed_until, "one"
+    assert value(await source.get()) == "one"
+
+
+async def together(source: Source, count: int) -> None:
+    """Ask for so many secrets, whose requests are all on their way before one is answered."""
+    source.gate = asyncio.Event()
+    asking = [asyncio.ensure_future(source.get(f"{source.fetched}-{number}")) for number in range(count)]
+    await source.settle()
+    source.gate.set()
+    await asyncio.gather(*asking, return_exceptions=True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "pauses"), [(Kind.THROTTLED, [10.0, 20.0, 40.0]), (Kind.UNREACHABLE, [1.0, 2.0, 4.0])]
+)
+async def test_those_who_fail_together_make_no_pause_grow(kind: Kind, pauses: list[float]) -> None:
+    """Eight requests at once say what one says; only those after the pause say that it was too short."""
+    source = Source(answer=CredentialError(kind, "not now"))
+    told = []
+    for _ in pauses:
+        await together(source, CONCURRENT)
+        told.append(source.line.closed_until - source.now)
+        source.now = source.line.closed_until
+    assert (told, source.fetched) == (pauses, 3 * CONCURRENT)
+
+
+async def test_those_who_wait_for_a_slot_are_sent_away_too() -> None:
+    """Of five hundred only those ask that were on their way before the source said when to come back.
+
+    The others take no turn that somebody would have to wait for afterwards.
+    """
+    source = Source(answer=CredentialError(Kind.THROTTLED, "slowly", 60.0))
+    await together(source, 500)
+    assert (source.fetched, source.line.closed_until, len(source.slept)) == (CONCURRENT, 60.0, CONCURRENT - 1)
+
+
+async def test_those_who_wait_for_their_turn_are_sent_away_too() -> None:
+    """Whoever is kept back, because there are only so many requests a second, looks again before it asks."""
+    source = Source(answer=CredentialError(Kind.THROTTLED, "slowly"), gate=asyncio.Event())
+    turn = asyncio.Event()
+
+    async def sleep(_seconds: float) -> None:
+        await turn.wait()
+
+    source.cache = Cache(lambda: source.now, sleep=sleep)
+    waiting = [asyncio.ensure_future(source.get(key)) for key in "abc"]
+    await source.settle()
+    assert source.gate is not None
+    source.gate.set()
+    await source.settle()
+    turn.set()
+    refused = await asyncio.gather(*waiting, return_exceptions=True)
+    assert (source.fetched, [type(one) for one in refused]) == (1, [CredentialError] * 3)
+
+
+async def test_an_earlier_request_does_not_end_a_pause() -> None:
+    """The source answers what it had begun with, and still wants to be left alone."""
+    source, gate = Source(), asyncio.Event()
+
+    async def slow() -> Fetched:
+        await gate.wait()
+        return await source.fetch()
+
+    early = asyncio.ensure_future(source.cache.get("early", source.line, TERMS, slow))
+    await source.settle()
+    source.answer = CredentialError(Kind.THROTTLED, "slowly", 60.0)
+    with pytest.raises(CredentialError):
+        await source.get()
+    source.answer = "one"
+    gate.set()
+    assert value(await early) == "one"
+    with pytest.raises(CredentialError):
+        await source.get()
+    source.now = 60.0
+    assert value(await source.get()) == "one"
 
 
 async def test_what_is_wrong_with_one_secret_closes_nothing() -> None:

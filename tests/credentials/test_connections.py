@@ -10,12 +10,18 @@ from gateway.credentials.cache import Known, Line, State
 from gateway.credentials.connections import Connection, Connections
 from gateway.credentials.credentials import Credentials, Stored
 from gateway.credentials.local import LocalSecrets
-from gateway.credentials.provider import CredentialError, Fetched, Kind
+from gateway.credentials.provider import CredentialError, Fetched, Kind, Why
 from gateway.credentials.reference import Credential
 from gateway.credentials.sealed import Seal
 from gateway.credentials.secret import Secret
+from gateway.directory.entries import entry, snapshot_of
+from gateway.directory.rules import Policy, profile_faults
+from gateway.directory.rules import faults as rule_faults
+from gateway.directory.shapes import Profile, Tenant
+from gateway.directory.snapshot import API
 from gateway.observe.metrics import REGISTRY
 from gateway.settings import load
+from gateway.smtp.egress import EgressPolicy
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,7 +33,11 @@ url = "https://vault.example:8200"
 auth = {method = "token", token = {env = "TOKEN"}}
 allow = {acme = ["smtp/acme"], "*" = ["common"], closed = [], open = [""]}
 hosts = ["relay.example"]
-entries = {relay-a = {key = "smtp/hidden", property = "pw", tenants = ["acme"]}}
+
+[connections.corp.entries]
+relay-a = {key = "smtp/hidden", property = "pw", tenants = ["acme"]}
+relay-b = {key = "smtp/hidden", property = "pw", username_property = "user", tenants = ["acme"]}
+relay-c = {key = "smtp/other", username_property = "user", tenants = ["acme"]}
 
 [connections.kv]
 kind = "azure_key_vault"
@@ -127,7 +137,94 @@ async def test_an_entry_stands_for_key_and_property(credentials: Credentials, so
 
     assert found.secret.reveal() == "right"
     assert not credentials.connections.permits("open", HOST, picked)
-    assert credentials.connections.by_name["corp"].entries_for("acme") == ["relay-a"]
+    assert credentials.connections.by_name["corp"].entries_for("acme") == ["relay-a", "relay-b", "relay-c"]
+
+
+async def test_an_entry_may_bring_the_user_name(credentials: Credentials, source: Source) -> None:
+    """From the field that the operator names."""
+    source.secrets["smtp/hidden"] = {"pw": "right", "user": "app"}
+    found = await credentials.find("acme", HOST, (), reference("vault", "corp", None, entry="relay-b"))
+
+    assert found.username is not None
+    assert (found.secret.reveal(), found.username.reveal()) == ("right", "app")
+
+
+@pytest.mark.parametrize("entry", ["relay-a", "relay-b"])
+async def test_of_an_entry_tenants_name_no_fields_and_no_version(
+    credentials: Credentials, source: Source, entry: str
+) -> None:
+    """What a stored profile names besides is ignored: it is lent this much of the secret, as it is now."""
+    source.secrets["smtp/hidden"] = {"pw": "right", "user": "app", "root": "not lent"}
+    asked = reference("vault", "corp", None, entry=entry, property="root", username_property="root", version="3")
+    found = await credentials.find("acme", HOST, (), asked)
+
+    assert (found.secret.reveal(), found.version) == ("right", "1")
+    assert found.username is None or found.username.reveal() == "app"
+
+
+CONFLICTS = {
+    "/auth/credential/property": "conflict",
+    "/auth/credential/username_property": "conflict",
+    "/auth/credential/version": "conflict",
+}
+
+
+@pytest.mark.parametrize(
+    ("host", "auth", "faults"),
+    [
+        (HOST, {"username": "u", "credential": {"entry": "relay-a"}}, {}),
+        (HOST, {"credential": {"entry": "relay-a"}}, {"/auth/username": "required"}),
+        (HOST, {"credential": {"entry": "relay-b"}}, {}),
+        (
+            HOST,
+            {
+                "username": "u",
+                "credential": {"entry": "relay-b", "property": "x", "username_property": "x", "version": 1},
+            },
+            CONFLICTS,
+        ),
+        (
+            "evil.example",
+            {"credential": {"entry": "relay-b"}},
+            {"/auth/username": "required", "/auth/credential/entry": "secret_not_allowed"},
+        ),
+    ],
+)
+def test_a_profile_that_picks_an_entry(
+    credentials: Credentials, host: str, auth: dict[str, Any], faults: dict[str, str]
+) -> None:
+    """It needs a user name unless the entry brings one, which only those learn who may pick it; and names no fields."""
+    policy = Policy(EgressPolicy((587,)), connections=credentials.connections)
+    credential = {"source": "vault", "connection": "corp", **auth["credential"]}
+    picking = Profile.model_validate(
+        {
+            "tenant": "acme", "name": "main", "host": host, "from": "a@acme.example",
+            "auth": {**auth, "credential": credential},
+        }
+    )  # fmt: skip
+
+    assert {fault.pointer: fault.code for fault in profile_faults(picking, policy)} == faults
+
+
+@pytest.mark.parametrize(("second", "faults"), [("relay-c", []), ("relay-b", ["duplicate_profile"])])
+def test_accounts_of_entries_are_told_apart_by_their_entry(
+    credentials: Credentials, second: str, faults: list[str]
+) -> None:
+    """Where they bring the user name, two profiles at one relay are of two accounts, unless it is the same one."""
+    policy = Policy(EgressPolicy((587,)), connections=credentials.connections)
+    picking = [
+        Profile.model_validate(
+            {
+                "tenant": "acme", "name": entry, "host": HOST, "from": "a@acme.example",
+                "auth": {"credential": {"source": "vault", "connection": "corp", "entry": entry}},
+            }
+        )
+        for entry in ("relay-b", second)
+    ]  # fmt: skip
+    picking[1] = picking[1].model_copy(update={"name": "second"})
+    snapshot = snapshot_of(1, [entry(Tenant(id="acme"), API), *(entry(one, API) for one in picking)])
+
+    assert [fault.code for fault in rule_faults(snapshot, picking, (), policy)] == faults
 
 
 async def test_user_name_and_password_are_of_one_answer(credentials: Credentials, source: Source) -> None:
@@ -142,6 +239,28 @@ async def test_user_name_and_password_are_of_one_answer(credentials: Credentials
     assert found.username is not None
     assert (found.secret.reveal(), found.username.reveal(), source.fetched) == ("pw", "app", 1)
     assert refused.value.kind is Kind.MALFORMED
+
+
+async def test_the_pair_before_is_of_one_answer_too(credentials: Credentials, source: Source) -> None:
+    """The user name that came along with the password before goes with it."""
+    wanted = reference("vault", "corp", "common/x", username_property="username")
+    for version in ("one", "two"):
+        source.secrets["common/x"] = {"password": f"pw-{version}", "username": f"app-{version}"}
+        found = await credentials.find("acme", HOST, (), wanted, why=Why.PERSON)
+    pairs = [(one.username, one.secret) for one in (found, found.previous) if one is not None]
+
+    assert pairs == [(Secret("app-two"), Secret("pw-two")), (Secret("app-one"), Secret("pw-one"))]
+
+
+async def test_a_pair_before_without_its_user_name_is_none(credentials: Credentials, source: Source) -> None:
+    """The field came with the present version."""
+    wanted = reference("vault", "corp", "common/x", username_property="username")
+    source.secrets["common/x"] = {"password": "pw-one"}
+    await credentials.find("acme", HOST, (), reference("vault", "corp", "common/x"))
+    source.secrets["common/x"] = {"password": "pw-two", "username": "app"}
+    found = await credentials.find("acme", HOST, (), wanted, why=Why.PERSON)
+
+    assert (found.secret.reveal(), found.previous) == ("pw-two", None)
 
 
 async def test_leave_is_asked_for_before_the_cache(credentials: Credentials, source: Source) -> None:

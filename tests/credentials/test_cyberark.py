@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import ssl
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
 import trustme
 
-from gateway.credentials.provider import CredentialError, Deadlines, Fetched, Kind
+from gateway.credentials.connections import made
+from gateway.credentials.credentials import Credentials
+from gateway.credentials.provider import CredentialError, Deadlines, Fetched, Kind, Why
 from gateway.credentials.providers.cyberark import CyberArkProvider, parse_key
+from gateway.credentials.reference import Credential
+from gateway.credentials.sealed import Seal
 from gateway.settings import CyberArkConnection
 from tests.credentials.contract import BODY_CANARY, CANARY, KEY, How, ProviderContract, refused, values
 from tests.peers.cyberark_server import CyberArkServer
@@ -132,6 +137,25 @@ def test_a_value_with_an_equals_sign() -> None:
 
 
 # What is answered.
+
+
+async def test_its_bookkeeping_is_no_rotation(fake: CyberArkServer) -> None:
+    """It tells when it verified the password last: the field that is used is the same, and so no rotation is told."""
+    settings = {"kind": "cyberark", "url": fake.url, "app_id": "gateway", "allow": {"acme": ["Safe=SMTP"]}}
+    connections = made({"ccp": CyberArkConnection.model_validate(settings)}, {}, time.monotonic)
+    credentials = Credentials(Seal([bytes(32)]), lambda _tenant, _name: None, connections=connections)
+    wanted = Credential(source="cyberark", connection="ccp", key=ACCOUNT, property="SmtpKey")
+    told: list[str] = []
+    credentials.cache.on_changed = told.append
+    await fake.put("relay-a", {"password": CANARY, "SmtpKey": "one"})
+    changed = []
+    for said in ({}, {"LastSuccessVerification": "1"}, {"LastSuccessVerification": "2", "SmtpKey": "two"}):
+        fake.saying = {**said}
+        found = await credentials.find("acme", "relay.example", (), wanted, why=Why.PERSON)
+        changed.append((found.secret.reveal(), None if found.previous is None else found.previous.secret.reveal()))
+    await connections.close()
+
+    assert (changed, told) == ([("one", None), ("one", None), ("two", "one")], ["ccp"])
 
 
 @pytest.mark.parametrize(

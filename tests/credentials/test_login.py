@@ -78,7 +78,8 @@ def test_a_sign_in_ends_the_row(clock: Clock) -> None:
     logins = Logins(clock, dice=lambda: 0.5)
     pauses(logins, clock, AWAY, 3)
     logins.succeeded()
-    assert (logins.trouble(), pauses(logins, clock, AWAY, 1)) == (None, pytest.approx([1.0]))
+    assert logins.trouble() is None
+    assert pauses(logins, clock, AWAY, 1) == pytest.approx([1.0])
 
 
 def test_a_persons_word_is_for_one_attempt(clock: Clock) -> None:
@@ -88,6 +89,26 @@ def test_a_persons_word_is_for_one_attempt(clock: Clock) -> None:
     logins.forgive()
     assert logins.trouble() is None
     assert pauses(logins, clock, AWAY, 1) == pytest.approx([2.0])
+
+
+def test_the_words_of_many_persons_are_one_attempt_a_minute(clock: Clock) -> None:
+    """Whoever says it how often: an account that the store locks is locked for everybody."""
+    logins = Logins(clock, dice=lambda: 0.5)
+    told = []
+    for clock.now in (0.0, 1.0, 2.0, REFUSED, REFUSED + 1.0):
+        logins.failed(DENIED)
+        logins.forgive()
+        told.append(logins.trouble() is None)
+    assert told == [True, False, False, True, False]
+
+
+def test_a_word_that_nobody_needs_is_not_used_up(clock: Clock) -> None:
+    """It is for a pause, and there is none."""
+    logins = Logins(clock)
+    logins.forgive()
+    logins.failed(DENIED)
+    logins.forgive()
+    assert logins.trouble() is None
 
 
 def test_what_is_told_meanwhile_is_what_was_wrong(clock: Clock) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from gateway.credentials.secret import Secret
 from gateway.directory.changes import OPERATOR
+from gateway.http.admission import TESTS_PER_MINUTE
 from tests.http.world import profile, running
 
 if TYPE_CHECKING:
@@ -57,6 +60,20 @@ async def test_credentials_that_are_not_in_order(tmp_path: Path) -> None:
         }
     ]  # fmt: skip
     assert "canary" not in told["system"].text
+
+
+@pytest.mark.parametrize("step", ["check", "refresh"])
+async def test_so_many_a_minute(tmp_path: Path, step: str) -> None:
+    """They count as tests of the profile's tenant, because the store is everybody's; another tenant has its own."""
+    async with running(tmp_path) as world:
+        await world.directory.put_secret(OPERATOR, "acme", "here", Secret("canary-7f3"))
+        await world.put(profile("acme", "well", auth=stored("here")))
+        path = f"/v1/tenants/acme/profiles/well/credential/{step}"
+        told = [await world.call("POST", path, "acme:secrets") for _ in range(TESTS_PER_MINUTE + 1)]
+        other = await world.call("POST", "/v1/tenants/system/profiles/main/credential/check", "system:secrets")
+
+    assert [one.status for one in told] == [200] * TESTS_PER_MINUTE + [429]
+    assert (told[-1].code, int(told[-1].headers["Retry-After"]) > 0, other.status) == ("rate_limited", True, 200)
 
 
 async def test_it_takes_the_scope_for_secrets(tmp_path: Path) -> None:

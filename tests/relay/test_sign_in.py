@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
+from gateway.credentials.connections import made
+from gateway.credentials.provider import Why
 from gateway.credentials.secret import Secret
 from gateway.directory.changes import OPERATOR
 from gateway.outbox.states import State
+from gateway.settings import CyberArkConnection
+from tests.peers.cyberark_server import CyberArkServer
 from tests.peers.smtp_server import ScriptedRelay
 from tests.relay.world import profile, world
 
@@ -72,6 +77,31 @@ async def test_the_same_secret_again_wakes_nobody(tmp_path: Path) -> None:
     assert len(refused) == 1
 
 
+async def test_the_password_before_goes_with_its_own_user_name(tmp_path: Path) -> None:
+    """The store has a new account, the relay still the old one: its name and its password sign in together."""
+    brought = {"source": "cyberark", "connection": "ccp", "key": "Safe=SMTP;Object=relay-a"}
+    auth = {"credential": {**brought, "username_property": "UserName"}}
+    async with (
+        CyberArkServer() as store,
+        ScriptedRelay(users={"old": "pw-old"}) as relay,
+        world(tmp_path, profile(relay.port, auth=auth)) as at,
+    ):
+        settings = {"kind": "cyberark", "url": store.url, "app_id": "gateway", "allow": {"acme": ["Safe=SMTP"]}}
+        connection = CyberArkConnection.model_validate(settings)
+        at.sign_ins.credentials.connections = made({"ccp": connection}, {}, time.monotonic)
+        kept = at.directory.snapshot.profiles[PLACE]
+        for account in ("old", "new"):
+            await store.put("relay-a", {"password": f"pw-{account}", "UserName": account})
+            await at.sign_ins.relays(kept, why=Why.PERSON)
+        await at.post("acme")
+        await relay.wait_messages(1)
+        await at.sign_ins.credentials.connections.close()
+    shown = {(login.username, login.password) for session in relay.sessions for login in session.logins}
+
+    assert ("old", "pw-old") in shown
+    assert shown <= {("old", "pw-old"), ("new", "pw-new")}
+
+
 async def test_a_file_that_changed_is_read_when_the_relay_refuses(tmp_path: Path) -> None:
     """The secret was rotated in its source: one refusal, then the new value, and no mail has noticed."""
     secrets = tmp_path / "secrets"
@@ -84,7 +114,7 @@ async def test_a_file_that_changed_is_read_when_the_relay_refuses(tmp_path: Path
     ):
         await at.post("acme")
         await relay.wait_messages(1)
-        relay.users["app"] = "new"
+        relay.users = {"app": "new"}
         (secrets / "relay-a").write_text("new\n")
         await at.post("acme")
         await relay.wait_messages(2)

@@ -10,8 +10,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from gateway.credentials.provider import PASSWORD, CredentialError, Fetched, Kind
-from gateway.credentials.providers.rest import LONGEST_PAUSE, Answer, read_object
+from gateway.credentials.provider import PASSWORD, CredentialError, Fetched, Kind, read_retry_after
+from gateway.credentials.providers.rest import Answer, read_object
 from gateway.credentials.secret import Secret
 
 Meanings = Mapping[str, tuple[Kind, str]]
@@ -75,7 +75,7 @@ def refusal(answer: Answer, codes: Sequence[str], meanings: Meanings) -> Credent
     """Say what another status than 200 means; of the codes that came along, the first that is known is told."""
     said = f"the token endpoint answered with status {answer.status}"
     if answer.status == 429:
-        return CredentialError(Kind.THROTTLED, said, _pause(answer))
+        return CredentialError(Kind.THROTTLED, said, read_retry_after(answer.headers.get("retry-after", "")))
     if answer.status >= 500 or answer.status == 408:
         return CredentialError(Kind.UNREACHABLE, said)
     if 300 <= answer.status < 400:
@@ -93,8 +93,3 @@ def error_of(answer: Answer) -> str:
     """Give the `error` of an answer (§5.2); empty if there is none. It is the server's text until a table knows it."""
     error = (read_object(answer.body) or {}).get("error")
     return error if isinstance(error, str) else ""
-
-
-def _pause(answer: Answer) -> float | None:
-    told = answer.headers.get("retry-after", "")
-    return min(float(told), LONGEST_PAUSE) if _SECONDS.fullmatch(told) else None

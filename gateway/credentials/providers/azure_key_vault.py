@@ -34,7 +34,7 @@ import aiohttp
 
 from gateway.credentials.identity import read_identity
 from gateway.credentials.login import Logins
-from gateway.credentials.provider import PASSWORD, CredentialError, Deadlines, Fetched, Kind
+from gateway.credentials.provider import PASSWORD, CredentialError, Deadlines, Fetched, Kind, read_retry_after
 from gateway.credentials.providers.rest import BoundedResponse
 from gateway.credentials.secret import Secret
 from gateway.settings.connections import AzureKeyVaultConnection
@@ -258,16 +258,12 @@ def _fetched(secret: KeyVaultSecret) -> Fetched:
 
 def _judged(server: _Server, status: int, headers: Mapping[str, str]) -> CredentialError:
     said = f"{server.name} answered with status {status}"
+    pause = read_retry_after(headers.get("Retry-After", ""))
     if status == 429:
-        return CredentialError(Kind.THROTTLED, said, _pause(headers))
+        return CredentialError(Kind.THROTTLED, said, pause)
     if status >= 500 or status == 408:
-        return CredentialError(Kind.UNREACHABLE, said, _pause(headers))
+        return CredentialError(Kind.UNREACHABLE, said, pause)
     return CredentialError(*server.meanings.get(status, (Kind.MALFORMED, said)))
-
-
-def _pause(headers: Mapping[str, str]) -> float | None:
-    seconds = headers.get("Retry-After", "")
-    return float(seconds) if re.fullmatch("[0-9]{1,9}", seconds) else None
 
 
 def _of_vault(error: Exception) -> CredentialError:

@@ -11,7 +11,6 @@ import asyncio
 import hashlib
 import hmac
 import json
-import re
 import secrets
 import ssl
 from collections.abc import Mapping
@@ -22,12 +21,9 @@ from typing import Final, NamedTuple
 import aiohttp
 from yarl import URL
 
-from gateway.credentials.provider import MAX_OCTETS, CredentialError, Kind
+from gateway.credentials.provider import MAX_OCTETS, CredentialError, Kind, read_retry_after
 from gateway.credentials.secret import Secret
 
-LONGEST_PAUSE: Final = 3600.0  # seconds that a server may keep us away
-
-_SECONDS = re.compile(r"[0-9]{1,9}")
 _FINGERPRINT_KEY: Final = secrets.token_bytes(32)
 _NO_PASSPHRASE: Final = ""  # without one OpenSSL would ask for it at the daemon's terminal
 
@@ -164,13 +160,8 @@ def refusal(answer: Answer) -> CredentialError:
     kind, detail = _MEANINGS.get(answer.status, (Kind.MALFORMED, f"the secret store answered with {answer.status}"))
     if answer.status >= 500:
         kind = Kind.UNREACHABLE
-    return CredentialError(kind, detail, _pause(answer) if kind is Kind.THROTTLED else None)
-
-
-def _pause(answer: Answer) -> float | None:
-    # The header's other form, a date, depends on two clocks; without a number the cache has its own pause.
-    told = answer.headers.get("retry-after", "")
-    return min(float(told), LONGEST_PAUSE) if _SECONDS.fullmatch(told) else None
+    pause = read_retry_after(answer.headers.get("retry-after", "")) if kind is Kind.THROTTLED else None
+    return CredentialError(kind, detail, pause)
 
 
 def read_object(text: str | bytes) -> dict[str, object] | None:

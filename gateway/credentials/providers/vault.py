@@ -33,7 +33,7 @@ from urllib.parse import quote
 
 from gateway.credentials.identity import read_identity
 from gateway.credentials.login import Logins
-from gateway.credentials.provider import MAX_OCTETS, CredentialError, Deadlines, Fetched, Kind
+from gateway.credentials.provider import MAX_OCTETS, CredentialError, Deadlines, Fetched, Kind, read_retry_after
 from gateway.credentials.secret import Secret
 from gateway.settings import SecretSource, VaultConnection
 from gateway.settings.connections import VaultAppRole, VaultCert, VaultJwt, VaultKubernetes, VaultPassword, VaultToken
@@ -52,7 +52,6 @@ _PASSING: Final = (Kind.UNREACHABLE, Kind.THROTTLED)
 _SEGMENT: Final = re.compile(r"[A-Za-z0-9._ @-]+")
 _VERSION: Final = re.compile(r"[1-9][0-9]{0,9}")
 _TOKEN: Final = re.compile(r"[!-~]+")
-_SECONDS: Final = re.compile(r"[0-9]{1,6}")
 
 T = TypeVar("T")
 Outcome: TypeAlias = T | CredentialError
@@ -465,9 +464,8 @@ def _refusal(response: "requests.Response", *, signing_in: bool) -> CredentialEr
     if status == 200:
         return None
     if status == 429:
-        wait = response.headers.get("Retry-After", "")
-        seconds = float(wait) if _SECONDS.fullmatch(wait) else None
-        return _NotNowError(Kind.THROTTLED, "the server asks for a pause", seconds)
+        pause = read_retry_after(response.headers.get("Retry-After", ""))
+        return _NotNowError(Kind.THROTTLED, "the server asks for a pause", pause)
     if 300 <= status < 400:
         return _NotNowError(Kind.UNREACHABLE, "the server sends us to another host; we stay")
     if status in {412, 472, 473} or status >= 500:
