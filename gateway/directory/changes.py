@@ -355,10 +355,16 @@ def save_webhook(snapshot: Snapshot, webhook: Webhook) -> Change:
     return Change([] if snapshot.find(place(webhook)) == webhook else [webhook])
 
 
-def disable_webhook(snapshot: Snapshot, where: tuple[str, str], reason: DisabledReason) -> Change:
-    """Tell a webhook (tenant, id) nothing any more, until a person enables it again."""
+def disable_webhook(
+    snapshot: Snapshot, where: tuple[str, str], reason: DisabledReason, asked: Webhook | None = None
+) -> Change:
+    """Tell a webhook (tenant, id) nothing any more, until a person enables it again.
+
+    `asked`: only if nobody has written it since this was read of a snapshot. One that looks the same may have been
+    disabled and enabled again.
+    """
     webhook = snapshot.webhooks.get(where)
-    if webhook is None or not webhook.enabled:
+    if webhook is None or not webhook.enabled or (asked is not None and asked is not webhook):
         return Change()
     return Change([webhook.model_copy(update={"enabled": False, "disabled_reason": reason})])
 

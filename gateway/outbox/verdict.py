@@ -6,7 +6,7 @@ a fault, or an answer that concerns more than its message, means for the profile
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, assert_never
 
@@ -239,11 +239,11 @@ def consequence(fault: Fault) -> Consequence:
             assert_never(fault.trouble)
 
 
-def beyond_the_message(outcomes: Iterable[RecipientOutcome]) -> Consequence | None:
+def beyond_the_message(outcomes: Sequence[RecipientOutcome]) -> Consequence | None:
     """Find the answer that concerns the profile, not only its message."""
     for outcome in outcomes:
         match outcome:
-            case Refused(Phase.SENDER, Reply(code=530)):
+            case Refused(_, Reply(code=530)) if _for_all(outcome, outcomes):
                 return Park(Trouble.AUTH_CONFIG, SLOW_PROBES)
             case Refused(Phase.SENDER, Reply(code=550, enhanced="5.7.30")):
                 return Park(Trouble.AUTH_DISABLED, SLOW_PROBES)
@@ -258,16 +258,34 @@ def beyond_the_message(outcomes: Iterable[RecipientOutcome]) -> Consequence | No
     return None
 
 
-def burns_no_attempt(outcomes: Iterable[RecipientOutcome]) -> bool:
+def burns_no_attempt(outcomes: Sequence[RecipientOutcome]) -> bool:
     """Is it the profile that was refused, so that the message goes back as if untouched?
 
     530: sign in first. 550 5.7.30: Microsoft 365 takes no mail any more from who signed in with a password.
     """
-    return any(isinstance(o, Refused) and o.phase is Phase.SENDER and _blames_the_account(o.reply) for o in outcomes)
+    return any(isinstance(o, Refused) and _blames_the_account(o, outcomes) for o in outcomes)
 
 
-def _blames_the_account(reply: Reply) -> bool:
-    return reply.code == 530 or (reply.code == 550 and reply.enhanced == "5.7.30")
+def _blames_the_account(refused: Refused, outcomes: Sequence[RecipientOutcome]) -> bool:
+    match refused:
+        case Refused(_, Reply(code=530)):
+            return _for_all(refused, outcomes)
+        case Refused(Phase.SENDER, Reply(code=550, enhanced="5.7.30")):
+            return True
+        case _:
+            return False
+
+
+def _for_all(refused: Refused, outcomes: Sequence[RecipientOutcome]) -> bool:
+    """Does this 530 concern whoever the mail is for (RFC 4954 §6)?
+
+    Some relays ask for a sign-in no sooner than at RCPT or DATA. Said of some recipients only it is about those.
+    """
+    if refused.phase is not Phase.RECIPIENT:
+        return True
+    if refused is not outcomes[0]:  # which has been asked, and answers for all: there may be a thousand
+        return False
+    return all(isinstance(o, Refused) and o.reply.code == 530 for o in outcomes)
 
 
 def hinted_seconds(reply: Reply | None) -> float | None:

@@ -1,5 +1,6 @@
 """From a leased notification and its profile to an envelope: who it is from, who gets it, and the bytes."""
 
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -114,6 +115,9 @@ def _receipt_to(content: Content, profile: Profile, sender: Mailbox) -> str | No
     return (profile.read_receipt_to or sender.address) if asked else None
 
 
+_BODY_END: Final = re.compile("</body>", re.IGNORECASE | re.ASCII)
+
+
 def with_footnote(text: str | None, html: str | None, footnote: Footnote | None) -> tuple[str | None, str | None]:
     """Append each part's own footnote; inside the HTML body, if the page says where that ends."""
     if footnote is None or not footnote.enabled:
@@ -121,7 +125,6 @@ def with_footnote(text: str | None, html: str | None, footnote: Footnote | None)
     if text is not None and footnote.text:
         text = f"{text.rstrip()}\n\n-- \n{footnote.text}\n"
     if html is not None and footnote.html:
-        end = html.lower().rfind("</body>")
-        at = len(html) if end < 0 else end
+        at = max((end.start() for end in _BODY_END.finditer(html)), default=len(html))
         html = f"{html[:at]}{footnote.html}{html[at:]}"
     return text, html

@@ -13,6 +13,7 @@ from typing import Final
 MAX_LINE: Final = 8 * 1024  # octets; RFC 5321 §4.5.3.1.5 allows 512, real relays exceed that with long texts
 MAX_LINES: Final = 128
 MAX_TEXT: Final = 200  # characters kept
+READ: Final = 512  # characters of a text that are looked at for those, and may be remembered
 FAMILIAR: Final = 128  # octets of a line that is worth remembering
 
 _ENHANCED: Final = re.compile(r"([245]\.[0-9]{1,3}\.[0-9]{1,3})(?:[ \t]+|$)")
@@ -49,9 +50,13 @@ class Reply:
         return " ".join(filter(None, (str(self.code), self.enhanced, self.text)))
 
 
-@lru_cache(1024)  # a relay says the same few things over and over
 def reply(code: int, text: str) -> Reply:
     """Make a reply of a code and its raw text; an enhanced code counts only if its class agrees (RFC 2034 §4)."""
+    return _reply(code, text[:READ])
+
+
+@lru_cache(1024)  # a relay says the same few things over and over
+def _reply(code: int, text: str) -> Reply:
     enhanced = None
     if (found := _ENHANCED.match(text)) is not None:
         text = text[found.end() :]
@@ -62,6 +67,7 @@ def reply(code: int, text: str) -> Reply:
 
 def clean(text: str) -> str:
     """Make foreign text harmless: one line, nothing but printable characters, at most 200 of them."""
+    text = text[:READ]
     if text.isascii() and text.isprintable():
         return text[:MAX_TEXT]
     return _UNPRINTABLE.sub(" ", text).strip()[:MAX_TEXT]
@@ -128,11 +134,11 @@ def _familiar(line: bytes) -> Reply:
 
 
 def _parts(line: bytes) -> tuple[int, bool, str]:
-    """Take a line apart: its code, whether it is the last of its reply, and its text."""
+    """Take a line apart: its code, whether it is the last of its reply, and the beginning of its text."""
     digits, separator = line[:3], line[3:4]
     if len(digits) != 3 or not digits.isdigit() or not b"2" <= digits[:1] <= b"5" or separator not in b" -":
         raise ReplyError("not an SMTP reply")
-    return int(digits), separator != b"-", line[4:].decode("utf-8", "replace")
+    return int(digits), separator != b"-", line[4:].decode("utf-8", "replace")[:READ]
 
 
 def _joined(lines: list[str]) -> str:

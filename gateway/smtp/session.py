@@ -15,14 +15,15 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, cast
 
-import aiosmtplib
+import aiosmtplib.smtp
+from aiosmtplib.protocol import SMTPProtocol
 
 from gateway.observe import facts
 from gateway.observe.failpoint import failpoint
 from gateway.smtp import certificate
 from gateway.smtp.dial import Dialer, Proxy
 from gateway.smtp.outcome import Fault, Phase, Trouble, Watch, unwatched
-from gateway.smtp.reply import Reply, reply
+from gateway.smtp.reply import MAX_LINES, Reply, reply
 from gateway.smtp.sasl import ACCEPTED, Login, Method, SaslError, choose, sign_in
 from gateway.smtp.tls import ClientCertificateError, TlsPolicy, tls_context
 from gateway.smtp.transaction import Capabilities, Engine, Timeouts
@@ -113,6 +114,21 @@ class _Timed:
         if phase is not self._untimed:
             facts.phase_passed(phase, self._since - since)
         self._watch(phase, what)
+
+
+class _Protocol(SMTPProtocol):
+    """The library's protocol, for replies of so many lines and no more: with each that comes it reads all from the first."""
+
+    def _read_response_from_buffer(self) -> aiosmtplib.SMTPResponse | None:
+        waiting = self._buffer.count(b"\n")
+        said = super()._read_response_from_buffer()
+        lines = waiting if said is None else waiting - self._buffer.count(b"\n") - 1
+        if lines > MAX_LINES:  # besides the last
+            raise aiosmtplib.SMTPResponseException(aiosmtplib.SMTPStatus.invalid_response, "endless reply")
+        return said
+
+
+aiosmtplib.smtp.SMTPProtocol = _Protocol  # type: ignore[attr-defined]  # the library has no way to be told which to use
 
 
 class _Client(aiosmtplib.SMTP):

@@ -48,6 +48,13 @@ class Timeouts:
     final: float = 600.0
     quit: float = 5.0
 
+    def group(self, recipients: int) -> float:
+        """Seconds that the answer to an envelope in one group may take: of a minute 5 s more a recipient, 300 s at most.
+
+        A relay may work off all of it before it answers the first command (RFC 2920 §3.2).
+        """
+        return self.command * min(1 + recipients / 12, 5)
+
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
@@ -222,8 +229,8 @@ class Engine(asyncio.Protocol):
 
     # Waiting. One timer a session, re-armed only when it fires early: a deadline moves several times a message.
 
-    def _arm(self, seconds: float) -> None:
-        self._deadline = self._loop.time() + seconds
+    def _arm(self, seconds: float, until: float = 0.0) -> None:
+        self._deadline = max(self._loop.time() + seconds, until)
         if self._timer is None or self._timer.when() > self._deadline:
             if self._timer is not None:
                 self._timer.cancel()
@@ -239,12 +246,13 @@ class Engine(asyncio.Protocol):
         else:
             self._timer = self._loop.call_at(self._deadline, self._tick)
 
-    async def _reply(self, seconds: float) -> Reply:
+    async def _reply(self, seconds: float, until: float = 0.0) -> Reply:
+        """Wait for a reply so long, and at least until then (on the loop's clock)."""
         while not self._replies:
             if self._lost is not None:
                 raise _Lost(self._lost)
             self._waiter = self._loop.create_future()
-            self._arm(seconds)
+            self._arm(seconds, until)
             await self._waiter
             self._waiter = None
         return self._replies.popleft()
@@ -357,13 +365,14 @@ class Engine(asyncio.Protocol):
             if ahead is not None:
                 raise _Lost("another envelope is open")
             self._write(*self._group(envelope))
+        until = self._loop.time() + self._timeouts.group(len(results))
         if self._dirty:
-            await self._rset_reply()
-        self._note_sender(await self._answer(), results)
+            await self._rset_reply(until)
+        self._note_sender(await self._answer(until), results)
         accepted = False
         for index in range(len(results)):
-            accepted |= self._note_recipient(await self._answer(), index, results)
-        data = await self._answer()
+            accepted |= self._note_recipient(await self._answer(until), index, results)
+        data = await self._answer(until)
         if data.code != 354:
             self._dirty = True
             return self._no_data(data, results)
@@ -398,9 +407,9 @@ class Engine(asyncio.Protocol):
         self._dirty = False
         return True
 
-    async def _answer(self) -> Reply:
+    async def _answer(self, until: float = 0.0) -> Reply:
         """Read the reply to a command; 421 ends the conversation wherever it comes (RFC 5321 §3.8)."""
-        reply = await self._reply(self._timeouts.command)
+        reply = await self._reply(self._timeouts.command, until)
         if reply.code == 421:
             raise _Lost(f"relay closes: {reply}", reply)
         return reply
@@ -419,8 +428,8 @@ class Engine(asyncio.Protocol):
             results[index] = _refusal(Phase.RECIPIENT, reply)
         return reply.positive
 
-    async def _rset_reply(self) -> None:
-        reply = await self._answer()
+    async def _rset_reply(self, until: float = 0.0) -> None:
+        reply = await self._answer(until)
         if not reply.positive:
             raise _Lost(f"RSET refused: {reply.code}", reply)
         self._dirty = False

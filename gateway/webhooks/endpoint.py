@@ -33,6 +33,7 @@ from gateway.credentials.secret import Secret
 from gateway.directory.kinds import WebPlace
 from gateway.directory.shapes import Webhook
 from gateway.smtp.egress import EgressPolicy
+from gateway.smtp.tls import client_context
 from gateway.webhooks.names import Names
 from gateway.webhooks.signing import headers
 
@@ -142,7 +143,7 @@ class _Connector(aiohttp.TCPConnector):
     """Makes a tenant's connections to a place, and keeps them for a moment."""
 
     def __init__(self, resolver: _Resolver, tls: ssl.SSLContext | None) -> None:
-        # True: the library's own context, for which the machine's certificates are read once a process
+        # True where there is no TLS: the library wants something
         super().__init__(
             resolver=resolver, use_dns_cache=False, ssl=tls or True, keepalive_timeout=KEEP_SECONDS, limit=0
         )
@@ -210,13 +211,21 @@ class Poster:
 
     def _open(self, tenant: str, scheme: str) -> aiohttp.ClientSession:
         resolver = _Resolver(self._policy.over(scheme), self._names, tenant)
+        tls = self._trusting() if scheme == "https" else None
         trace = aiohttp.TraceConfig()
         trace.on_connection_reuseconn.append(_over_a_kept_one)
         return aiohttp.ClientSession(
-            connector=_Connector(resolver, self._tls), cookie_jar=aiohttp.DummyCookieJar(), trust_env=False,
+            connector=_Connector(resolver, tls), cookie_jar=aiohttp.DummyCookieJar(), trust_env=False,
             auto_decompress=False, timeout=aiohttp.ClientTimeout(total=None), read_bufsize=TAIL_OCTETS,
             skip_auto_headers=("Accept", "Accept-Encoding"), trace_configs=[trace],
         )  # fmt: skip
+
+    def _trusting(self) -> ssl.SSLContext:
+        """Give the TLS settings; to read the machine's certificates takes 25 ms, and many have no use for them."""
+        if self._tls is None:
+            self._tls = client_context()
+            self._tls.set_alpn_protocols(("http/1.1",))
+        return self._tls
 
     async def post(self, webhook: Webhook, message: Message) -> Attempt:
         """Make one attempt; what came of it is the answer, never an exception."""

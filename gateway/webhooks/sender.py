@@ -113,7 +113,7 @@ class Sender:
                 del self._endpoints[place]
                 continue
             if now.place != endpoint.webhook.place:
-                endpoint.works()
+                endpoint.works(self._clock())
             endpoint.webhook = now
 
     # The loop.
@@ -280,12 +280,13 @@ class Sender:
         if self._clock() >= event.expires_at:
             await self._settle(event, None)
             return
+        asked = endpoint.webhook
         try:
-            attempt = await self._attempt(endpoint.webhook, Message(event.id, event.body, event.traceparent))
+            attempt = await self._attempt(asked, Message(event.id, event.body, event.traceparent))
         except asyncio.CancelledError:
             await self._release(event)
             raise
-        await self._judge(endpoint, event, attempt)
+        await self._judge(endpoint, asked, event, attempt)
 
     async def _attempt(self, webhook: Webhook, message: Message) -> Attempt:
         attempt = await self._recorded(webhook, message)
@@ -309,16 +310,21 @@ class Sender:
             span.end(came, failed=failed)
         return attempt
 
-    async def _judge(self, endpoint: Endpoint, event: LeasedEvent, attempt: Attempt) -> None:
+    async def _judge(self, endpoint: Endpoint, asked: Webhook, event: LeasedEvent, attempt: Attempt) -> None:
+        """Write what came of an attempt; `asked` is the webhook as it was when the endpoint was asked."""
         now = self._clock()
         if attempt.ok:
-            endpoint.works()
+            endpoint.works(now)
             await self._settle(event, None)
+            return
+        if endpoint.webhook.place != asked.place:  # the one that leads elsewhere now has not been asked
+            await self._release(event)
+            endpoint.note(now)
             return
         since = event.expires_at - LIFE if event.attempts else now
         endpoint.fails(now, attempt.pause or self._pause(endpoint.failures + 1), since)
         reason = _reason(endpoint, attempt, now)
-        if reason is not None and await self._disable(endpoint.webhook, reason):
+        if reason is not None and await self._disable(asked, reason):
             await self._settle(event, None)
             return
         due_at = now + round(1000 * (attempt.pause or self._pause(event.attempts + 1)))
@@ -357,17 +363,22 @@ class Sender:
                 await self._store.settle_events([result])
 
     async def _disable(self, webhook: Webhook, reason: DisabledReason) -> bool:
-        """Tell a webhook nothing any more, and drop what it was to be told; False if that cannot be done at the moment."""
+        """Tell a webhook nothing any more, and drop what it was to be told.
+
+        False if that cannot be done at the moment, or it has been written anew: it may have been enabled again since.
+        """
         place = webhook.tenant, webhook.id
         try:
             change = await self._directory.change(
-                GATEWAY, lambda snapshot: changes.disable_webhook(snapshot, place, reason)
+                GATEWAY, lambda snapshot: changes.disable_webhook(snapshot, place, reason, webhook)
             )
         except (StoreError, Problem) as error:
             facts.webhook_not_disabled(place, webhook.place.host, reason, error)
             return False
         if change.put:
             facts.webhook_disabled(place, webhook.place.host, reason)
+        elif (now := self._directory.snapshot.webhooks.get(place)) is not None and now.enabled:
+            return False
         self.backlog.drop(place)
         with suppress(StoreUnavailable):  # what stays is found to be nobody's
             await self._store.drop_events(*place)
@@ -380,7 +391,7 @@ class Sender:
         attempt = await self._attempt(webhook, Message(f"msg_{new_id(now)}", body(TEST, now, data)))
         endpoint = self._endpoints.get((webhook.tenant, webhook.id))
         if attempt.ok and endpoint is not None:
-            endpoint.works()
+            endpoint.works(now)
             self._wake.set()
         return attempt
 

@@ -13,13 +13,17 @@ OF_ENDPOINT: Final = 4
 
 @dataclass(slots=True, eq=False)
 class Endpoint:
-    """A webhook that has, or may have, events; times in ms. `due_at` is when the first is due, as far as is known."""
+    """A webhook that has, or may have, events; times in ms. `due_at` is when the first is due, as far as is known.
+
+    `worked_at` is when it last took something, or came to lead where it does: what failed before proves nothing any more.
+    """
 
     webhook: Webhook
     due_at: int | None = None
     rest_until: int = 0
     failures: int = 0
     failing_since: int | None = None
+    worked_at: int = 0
     at_work: int = 0
 
     def room(self, now: int) -> int:
@@ -32,12 +36,16 @@ class Endpoint:
         """An event falls due then."""
         self.due_at = due_at if self.due_at is None else min(due_at, self.due_at)
 
-    def works(self) -> None:
+    def works(self, now: int) -> None:
         """It took something: nothing need wait."""
-        self.rest_until, self.failures, self.failing_since = 0, 0, None
+        self.rest_until, self.failures, self.failing_since, self.worked_at = 0, 0, None, now
 
     def fails(self, now: int, seconds: float, since: int) -> None:
-        """Leave it alone for a while; of several failures at once the first counts."""
+        """Leave it alone for a while; of several failures at once the first counts.
+
+        `since` is when what it does not take was made, if it was tried before, perhaps by a daemon that is no more.
+        """
+        since = max(since, self.worked_at)
         if now >= self.rest_until:
             self.failures += 1
             self.rest_until = now + round(seconds * 1000)

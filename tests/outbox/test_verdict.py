@@ -282,12 +282,14 @@ def test_every_fault_has_a_consequence(trouble: Trouble) -> None:
 @given(st.lists(OUTCOMES, max_size=5))
 @many
 def test_success_and_refused_recipients_concern_nobody_else(outcomes: list[RecipientOutcome]) -> None:
-    """A profile is touched only by its sender being refused, by a relay that hangs up, or by "too many connections"."""
+    """A profile is touched only by its sender being refused, by a relay that hangs up, by "too many connections" or 530."""
     harmless = [
         outcome
         for outcome in outcomes
         if not isinstance(outcome, Untaken)
-        and not (isinstance(outcome, Refused) and (outcome.reply.code == 432 or outcome.reply.enhanced == "4.3.2"))
+        and not (
+            isinstance(outcome, Refused) and (outcome.reply.code in (432, 530) or outcome.reply.enhanced == "4.3.2")
+        )
         and not (isinstance(outcome, Refused) and outcome.phase is Phase.SENDER)
     ]
 
@@ -299,6 +301,7 @@ def test_success_and_refused_recipients_concern_nobody_else(outcomes: list[Recip
     ("outcome", "follows"),
     [
         (Refused(Phase.SENDER, Reply(530, "5.7.0", "")), Park("auth_config", (900.0, 3_600.0, 21_600.0))),
+        (Refused(Phase.CONTENT, Reply(530, None, "")), Park("auth_config", (900.0, 3_600.0, 21_600.0))),
         (Refused(Phase.SENDER, Reply(451, None, "")), Trip(after=5, pause=False)),
         (Refused(Phase.SENDER, Reply(550, None, "")), None),
         (Refused(Phase.CONTENT, Reply(432, "4.3.2", "")), Halve(600.0)),
@@ -317,3 +320,22 @@ def test_what_concerns_the_profile(outcome: RecipientOutcome, follows: object) -
     assert beyond_the_message([outcome]) == follows
     assert beyond_the_message([other, outcome, other]) == follows
     assert burns_no_attempt([other, outcome]) is (isinstance(follows, Park))
+
+
+@pytest.mark.parametrize(
+    ("others", "blames"),
+    [
+        ([], True), ([530, 530], True), ([250], False), ([530, 250], False), ([550], False), ([450], False),
+    ],
+)  # fmt: skip
+def test_sign_in_first_said_at_rcpt(others: list[int], blames: bool) -> None:
+    """If it is said of every recipient it is the profile that was refused; if not, those of whom it was said."""
+    asked = Refused(Phase.RECIPIENT, Reply(530, "5.7.0", ""))
+    more = [
+        Relayed(Reply(code, None, "")) if code < 300 else Refused(Phase.RECIPIENT, Reply(code, None, ""))
+        for code in others
+    ]
+
+    for outcomes in ([asked, *more], [*more, asked]):
+        assert isinstance(beyond_the_message(outcomes), Park) is blames
+        assert burns_no_attempt(outcomes) is blames

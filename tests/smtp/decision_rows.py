@@ -208,6 +208,12 @@ MESSAGE = [
     Row("row22-mail-530", "sign in first: the profile's trouble, and the message goes back untouched",
         [at("mail", Reply("530 5.7.0 Authentication required"))], [failed("sender"), failed("sender")],
         Park("auth_config", SLOW_PROBES), released=True),
+    Row("row22-rcpt-530", "said of everybody the mail is for, it is about the profile too",
+        [at("rcpt", Reply("530 5.7.0 Authentication required"))], [failed("recipient"), failed("recipient")],
+        Park("auth_config", SLOW_PROBES), released=True),
+    Row("row22-data-530", "and so it is at DATA, whoever was refused before",
+        [at("rcpt", Reply("550 5.1.1 unknown"), BOB), at("data", Reply("530 5.7.0 Authentication required"))],
+        [failed("content"), failed("recipient")], Park("auth_config", SLOW_PROBES), released=True),
     *(
         sender(f"row23-mail-{reply[:9].replace(' ', '-')}", reply, failed("sender_rejected"),
                "the sender may not: the message fails for everyone")
@@ -236,6 +242,8 @@ MESSAGE = [
             "this recipient fails, the others go on")
         for reply in ("550 5.1.1 unknown", "551 5.1.6 moved", "553 5.1.3 bad", "554 5.7.1 blocked", "501 5.1.3 bad")
     ),
+    bob("row30-rcpt-530", "530 5.7.0 Authentication required", failed("recipient_rejected"),
+        "not without signing in, but the others did: it is about this one"),
     everywhere("row31-rcpt-503-everyone", "503 5.5.1 bad sequence", failed("protocol"), failed("protocol"),
                meaning="we do not understand each other"),
     everywhere("row31-rcpt-501-everyone", "501 syntax", failed("protocol"), failed("protocol"),

@@ -9,7 +9,7 @@ import tracemalloc
 import pytest
 
 from gateway.smtp.outcome import Fault, Phase, Refused, Relayed, Trouble, Unknown, Untaken
-from gateway.smtp.reply import MAX_LINE, Reply, ReplyError, ReplyParser, clean
+from gateway.smtp.reply import MAX_LINE, MAX_LINES, READ, Reply, ReplyError, ReplyParser, clean
 from gateway.smtp.session import Method, Security
 from gateway.smtp.transaction import Engine, Timeouts
 from tests.peers import listening_sink as listening
@@ -203,6 +203,22 @@ def test_the_longest_line() -> None:
             list(ReplyParser().feed(late))
 
 
+def test_of_long_replies_little_is_kept() -> None:
+    """Whatever was said at length, and never twice, is out of memory once it is over; nor does it pile up until then."""
+    parser = ReplyParser()
+    tracemalloc.start()
+    try:
+        for number in range(8):
+            line = b"450-%d \xf0\x9f\x98\x80" % number + b"x" * 7_900 + b"\r\n"
+            list(parser.feed(line * (MAX_LINES - 1) + b"450 end\r\n"))
+        list(parser.feed(line * (MAX_LINES - 1)))
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert kept < 2**20
+
+
 async def test_421_out_of_turn_is_told() -> None:
     """A relay that closes while nobody asked leaves its reason, and the message untaken."""
     async with (
@@ -219,6 +235,12 @@ async def test_421_out_of_turn_is_told() -> None:
 def test_a_clean_text_stays() -> None:
     """What is printable is not touched."""
     assert clean("Ok: queued as 4F2A") == "Ok: queued as 4F2A"
+
+
+def test_a_text_is_looked_at_from_its_beginning() -> None:
+    """What stands behind so much rubbish is not searched for."""
+    assert clean("\x01" * (READ - 2) + "ok") == "ok"
+    assert clean("\x01" * READ + "ok") == ""
 
 
 # Opening a session.
@@ -319,6 +341,22 @@ async def test_an_opening_in_single_bytes(step: str, tls: IssuedTls) -> None:
         assert isinstance(await came(relay, tls.ca_pem), Engine)
 
 
+@pytest.mark.parametrize("most", [True, False], ids=["128 lines", "129 lines"])
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("cut", [5, 10_000], ids=["in pieces", "at once"])
+async def test_an_opening_reply_of_many_lines(cut: int, step: str, most: bool, tls: IssuedTls) -> None:
+    """As on a session that stands 128 lines before the last are a reply and more are none, however they are cut."""
+    code = {"connect": 220, "ehlo": 250, "starttls": 220, "auth": 235}[step]
+    lines = ["relay.test", "STARTTLS", "AUTH PLAIN", *[""] * (MAX_LINES - 3 if most else MAX_LINES - 2)]
+    said = "\n".join([f"{code}-{line}" for line in lines] + [f"{code} ok"])
+    script = [Rule(step, Split.every(cut, said), nth=1)]  # type: ignore[arg-type]
+    async with ScriptedRelay(script, tls=tls.context, users={"app": CANARY}) as relay:
+        opened = await came(relay, tls.ca_pem)
+
+        assert isinstance(opened, Engine) is most
+        assert most or (isinstance(opened, Fault) and opened.trouble is Trouble.PROTOCOL)
+
+
 @pytest.mark.parametrize(
     ("offer", "size"),
     [
@@ -338,16 +376,20 @@ async def test_an_absurd_size(offer: str, size: int | None) -> None:
     ("offers", "opens"),
     [
         ("250-AUTH PLAIN " + " ".join(f"X{n}" for n in range(1000)), True),
-        ("250-AUTH PLAIN\n" + "\n".join(f"250-X{n}" for n in range(1000)), True),
+        ("250-AUTH PLAIN\n" + "\n".join(f"250-X{n}" for n in range(100)), True),
         ("250-AUTH PLAIN " + " ".join(f"X{n}" for n in range(5000)), False),
+        ("250-AUTH PLAIN\n" + "\n".join(f"250-X{n}" for n in range(1000)), False),
         ("250-AUTH PLAIN\n" + "\n".join(f"250-X{n} and so on" for n in range(5000)), False),
         ("250-AUTH=PLAIN\n250-AUTH\n250-\n250--", True),
         ("250-AUTH\tPLAIN", False),
     ],
-    ids=["1000 mechanisms", "1000 keywords", "5000 mechanisms", "5000 keywords", "old and empty", "a tab"],
-)
+    ids=[
+        "1000 mechanisms", "100 keywords", "5000 mechanisms", "1000 keywords", "5000 long keywords", "old and empty",
+        "a tab",
+    ],
+)  # fmt: skip
 async def test_an_absurd_ehlo(offers: str, opens: bool) -> None:
-    """A long list is read up to 32 KiB; beyond that it is no answer."""
+    """A long list is read up to 32 KiB and 128 lines; beyond that it is no answer."""
     async with ScriptedRelay(
         [Rule("ehlo", Say(f"250-relay.test\n{offers}\n250 HELP"))], users={"app": CANARY}
     ) as relay:

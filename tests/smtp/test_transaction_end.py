@@ -8,9 +8,10 @@ from contextlib import suppress
 import pytest
 
 from gateway.smtp.outcome import Refused, Relayed, Unknown, Untaken
-from gateway.smtp.transaction import Timeouts
+from gateway.smtp.transaction import Engine, Timeouts
 from tests.peers.smtp_server import AcceptThen, Close, Features, Hold, Reply, Rule, ScriptedRelay, Silence
-from tests.smtp.talking import kinds, letter, message_ids, reply_code, session
+from tests.peers.stream_peer import StreamPeer
+from tests.smtp.talking import kinds, letter, message_ids, opener, relay_at, reply_code, session
 
 LOCK_STEP = Features(pipelining=False)
 BOTH = pytest.mark.parametrize("features", [Features(), LOCK_STEP], ids=["pipelined", "lock-step"])
@@ -86,6 +87,43 @@ async def test_no_reply_in_time_before_the_dot_is_untaken(step: str, features: F
     async with ScriptedRelay(script, features=features) as relay, session(relay, timeouts) as engine:
         assert (await engine.transact(letter(1))).outcomes == (Untaken("timed out"),)
         assert not engine.usable
+
+
+class AllAtOnce(StreamPeer):
+    """Answers an envelope once all of it is here and a pause is over; then the message."""
+
+    pause = 1.0  # seconds
+
+    async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 relay.test\r\n")
+        await reader.readline()
+        writer.write(b"250-relay.test\r\n250 PIPELINING\r\n")
+        count = 1
+        while not (await reader.readline()).startswith(b"DATA"):
+            count += 1
+        await asyncio.sleep(self.pause)
+        writer.write(b"250 ok\r\n" * (count - 1) + b"354 go\r\n")
+        await reader.readuntil(b"\r\n.\r\n")
+        writer.write(b"250 ok\r\n")
+        await reader.read()
+
+
+@pytest.mark.parametrize(("count", "outcome"), [(48, Relayed), (1, Untaken)])
+async def test_a_group_has_its_time(count: int, outcome: type) -> None:
+    """A relay that works off many recipients before it answers any has longer than for a few."""
+    timeouts = Timeouts(command=0.5, block=10, final=10)
+    async with AllAtOnce() as relay:
+        engine = await opener(timeouts).open(relay_at(relay.port))
+        assert isinstance(engine, Engine)
+        transaction = await engine.transact(letter(1, *(f"u{n}@example.test" for n in range(count))))
+        engine.abort()
+
+    assert set(kinds(transaction)) == {outcome}
+
+
+def test_the_time_of_a_group_has_an_end() -> None:
+    """A minute, 5 s more for each recipient, and no more than five minutes."""
+    assert [Timeouts().group(count) for count in (1, 12, 48, 50, 1_000)] == [65, 120, 300, 300, 300]
 
 
 async def test_a_body_that_does_not_leave_in_time_is_untaken() -> None:

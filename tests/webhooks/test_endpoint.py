@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import itertools
 import socket
 import ssl
@@ -32,6 +33,7 @@ from tests.webhooks.world import HERE, HOOK, SEAL, SECRET, webhook
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
 
 MESSAGE = Message("msg_1", '{"n":1}')
 HEAD = b"HTTP/1.1 200 OK\r\n"
@@ -390,6 +392,44 @@ async def test_the_certificate_is_for_the_urls_host(monkeypatch: pytest.MonkeyPa
         wrong = await post(f"https://other.example.test:{endpoint.port}/")
     assert (right.result, wrong.result) == (Result.OK, Result.UNTRUSTED)
     assert [one.headers["host"] for one in endpoint.requests] == [f"hook.example.test:{endpoint.port}"]
+
+
+async def test_a_receiver_does_not_choose_the_prime(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """With DHE it would say how long each handshake holds the loop, so there is no TLS with who has nothing else."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    both, old = (server_tls(authority, ciphers, tmp_path) for ciphers in ("ECDHE+AESGCM:DHE+AESGCM", "DHE+AESGCM"))
+    answered = HEAD + b"Content-Length: 0\r\n\r\n"
+    async with Raw(answered, tls=both) as modern, Raw(answered, tls=old) as ancient, poster() as post:
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+        taken, refused = await post(modern.url), await post(ancient.url)
+    assert (taken.ok, refused.ok) == (True, False)
+
+
+def server_tls(authority: trustme.CA, ciphers: str, folder: Path) -> ssl.SSLContext:
+    """TLS 1.2 of a server with these ciphers, and 2048 bits for DHE: nobody looks whether they are a prime."""
+    group = bytes.fromhex("3082010802820101") + ((1 << 2048) - 1).to_bytes(257) + bytes.fromhex("020102")  # PKCS #3
+    text = base64.encodebytes(group).decode()
+    (folder / "dh.pem").write_text(f"-----BEGIN DH PARAMETERS-----\n{text}-----END DH PARAMETERS-----\n")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(ciphers)
+    context.load_dh_params(str(folder / "dh.pem"))
+    authority.issue_cert("127.0.0.1", key_type=trustme.KeyType.RSA).configure_cert(context)
+    return context
+
+
+async def test_the_machines_certificates_are_read_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """When the first endpoint wants them; others of other tenants wait for no disk."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    tls = issue_tls("127.0.0.1", authority=authority).context
+    async with Raw(HEAD + b"Content-Length: 0\r\n\r\n", tls=tls) as peer, poster() as post:
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+        first = await post(peer.url)
+        monkeypatch.setenv("SSL_CERT_FILE", "/dev/null")
+        second = await post(peer.url, "globex")
+    assert (first.result, second.result) == (Result.OK, Result.OK)
 
 
 # Where it may go.

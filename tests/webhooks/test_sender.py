@@ -211,6 +211,31 @@ async def test_one_good_answer_is_enough(world: World, endpoint: WebhookEndpoint
     assert world.found().enabled
 
 
+async def test_one_event_that_is_never_taken_says_little(world: World, endpoint: WebhookEndpoint) -> None:
+    """An endpoint that takes all but one was not silent since that one was made."""
+    await world.put(webhook(endpoint.url))
+    world.start()
+    endpoint.answers += [Reply(400), Reply(400), Reply(), Reply(400), DOWN]
+    await world.store.add_events([event(1, world)])
+    world.sender.noted("acme")
+    await endpoint.received(1)
+    await world.idle()
+    world.pass_time(1.5 * DAY)
+    await endpoint.received(2)
+    await world.idle()
+    await world.store.add_events([event(2, world)])
+    world.pass_time(400)
+    await endpoint.received(4)
+    await world.idle()
+    await world.store.add_events([event(3, world)])
+    world.pass_time(1.6 * DAY)
+    told = await endpoint.received(5)
+    await world.idle()
+
+    assert [one.id[-1] for one in told] == ["1", "1", "2", "1", "3"]
+    assert world.found().enabled
+
+
 async def test_an_event_is_given_up_after_three_days(world: World, endpoint: WebhookEndpoint) -> None:
     """Whoever asks for it then is told nothing of it any more."""
     await world.put(webhook(endpoint.url))
@@ -336,6 +361,59 @@ async def test_whoever_is_enabled_again_is_told_again(world: World, endpoint: We
     third = await world.relayed(OK)
     _, told = await endpoint.received(2)
     assert json.loads(told.body)["data"]["id"] == third
+
+
+@pytest.mark.parametrize("status", [410, 503])
+async def test_an_address_answers_for_itself(status: int, world: World, endpoint: WebhookEndpoint) -> None:
+    """What the one before it said, which was asked when it still was the address, ends nothing and keeps nothing waiting."""
+    held = asyncio.Event()
+    endpoint.usual = Reply(status, held=held)
+    await world.put(webhook(endpoint.url))
+    world.start()
+    await world.store.add_events([event(1, world)])
+    world.sender.noted("acme")
+    await endpoint.received(1)
+    async with WebhookEndpoint() as other:
+        await world.put(world.found().model_copy(update={"url": other.url}))
+        held.set()
+        [told] = await other.received(1, seconds=4)
+        await world.emptied()
+
+    assert told.id == "msg_00001"
+    assert world.found().enabled
+
+
+@pytest.mark.parametrize(
+    "edits",
+    [
+        pytest.param(({"enabled": False}, {}), id="enabled again"),
+        pytest.param(({"url": "/another"},), id="another path"),
+    ],
+)
+async def test_what_was_said_before_an_edit_is_over(
+    edits: tuple[dict[str, Any], ...], world: World, endpoint: WebhookEndpoint
+) -> None:
+    """A person may have been quicker than the answer, and mended what it is about; the event comes again after its pause."""
+    held = asyncio.Event()
+    endpoint.answers.append(Reply(410, held=held))
+    await world.put(webhook(endpoint.url))
+    world.start()
+    await world.store.add_events([event(1, world)])
+    world.sender.noted("acme")
+    await endpoint.received(1)
+    asked = world.found()
+    for edit in edits:
+        url = {"url": f"http://127.0.0.1:{endpoint.port}{edit['url']}"} if "url" in edit else {}
+        await world.put(asked.model_copy(update={**edit, **url}))
+    held.set()
+    await world.idle()
+    enabled = world.found().enabled
+    world.pass_time(6)
+    await endpoint.received(2)
+    await world.emptied()
+
+    assert enabled
+    assert world.found().enabled
 
 
 # Whose turn it is.
