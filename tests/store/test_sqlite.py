@@ -12,7 +12,7 @@ import apsw
 import pytest
 
 from gateway.store.protocol import Store, StoreBroken, StoreBusy, StoreError
-from gateway.store.rows import Stage
+from gateway.store.rows import Claim, Flow, Stage
 from gateway.store.sqlite import SqliteStore
 from gateway.store.sqlite.file import MIGRATIONS
 from tests.store.building import NOW, Reopen, key, put, read, row, take
@@ -243,6 +243,15 @@ async def test_claim_sees_what_came_with_it(store: SqliteStore, blocker: apsw.Co
     blocker.execute("COMMIT")
     await asyncio.gather(first, accepting)
     assert (await claiming).id == new.id
+
+
+async def test_claims_of_many_flows_bring_no_more_than_a_text_can_hold(store: SqliteStore) -> None:
+    """All are served, over several commits; SQLite's limit for a text is a thousand times what it is lowered to here."""
+    flows = [Flow(f"t{number}", "") for number in range(40)]
+    await store.accept([row(flow=flow, content="x" * 50_000) for flow in flows], NOW)
+    store._db.limit(apsw.SQLITE_LIMIT_LENGTH, 1_000_000)
+    claimed = await asyncio.gather(*(store.claim(Claim(flow, 1, NOW, NOW + 1)) for flow in flows))
+    assert [len(one.rows) for one in claimed] == [1] * len(flows)
 
 
 async def test_cancelled_caller_does_not_disturb_the_others(store: SqliteStore, blocker: apsw.Connection) -> None:

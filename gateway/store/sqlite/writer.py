@@ -31,6 +31,7 @@ from gateway.store.sqlite import group
 VALUE_ERRORS: Final = (ValueError, TypeError, OverflowError)  # what binding a value raises
 CHECKPOINT_PAGES_IDLE: Final = 1_000  # 4 MiB of log are folded back when nobody waits …
 CHECKPOINT_PAGES_BUSY: Final = 16_000  # … and 64 MiB even when somebody does
+MOST_CLAIMS: Final = 8  # in one commit: all that they bring is one text, for which SQLite has a limit of 1e9 octets
 SPACE_CHECK_SECONDS: Final = 1.0
 FULL_AGAIN_SECONDS: Final = 1.0  # until a result is written again on a full disk
 
@@ -82,6 +83,7 @@ class Writer:
         self._disk_floor = disk_floor_bytes
         self._space_checked = -SPACE_CHECK_SECONDS
         self._queue: SimpleQueue[_Queued | None] = SimpleQueue()
+        self._next: _Queued | None = None  # taken out of the queue, and left for the next commit
         self._wal_pages = 0
         self._closing = False
 
@@ -130,17 +132,21 @@ class Writer:
 
     def _next_batch(self) -> list[_Queued] | None:
         """Everything that arrived during the previous commit, at least one job; None when it is time to end."""
-        first = self._queue.get()
+        first, self._next = self._next or self._queue.get(), None
         if first is None:
             return None
-        batch = [first]
+        batch, claims = [first], isinstance(first[0], Claim)
         with suppress(Empty):
             while True:
-                job = self._queue.get_nowait()
-                if job is None:
+                queued = self._queue.get_nowait()
+                if queued is None:
                     self._queue.put(None)
                     break
-                batch.append(job)
+                claims += isinstance(queued[0], Claim)
+                if claims > MOST_CLAIMS:
+                    self._next = queued
+                    break
+                batch.append(queued)
         return batch
 
     def _commit(self, batch: list[_Queued]) -> None:
