@@ -26,6 +26,7 @@ from gateway.cli.store import store
 from gateway.cli.test import test
 from gateway.cli.ui_login import ui_login
 from gateway.credentials.provider import CredentialError
+from gateway.outbox.states import Status
 from gateway.settings import SettingsError, counted, default_path
 
 EXIT_FAILED = 1
@@ -138,7 +139,9 @@ def notifications() -> None:
 
 @notifications.command("list")
 @click.option("--tenant")
-@click.option("--status")
+@click.option(
+    "--status", type=click.Choice([one.value for one in Status]), help="held has what rests until a person decides, too"
+)
 @click.option("--category")
 @paged
 @remote

@@ -16,6 +16,7 @@ from gateway.settings import admin_socket
 SECONDS = 60
 LONGEST_SILENCE: Final = 3600.0  # seconds in which a large database is copied before anything is sent
 PIECE: Final = 1 << 18  # bytes
+START: Final = "`systemctl start notification-gateway` starts it, or `notification-gateway serve`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +61,18 @@ class Daemon:
         try:
             return asyncio.run(call)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            where = self.socket or self.url
-            raise click.ClickException(f"no daemon answers at {where}: {type(error).__name__}") from None
+            raise self.unreachable(error) from None
+
+    def unreachable(self, error: Exception) -> click.ClickException:
+        """Say that nobody answers, why, and what to do about it."""
+        cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+        if self.socket and isinstance(cause, FileNotFoundError | ConnectionRefusedError):
+            why = f"it does not run, or by other settings (-c); {START}"
+        elif self.socket and isinstance(cause, PermissionError):
+            why = "it is not this user's to ask; run this as root, or give --url and --key-file"
+        else:
+            why = (cause.strerror if isinstance(cause, OSError) else None) or str(error) or type(error).__name__
+        return click.ClickException(f"no daemon answers at {self.socket or self.url}: {why}")
 
     async def _call(
         self, method: str, path: str, body: object, headers: dict[str, str], query: Mapping[str, object] | None
@@ -184,6 +195,7 @@ def show_notification(answer: Answer, as_json: bool) -> None:
         return
     told = answer.body
     click.echo(f"{told['id']} {told['status']} (tenant {told['tenant']}, profile {told.get('profile') or '-'})")
+    click.echo(f"  Message-ID {told['message_id']}")
     for recipient in told["recipients"]:
         reply = recipient.get("reply") or {}
         words = " ".join(str(reply[name]) for name in ("code", "enhanced", "text") if reply.get(name))

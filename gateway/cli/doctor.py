@@ -1,8 +1,7 @@
-"""`doctor`: how a running daemon is, on one page. Exits with 1 if anything needs a person."""
+"""`doctor`: how a running daemon is, on one page. Exits with 1 if anything needs a person, remarks aside."""
 
 import sys
-from datetime import UTC, datetime, timedelta
-from typing import Final
+from collections.abc import Iterable
 
 import click
 
@@ -13,13 +12,11 @@ from gateway.cli.fields import Document
 from gateway.cli.queue import paused
 from gateway.cli.remote import path, remote
 
-SOON: Final = timedelta(days=14)
-
 
 @click.command()
 @remote
 def doctor(daemon: Daemon, /, as_json: bool) -> None:
-    """Show how the daemon is, and what is not in order; for administrators of `system`."""
+    """Show how the daemon is, and what needs a person; for administrators of `system`."""
     answer = daemon.call("GET", path("doctor"))
     if not calls.settled(answer, as_json):
         show(answer.body)
@@ -55,6 +52,7 @@ def show(told: Document) -> None:
             click.echo(f"    {_credential(one)}")
     for one in told["certificates"]:
         click.echo(f"certificate of {one['host']}:{one['port']} ends {one['ends_at'][:10]}")
+    _show_needs(told["needs"])
 
 
 def _store(one: Document) -> str:
@@ -98,15 +96,25 @@ def _credential(one: Document) -> str:
     return f"{one['field']} from {one['source']}: {one['state']}{version}{age}{warning}"
 
 
+def _show_needs(needs: Iterable[Document]) -> None:
+    for one in needs:
+        click.echo(f"{'remark' if one['remark'] else 'needs a person'}: {_need(one)}")
+
+
+def _need(one: Document) -> str:
+    """Write what it is about, and why, as far as there is something to say."""
+    place = "/".join(filter(None, (one["tenant"], one["profile"])))
+    about = " ".join(filter(None, (one["need"], place, one["name"])))
+    seconds = one["age_seconds"]
+    if one["waiting"] is None:
+        since = "" if seconds is None else f"{seconds} s old"
+    else:
+        since = f"{one['waiting']} wait" + ("" if seconds is None else f", the oldest for {seconds} s")
+    at = "" if one["at"] is None else f"{one['at'][:19]}Z"
+    why = ", ".join(filter(None, (one["reason"], one["source"], since, at)))
+    return f"{about}: {why}" if why else about
+
+
 def needs_a_person(told: Document) -> bool:
-    """Is there anything but what somebody wanted so?"""
-    sources = any(one["health"] not in ("ok", "unused") for one in told["connections"])
-    profiles = any(
-        profile["state"] not in ("active", "paused")
-        or any(one["state"] in ("stale", "negative") or one["warning"] for one in profile["credentials"])
-        for profile in told["profiles"]
-    )
-    soon = (datetime.now(UTC) + SOON).isoformat()
-    certificates = any(one["ends_at"] < soon for one in told["certificates"])
-    copied = told["paused"] is not None and told["paused"]["reason"] != "operator"
-    return not told["ready"] or copied or bool(told["restart_needed"]) or sources or profiles or certificates
+    """Is there anything but remarks?"""
+    return not all(one["remark"] for one in told["needs"])

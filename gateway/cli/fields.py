@@ -44,12 +44,13 @@ _ATTRIBUTES: Final[Mapping[Kind, Document]] = {
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """An option, and the dotted place where its value goes."""
+    """An option, and the dotted place where its value goes; `choices`, unless empty, are all that it takes."""
 
     option: str
     place: str
     kind: Kind = Kind.TEXT
     help: str = ""
+    choices: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -74,7 +75,8 @@ def options(fields: Sequence[Field]) -> Callable[[Callable[..., Any]], Callable[
 
     def give(command: Callable[..., Any]) -> Callable[..., Any]:
         for field in reversed(fields):
-            command = click.option(field.option, field.name, help=field.help, **_ATTRIBUTES[field.kind])(command)
+            attributes = {**_ATTRIBUTES[field.kind], **({"type": click.Choice(field.choices)} if field.choices else {})}
+            command = click.option(field.option, field.name, help=field.help, **attributes)(command)
         return command
 
     return give

@@ -7,9 +7,11 @@
     push --tenant T --child C... --profile P... [--default P]
 
 `profiles set` changes what is told and makes a profile that is not there; options win over the file. An empty value
-takes a field away. A password comes from a file or from standard input: a command line is everybody's to read.
+takes a field away. A password comes from a file or from standard input: a command line is everybody's to read. One that
+a change takes away, because it would go elsewhere, is warned of.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -105,7 +107,7 @@ def set_profile(
     daemon: Daemon, /, name: str, tenant: str, as_json: bool, file: Path | None, password_file: IO[str] | None,
     **given: Any,
 ) -> None:  # fmt: skip
-    """Change a profile, or make it."""
+    """Change a profile, or make it. What has no option here goes by --file; all fields are at /docs of the daemon."""
     resource = path("tenants", tenant, "profiles", name)
     changes = document(FIELDS, given, load(file) if file else {})
     if password_file is not None:
@@ -118,11 +120,25 @@ def set_profile(
 
 
 def _tell(answer: Answer, as_json: bool, done: str) -> None:
-    if calls.settled(answer, as_json):
-        return
-    click.echo(done)
-    for warning in answer.body.get("warnings", ()):
-        click.echo(f"warning: {warning['pointer']}: {warning['detail']} ({warning['code']})", err=True)
+    if not calls.settled(answer, as_json):
+        click.echo(done)
+        for warning in answer.body.get("warnings", ()):
+            click.echo(f"warning: {warning['pointer']}: {warning['detail']} ({warning['code']})", err=True)
+    for lost in _dropped(answer.body):
+        click.echo(f"warning: {lost}", err=True)
+
+
+def _dropped(profile: Document) -> Iterator[str]:
+    """Tell of secrets that are gone; of those the answer says no more than that, so they are told with `--json`, too."""
+    for part, name in CREDENTIALS:
+        credential = profile.get(part, {}).get(name, {})
+        if credential.get("set") is not False:
+            continue
+        if credential["source"] == "plaintext":
+            why = "its password was dropped, since it would go elsewhere now: give it again with --password-file"
+        else:
+            why = "its reference was dropped: give it again with --file, by a key with the scope secrets"
+        yield f"/{part}/{name}: {why}"
 
 
 @profiles.command("rm")

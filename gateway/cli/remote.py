@@ -33,7 +33,9 @@ def remote(command: Command) -> Command:
     wrapped: Command = functools.wraps(command)(located)
     for option in (
         click.option("--json", "as_json", is_flag=True, help="print exactly the API's answer"),
-        click.option("--url", envvar="NOTIFICATION_GATEWAY_URL", help="a daemon elsewhere; needs a key"),
+        click.option(
+            "--url", envvar="NOTIFICATION_GATEWAY_URL", callback=_web_address, help="a daemon elsewhere; needs a key"
+        ),
         click.option(
             "--key-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="a file with the API key"
         ),
@@ -41,6 +43,12 @@ def remote(command: Command) -> Command:
     ):
         wrapped = option(wrapped)
     return wrapped
+
+
+def _web_address(_context: click.Context, _option: click.Parameter, url: str | None) -> str | None:
+    if url and not url.startswith(("http://", "https://")):
+        raise click.BadParameter("write http:// or https:// before it")
+    return url
 
 
 def paged(command: Command) -> Command:

@@ -1,10 +1,10 @@
 """`test`: send a test message by a profile and watch each phase of it.
 
-    test TENANT PROFILE --to ADDRESS [--subject S] [--message M]
-    test TENANT [PROFILE] --to ADDRESS --file FILE
+    test PROFILE --tenant TENANT --to ADDRESS [--subject S] [--message M]
+    test [PROFILE] --tenant TENANT --to ADDRESS --file FILE
 
-With a file the profile is tested as it stands there, and not saved. The tenant may also be given by `--tenant`. Exits
-with 0 if the relay took the message, else with 1. With `--json` the API's answer is printed when the test is over.
+With a file the profile is tested as it stands there, and not saved. The tenant may stand before the profile instead.
+Exits with 0 if the relay took the message, else with 1. With `--json` the API's answer is printed when the test is over.
 """
 
 import asyncio
@@ -24,13 +24,16 @@ from gateway.cli.remote import given_query, path, remote
 
 SECONDS: Final = 150.0  # a test is given two minutes, and then takes leave of its relay
 EVENTS: Final = "text/event-stream"
+USAGE: Final = "write `test PROFILE --tenant TENANT`"
+UNSAVED: Final = {"name": "unsaved"}
+"""What a profile in a file is called that has no name there: the API wants one."""
 
 Show = Callable[[Document], None]
 
 
 @click.command()
-@click.argument("names", nargs=-1, metavar="TENANT [PROFILE]")
-@click.option("--tenant", help="the tenant's id, if it is not named first")
+@click.argument("names", nargs=-1, metavar="[PROFILE]")
+@click.option("--tenant", help="the tenant's id")
 @click.option("--to", required=True, help="the one address that the message goes to")
 @click.option("--subject")
 @click.option("--message")
@@ -46,7 +49,7 @@ def test(
         resource = path("tenants", owner, "profiles", profile or "", "test")
     else:
         resource = path("tenants", owner, "profiles", "test")
-        body["profile"] = {**load(file), **({"name": profile} if profile else {})}
+        body["profile"] = {**UNSAVED, **load(file), **({"name": profile} if profile else {})}
     answer = _asked(daemon, resource, body, None if as_json else _show_phase)
     if not calls.settled(answer, as_json):
         _show_end(answer.body, profile)
@@ -55,14 +58,23 @@ def test(
 
 
 def _named(names: tuple[str, ...], tenant: str | None, *, unsaved: bool) -> tuple[str, str | None]:
-    """Tell tenant and profile apart; of a profile in a file the name may stand there."""
+    """Tell tenant and profile apart; a profile in a file needs no name."""
+    if tenant is not None and len(names) == 2:
+        if names[0] != tenant:
+            raise click.UsageError(f"two tenants are named, {names[0]} and {tenant}; {USAGE}")
+        names = names[1:]
     match names if tenant is None else (tenant, *names):
         case owner, profile:
             return owner, profile
         case (owner,) if unsaved:
             return owner, None
+        case (_,):
+            missing = "its tenant is not named" if tenant is None else "no profile is named, and no --file"
+            raise click.UsageError(f"{missing}; {USAGE}")
+        case ():
+            raise click.UsageError(f"neither profile nor tenant is named; {USAGE}")
         case _:
-            raise click.UsageError("name a tenant and a profile")
+            raise click.UsageError(f"too many names; {USAGE}")
 
 
 # What is seen.
@@ -94,8 +106,7 @@ def _asked(daemon: Daemon, resource: str, body: Document, show: Show | None) -> 
     try:
         return asyncio.run(_ask(daemon, resource, body, show))
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
-        where = daemon.socket or daemon.url
-        raise click.ClickException(f"no daemon answers at {where}: {type(error).__name__}") from None
+        raise daemon.unreachable(error) from None
 
 
 async def _ask(daemon: Daemon, resource: str, body: Document, show: Show | None) -> Answer:

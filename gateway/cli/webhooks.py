@@ -10,7 +10,7 @@ standard input (`-`), never from the command line, which others can see; without
 """
 
 import sys
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import click
 
@@ -18,9 +18,10 @@ from gateway.cli import calls
 from gateway.cli.calls import Daemon
 from gateway.cli.fields import Field, Kind, document, options
 from gateway.cli.remote import given_query, of_tenant, paged, path, remote
+from gateway.directory.kinds import EventType
 
 FIELDS: Final = (
-    Field("--event", "events", Kind.MANY, "what it is told; may be repeated"),
+    Field("--event", "events", Kind.MANY, "what it is told; may be repeated", get_args(EventType)),
     Field("--secret-file", "secret", Kind.FILE, "whsec_ and 24 to 64 octets in Base64; - is standard input"),
     Field("--enabled/--disabled", "enabled", Kind.FLAG, "enabling it again also clears why it was disabled"),
 )

@@ -5,18 +5,20 @@ once), until when, under which Message-ID, and what the answer says. Looks only 
 that the directory finds (nobody to send to, a sender that is not allowed) are told together with those of the body.
 
 Order: a tenant outside the reach is `not_found` whatever else is wrong; then all faults; then a disabled tenant and
-a missing profile.
+a missing profile; then what admission says; and at last whether the template can be filled (`fill`), which is so much
+work that it is done for nothing that would be refused anyway.
 """
 
 import hashlib
 import json
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from gateway.directory import rules
 from gateway.directory.shapes import Profile, Tenant
-from gateway.directory.snapshot import Resolution
+from gateway.directory.snapshot import Resolution, Snapshot
 from gateway.http.call import Call
 from gateway.http.faults import Reading
 from gateway.http.schema import NotificationRequest
@@ -29,6 +31,7 @@ from gateway.outbox.outbox import Submission
 from gateway.problems import Code, Fault, Problem, refusal
 from gateway.store.rows import Idempotency
 
+TEMPLATE_FAILED: Final = "template_failed"  # the fault's code
 DAY: Final = 86_400_000
 MAX_AHEAD: Final = 366 * DAY
 KEEP_KEYS: Final = 3 * DAY  # idempotency keys are kept so long, or a day longer than the notification lives
@@ -37,7 +40,7 @@ PRIORITIES: Final = {"high": Priority.HIGH, "normal": Priority.NORMAL, "low": Pr
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A notification that may be committed as far as the directory goes, and for whom it is counted."""
+    """A notification that may be committed as far as the directory goes, its template apart; for whom it is counted."""
 
     tenant: Tenant
     resolution: Resolution
@@ -60,6 +63,13 @@ class Promise:
     def sha256(self, *, simulated: bool) -> bytes:
         """Tell requests apart; what a test key sent never stands for what a live key sends."""
         return hashlib.sha256(b"test\0" + self.octets if simulated else self.octets).digest()
+
+
+@dataclass(slots=True)
+class Filling:
+    """What the templates of one request may take of the processor together (seconds)."""
+
+    left: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +114,12 @@ def _directory_faults(
     call: Call, request: NotificationRequest, resolution: Resolution, broken: frozenset[str]
 ) -> Iterator[Fault]:
     profile = resolution.profile
-    if request.template is not None and broken.isdisjoint(("template", "data")):
-        yield from _template_faults(call, request, resolution.tenant)
+    if (
+        request.template is not None
+        and broken.isdisjoint(("template", "data"))
+        and (resolution.tenant, request.template) not in call.snapshot.templates
+    ):
+        yield Fault("/template", "unknown_template", "The tenant has no such template.")
     if (
         not (request.to or request.cc or request.bcc)
         and broken.isdisjoint(("to", "cc", "bcc"))
@@ -122,16 +136,29 @@ def _directory_faults(
         yield Fault("/from", Code.SENDER_NOT_ALLOWED.code, Code.SENDER_NOT_ALLOWED.title)
 
 
-def _template_faults(call: Call, request: NotificationRequest, tenant: str) -> Iterator[Fault]:
-    """A template is filled once before it is accepted, so that what is missing is told to who can give it."""
-    template = call.snapshot.templates.get((tenant, request.template or ""))
+def fill(call: Call, chosen: Candidate, filling: Filling | None = None) -> None:
+    """Fill the template once before it is accepted, so that what is missing is told to who can give it.
+
+    Raises `invalid` if it cannot be filled, or nothing is left of `filling`, which is what all of a batch may take.
+    """
+    content = chosen.submission.notification.content
+    template = call.snapshot.templates.get((chosen.tenant.id, content.template or ""))
     if template is None:
-        yield Fault("/template", "unknown_template", "The tenant has no such template.")
         return
+    if filling is not None and filling.left <= 0:
+        raise _not_filled("The templates of this batch took too long; send this item in another one.")
+    began = time.thread_time()
     try:
-        render(template.subject, template.text, template.html, request.data or {})
+        render(template.subject, template.text, template.html, content.data or {})
     except TemplateError as error:
-        yield Fault("/data", "template_failed", str(error))
+        raise _not_filled(str(error)) from None
+    finally:
+        if filling is not None:
+            filling.left -= time.thread_time() - began
+
+
+def _not_filled(detail: str) -> Problem:
+    return refusal([Fault("/data", TEMPLATE_FAILED, detail)])
 
 
 def _default_to(call: Call, profile: Profile | None) -> tuple[Mailbox, ...]:
@@ -241,11 +268,20 @@ def visible_profile(resolution: Resolution, root: str) -> str | None:
     return profile.name if profile is not None and resolution.visible(root) else None
 
 
-def replayed(answer: str, resolution: Resolution | None, root: str) -> dict[str, object]:
-    """Give the first answer again, without a profile's name that its caller might know and this one may not."""
-    document: dict[str, object] = json.loads(answer)
-    if resolution is None or not resolution.visible(root):
-        document["profile"] = None
+def replayed(answer: str, snapshot: Snapshot, root: str, named: str | None) -> dict[str, object]:
+    """Give the first answer again, without a profile's name that its caller might know and this one may not.
+
+    A caller whose reach begins at `root` may know the name that it gave itself (`named`), and whatever is so called in
+    its reach, or was pushed to the tenant that sends.
+    """
+    document: dict[str, Any] = json.loads(answer)
+    tenant, name = document["tenant"], document["profile"]
+    known = (
+        name == named
+        or any(link.profile == name for link in snapshot.links_to(tenant))
+        or any((at, name) in snapshot.profiles and snapshot.within(at, root) for at in snapshot.ancestry(tenant))
+    )
+    document["profile"] = name if known else None
     return document
 
 

@@ -8,11 +8,22 @@ cancelling and retrying what another key posted takes `admin`. What a caller may
 """
 
 import asyncio
+import json
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Final, assert_never
 
-from gateway.directory.snapshot import ROOT, Resolution
-from gateway.http.acceptance import Candidate, Promise, candidate, canonical, replayed
+from gateway.directory.snapshot import ROOT
+from gateway.http.acceptance import (
+    TEMPLATE_FAILED,
+    Candidate,
+    Filling,
+    Promise,
+    candidate,
+    canonical,
+    fill,
+    replayed,
+)
 from gateway.http.admission import rate_limited
 from gateway.http.call import JSON_HEADERS, Answer, Call, json_answer
 from gateway.http.faults import Reading, read
@@ -32,6 +43,7 @@ from gateway.store.rows import Acceptance, Inserted, Limited, Listing, Mismatche
 
 MAX_KEY: Final = 255
 WITHDRAWN: Final = {"key": Code.UNAUTHORIZED, "tenant": Code.NOT_FOUND}
+BATCH_FILLING: Final = 5.0  # seconds of the processor for all templates of a batch: 10 ms for each of the most items
 SCAN_ROWS: Final = 200  # rows read at once for a list by status …
 SCAN_PAGES: Final = 10  # … and how often, before a page is answered as full as it got
 
@@ -50,11 +62,13 @@ async def accept(call: Call, reading: Reading[NotificationRequest], promise: Pro
         chosen = candidate(call, reading, promise)
         result = await _commit_one(call, chosen)
     except Problem as problem:
-        return await _remembered(call, reading.value, promise, problem)
+        return _again(call, await _remembered(call, reading.value, promise, problem), reading.value)
     if isinstance(result, Inserted):
         _tell_accepted(chosen)
         return Answer(202, chosen.submission.answer.encode(), {**JSON_HEADERS, "Location": chosen.href})
-    return _again(call, result, chosen.resolution)
+    if isinstance(result, Replayed):
+        return _again(call, result, reading.value)
+    raise _problem(result)
 
 
 def _tell_accepted(chosen: Candidate) -> None:
@@ -63,11 +77,10 @@ def _tell_accepted(chosen: Candidate) -> None:
     facts.notification_accepted(notification.id, notification.tenant, place, notification.traceparent)
 
 
-def _again(call: Call, result: Replayed | Refusal, resolution: Resolution | None) -> Answer:
-    if not isinstance(result, Replayed):
-        raise _problem(result)
+def _again(call: Call, first: Replayed, request: NotificationRequest | None) -> Answer:
     facts.replayed()
-    document = replayed(result.answer, resolution, call.caller.tenant)
+    named = None if request is None else request.profile
+    document = replayed(first.answer, call.snapshot, call.caller.tenant, named)
     return json_answer(document, 202, Location=str(document["href"]), Idempotency_Replayed="true")
 
 
@@ -86,15 +99,20 @@ def _problem(refusal: Refusal) -> Problem:
 
 async def _remembered(
     call: Call, request: NotificationRequest | None, promise: Promise | None, problem: Problem
-) -> Answer:
-    """Give the first answer also when the request would not be accepted any more, or not at the moment (409, 429)."""
-    if promise is None or request is None or problem.code.status not in (409, 429):
+) -> Replayed:
+    """Find the first answer also when the request would not be accepted any more, or not at the moment.
+
+    That is what a disabled tenant (409), a limit (429) and a template that was replaced may do to a repeat. Raises the
+    problem if there was no first answer.
+    """
+    unfilled = any(fault.code == TEMPLATE_FAILED for fault in problem.errors)
+    if promise is None or request is None or not (unfilled or problem.code.status in (409, 429)):
         raise problem
     sha256 = promise.sha256(simulated=call.caller.simulated)
     result = await call.services.outbox.recall(request.tenant or call.caller.tenant, promise.key, sha256)
-    if result is None or isinstance(result, Inserted):
-        raise problem
-    return _again(call, result, None)
+    if isinstance(result, Replayed):
+        return result
+    raise _problem(result) if isinstance(result, Mismatched) else problem
 
 
 def promised(call: Call, octets: bytes) -> Promise | None:
@@ -114,6 +132,7 @@ async def _commit_one(call: Call, chosen: Candidate) -> Acceptance:
     tenant = chosen.tenant
     services.admission.admit(tenant, services.outbox.queued[tenant.id], call.now)
     try:
+        fill(call, chosen)
         [result] = await services.outbox.accept((chosen.submission,))
     finally:
         services.admission.leave(tenant.id)
@@ -125,9 +144,11 @@ async def _commit_one(call: Call, chosen: Candidate) -> Acceptance:
 
 @dataclass(frozen=True, slots=True)
 class _Refused:
-    """An item that is not accepted, and why."""
+    """An item that is not accepted now, and why; it may have been before."""
 
     problem: Problem
+    request: BatchItem | None
+    promise: Promise | None
 
 
 async def batch(call: Call) -> Answer:
@@ -139,38 +160,50 @@ async def batch(call: Call) -> Answer:
     items = call.parsed(BatchEnvelope).notifications
     facts.batch(len(items))
     judged = []
-    for item in items:
-        judged.append(_judged(call, item))
-        await asyncio.sleep(0)  # a template may take its time, and others are waiting
-    chosen = [one for one in judged if isinstance(one, Candidate)]
-    try:
-        accepted = iter(await call.services.outbox.accept([one.submission for one in chosen]) if chosen else ())
-    finally:
-        for one in chosen:
-            call.services.admission.leave(one.tenant.id)
-    request_id = call.request_id
+    filling = Filling(BATCH_FILLING)
+    with ExitStack() as entered:
+        for item in items:
+            judged.append(_judged(call, item, filling, entered))
+            await asyncio.sleep(0)  # a template may take its time, and others are waiting
+        submissions = [one.submission for one in judged if isinstance(one, Candidate)]
+        accepted = iter(await call.services.outbox.accept(submissions) if submissions else ())
     return json_answer(
         {
             "results": [
-                _refused(index, one.problem, request_id)
+                await _refusal(call, index, one)
                 if isinstance(one, _Refused)
-                else _result(index, one, next(accepted), request_id)
+                else _result(index, one, next(accepted), call.request_id)
                 for index, one in enumerate(judged)
             ]
         }
     )
 
 
-def _judged(call: Call, item: object) -> Candidate | _Refused:
+def _judged(call: Call, item: object, filling: Filling, entered: ExitStack) -> Candidate | _Refused:
+    """Decide about an item. One that may be committed is counted in, and counted out when `entered` is closed."""
     octets = canonical(item)
+    reading = read(BatchItem, octets)
+    key = None if reading.value is None else reading.value.idempotency_key
+    promise = Promise(key, octets) if key else None
+    admission = call.services.admission
     try:
-        reading = read(BatchItem, octets)
-        key = None if reading.value is None else reading.value.idempotency_key
-        chosen = candidate(call, reading, Promise(key, octets) if key else None)
-        call.services.admission.admit(chosen.tenant, call.services.outbox.queued[chosen.tenant.id], call.now)
+        chosen = candidate(call, reading, promise)
+        admission.admit(chosen.tenant, call.services.outbox.queued[chosen.tenant.id], call.now)
+        with ExitStack() as entry:
+            entry.callback(admission.leave, chosen.tenant.id)
+            fill(call, chosen, filling)
+            entered.push(entry.pop_all())
     except Problem as problem:
-        return _Refused(problem)
+        return _Refused(problem, reading.value, promise)
     return chosen
+
+
+async def _refusal(call: Call, index: int, one: _Refused) -> dict[str, object]:
+    """Answer an item that is refused: with its first answer, if it was accepted under its key before."""
+    try:
+        return _repeated(index, await _remembered(call, one.request, one.promise, one.problem))
+    except Problem as problem:
+        return _refused(index, problem, call.request_id)
 
 
 def _result(index: int, one: Candidate, result: Acceptance, request_id: str) -> dict[str, object]:
@@ -178,11 +211,15 @@ def _result(index: int, one: Candidate, result: Acceptance, request_id: str) -> 
         case Inserted():
             _tell_accepted(one)
             return {"index": index, "status": 202, "id": one.submission.notification.id}
-        case Replayed(answer):
-            facts.replayed()
-            return {"index": index, "status": 202, "id": replayed(answer, one.resolution, "")["id"]}
+        case Replayed():
+            return _repeated(index, result)
         case _:
             return _refused(index, _problem(result), request_id)
+
+
+def _repeated(index: int, first: Replayed) -> dict[str, object]:
+    facts.replayed()
+    return {"index": index, "status": 202, "id": json.loads(first.answer)["id"]}
 
 
 def _refused(index: int, problem: Problem, request_id: str) -> dict[str, object]:

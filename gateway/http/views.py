@@ -210,9 +210,7 @@ def summary(call: Call, row: StoredRow) -> NotificationSummary:
         finished_at=row.finished_at,
         simulated=known.envelope.simulated,
         metadata=dict(known.envelope.metadata),
-        recipients=tuple(
-            _recipient(one, secretive=_secret(call, one.by, known)) for one in decode(row.recipients)
-        ),
+        recipients=tuple(_recipient(one, secretive=_secret(call, one.by, known)) for one in decode(row.recipients)),
         href=href(row.id),
     )
 

@@ -9,6 +9,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from gateway.cli.profiles import FIELDS as PROFILE_FIELDS
+from gateway.cli.tenants import FIELDS as TENANT_FIELDS
+from gateway.directory.shapes import ProfileFields, Tenant
+from tests.manual.test_readme import SECTIONS, words
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -122,6 +127,46 @@ def test_a_password_comes_from_a_file(shell: Shell, tenant: str, write: Write) -
     document["auth"]["credential"] = {"source": "plaintext", "value": PASSWORD}
     table = write("same.json", json.dumps({"profiles": [document]}))
     assert shell.good("apply", table) == "nothing to change\n"
+
+
+RELAYS = ("--host", "relay.example", "--username", "zoo")
+DROPPED = (
+    "warning: /auth/credential: its password was dropped, since it would go elsewhere now: give it again with"
+    " --password-file\n"
+)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("--username", "ape"),
+        ("--host", "other.example"),
+        ("--port", "465", "--security", "implicit_tls"),
+        ("--auth-method", "plain"),
+    ],
+)
+def test_a_password_that_is_dropped_is_told(shell: Shell, tenant: str, change: tuple[str, ...]) -> None:
+    """Whoever changes where it goes is warned on standard error, with --json too, until it is given again."""
+    main = ("profiles", "set", "main", "--tenant", tenant)
+    given = shell.run(*main, *SENDER, *RELAYS, "--password-file", "-", text=PASSWORD)
+    changed = shell.run(*main, *change, "--json")
+    again = shell.run(*main, "--password-file", "-", text=PASSWORD)
+
+    assert (given.exit_code, given.stderr) == (0, "")
+    assert (changed.exit_code, changed.stderr) == (0, DROPPED)
+    assert json.loads(changed.stdout)["auth"]["credential"] == {"source": "plaintext", "set": False}
+    assert (again.exit_code, again.stderr) == (0, "")
+
+
+def test_a_reference_that_is_dropped_is_told(shell: Shell, tenant: str, write: Write) -> None:
+    """Whose key does not hold `secrets` sets none, and is told so."""
+    key = write("key", shell.good("keys", "create", "--tenant", tenant, "--scope", "profiles").strip())
+    file = write("page.json", json.dumps({"auth": {"credential": {"source": "stored", "key": "relay-a"}}}))
+    over = ("--key-file", key, "--url", shell.daemon.url)
+    result = shell.run("profiles", "set", "page", "--tenant", tenant, *SENDER, *RELAYS, "--file", file, *over)
+
+    assert result.exit_code == 0, result.output
+    assert "/auth/credential: its reference was dropped: give it again with --file" in result.stderr
 
 
 def test_a_password_is_replaced(shell: Shell, tenant: str) -> None:
@@ -409,3 +454,13 @@ def test_a_page_with_a_vault_and_copies_from_a_shell(shell: Shell, tenant: str, 
         "cc": ["ops@example.test"], "bcc": ["audit@example.test"],
         "rules": [{"category": "security.*", "min_severity": "error", "cc": True, "bcc": True}],
     }  # fmt: skip
+
+
+def test_the_fields_are_in_the_manual() -> None:
+    """Where `check` sends people for them: all of a tenant and of a profile, and by which option each is set."""
+    told = set(words(SECTIONS["Fields of tenants and profiles"]))
+    fields = {info.alias or name for shape in (Tenant, ProfileFields) for name, info in shape.model_fields.items()}
+    options = [field.option.split("/") for field in (*PROFILE_FIELDS, *TENANT_FIELDS)]
+
+    assert not fields - told
+    assert not [option for option in options if told.isdisjoint(option) and f"{option[0]} none" not in told]

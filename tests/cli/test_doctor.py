@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,6 +11,7 @@ from click.testing import CliRunner
 from gateway import __version__
 from gateway.cli import cli
 from gateway.cli.doctor import needs_a_person, show
+from gateway.http.doctor import NeedView
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,38 +26,73 @@ STORE = {
 WELL: dict[str, Any] = {
     "version": "1", "store": STORE, "ready": True, "reasons": [], "paused": None, "restart_needed": [], "outbox": None,
     "daemons": [], "connections": [], "relays": [], "states": {}, "profiles": [], "certificates": [],
+    "needs": [],
 }  # fmt: skip
 SINCE = "2027-01-15T08:00:00.000Z"
 
 
+def need(kind: str, *, remark: bool = False, **more: object) -> dict[str, object]:
+    """Something that needs a person, as the daemon tells it."""
+    return {**dict.fromkeys(NeedView.model_fields), "need": kind, "remark": remark, **more}
+
+
 def test_all_in_order(shell: Shell) -> None:
-    """Versions and readiness; exit code 0."""
-    assert shell.good("doctor").startswith(f"daemon {__version__} (command line {__version__}) on SQLite 3.")
+    """Versions and readiness; exit code 0, though no backup was made yet."""
+    said = shell.good("doctor")
+    assert said.startswith(f"daemon {__version__} (command line {__version__}) on SQLite 3.")
+    assert said.endswith("\nremark: backup\n")
     assert shell.told("doctor")["ready"] is True
 
 
-@pytest.mark.parametrize(("days", "trouble"), [(13, True), (15, False)])
-def test_a_certificate_that_ends_soon_needs_a_person(days: int, trouble: bool) -> None:
-    """Two weeks before its end it is time to renew it."""
-    ends = datetime.now(UTC) + timedelta(days=days)
-    assert needs_a_person({**WELL, "certificates": [{"ends_at": ends.isoformat()}]}) is trouble
+@pytest.mark.parametrize("remark", [True, False])
+def test_a_remark_needs_nobody(remark: bool) -> None:
+    """Only what is more than a remark makes the exit code 1."""
+    assert needs_a_person({**WELL, "needs": [need("backup", remark=True), need("disk", remark=remark)]}) is not remark
+    assert not needs_a_person(WELL)
 
 
-@pytest.mark.parametrize(("reason", "trouble"), [("operator", False), ("restored", True), ("cloned", True)])
-def test_a_copy_needs_a_person(reason: str, trouble: bool, capsys: pytest.CaptureFixture[str]) -> None:
-    """That a person paused sending is as it should be; that the database is a copy is not. Both are told."""
-    told = {**WELL, "paused": {"since": SINCE, "reason": reason}}
-    show(told)
-    assert needs_a_person(told) is trouble
-    assert "all sending is paused since 2027-01-15T08:00:00Z" in capsys.readouterr().out
+def test_what_needs_a_person_is_said_in_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+    """What it is, of what, and why; last of all, and behind everything else that is told."""
+    show(
+        {
+            **WELL,
+            "needs": [
+                need("restart", name="http.listen, store"),
+                need("certificate", name="a.example:25", at=SINCE),
+                need("connection", name="corp", reason="login_denied"),
+                need("parked", tenant="acme", profile="main", reason="auth_failed", waiting=2, age_seconds=90),
+                need("parked", tenant="acme", profile="desk", reason="auth_failed", waiting=0),
+                need("no_profile", tenant="globex", waiting=1, age_seconds=5),
+                need("uncertain", waiting=4),
+                need(
+                    "credential", tenant="acme", profile="main", name="auth.credential", reason="stale", source="vault",
+                    age_seconds=3600,
+                ),
+                need("webhook", tenant="acme", name="hooks.example", reason="gone"),
+                need("backup", remark=True),
+            ],
+        }
+    )  # fmt: skip
+    assert capsys.readouterr().out.splitlines()[-10:] == [
+        "needs a person: restart http.listen, store",
+        "needs a person: certificate a.example:25: 2027-01-15T08:00:00Z",
+        "needs a person: connection corp: login_denied",
+        "needs a person: parked acme/main: auth_failed, 2 wait, the oldest for 90 s",
+        "needs a person: parked acme/desk: auth_failed, 0 wait",
+        "needs a person: no_profile globex: 1 wait, the oldest for 5 s",
+        "needs a person: uncertain: 4 wait",
+        "needs a person: credential acme/main auth.credential: stale, vault, 3600 s old",
+        "needs a person: webhook acme hooks.example: gone",
+        "remark: backup",
+    ]
 
 
-def test_a_restart_that_is_needed_needs_a_person(capsys: pytest.CaptureFixture[str]) -> None:
-    """Settings that wait for a restart are named."""
-    told = {**WELL, "restart_needed": ["http.listen", "store"]}
-    show(told)
-    assert needs_a_person(told)
-    assert "a restart is needed for http.listen, store\n" in capsys.readouterr().out
+def test_pause_and_restart_are_told_first(capsys: pytest.CaptureFixture[str]) -> None:
+    """Since when nothing is sent, and which settings wait, stand at the top."""
+    show({**WELL, "paused": {"since": SINCE, "reason": "restored"}, "restart_needed": ["http.listen", "store"]})
+    paused, restart = capsys.readouterr().out.splitlines()[1:3]
+    assert paused.startswith("all sending is paused since 2027-01-15T08:00:00Z (the database was restored: ")
+    assert restart == "a restart is needed for http.listen, store"
 
 
 def test_store_outbox_and_relays(capsys: pytest.CaptureFixture[str]) -> None:
@@ -112,6 +147,7 @@ def test_what_needs_a_person(shell: Shell, tenant: str, write: Callable[[str, st
 
     assert result.exit_code == 1
     assert f"  {tenant}/main {PARKED}\n    auth.credential from stored: negative\n" in result.stdout
+    assert f"\nneeds a person: parked {tenant}/main: secret_missing, 1 wait, the oldest for " in result.stdout
     assert shell.run("doctor", "--json").exit_code == 1
 
 

@@ -67,7 +67,9 @@ async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
         await daemon.kill()
 
 
-@pytest.mark.parametrize("words", [("acme", "main"), ("main", "--tenant", "acme")])
+@pytest.mark.parametrize(
+    "words", [("main", "--tenant", "acme"), ("acme", "main"), ("acme", "main", "--tenant", "acme")]
+)
 async def test_green(desk: Desk, words: tuple[str, ...]) -> None:
     """A line a phase, without colours in a pipe; exit code 0, and the message is there."""
     ended = await desk.run("test", *words, *TO, "--subject", "Is it on?", "--message", "Hello")
@@ -122,19 +124,19 @@ async def test_json_is_the_apis_answer(desk: Desk, green: bool) -> None:
 
 @pytest.mark.parametrize("name", ["profile.toml", "profile.json"])
 async def test_a_profile_in_a_file_is_not_saved(desk: Desk, tmp_path: Path, name: str) -> None:
-    """It is tested as it stands there; its name may be given instead."""
+    """It is tested as it stands there; its name may be given instead, or be left out."""
     fields = {"host": "127.0.0.1", "port": desk.relay.port, "security": "none", "from": "new@zoo.example"}
     assert (await desk.run("tenants", "set", "zoo")).code == 0
-    for words, named in (((), {"name": "new"}), (("other",), {})):
+    for words, named in (((), {"name": "new"}), (("other",), {}), ((), {})):
         whole = {**fields, **named}
         lines = "\n".join(f"{field} = {json.dumps(value)}" for field, value in whole.items())
         (tmp_path / name).write_text(json.dumps(whole) if name.endswith("json") else lines)
-        ended = await desk.run("test", "zoo", *words, *TO, "--file", str(tmp_path / name))
-        assert ended.code == 0, ended.err
+        ended = await desk.run("test", *words, "--tenant", "zoo", *TO, "--file", str(tmp_path / name))
+        assert (ended.code, ended.out.splitlines()[-1].split(" works")[0]) == (0, words[0] if words else "the profile")
     shown = await desk.run("profiles", "list", "--tenant", "zoo")
 
-    assert [one.mail_from for one in desk.relay.messages] == ["new@zoo.example"] * 2
-    assert (ended.out.splitlines()[-1].split()[0], shown.out) == ("other", "")
+    assert [one.mail_from for one in desk.relay.messages] == ["new@zoo.example"] * 3
+    assert shown.out == ""
 
 
 async def test_faults_of_a_file(desk: Desk, tmp_path: Path) -> None:
@@ -170,11 +172,22 @@ async def test_what_the_daemon_refuses(desk: Desk) -> None:
     assert (faulty.code, "/to" in faulty.err) == (1, True)
 
 
-@pytest.mark.parametrize("words", [("main", *TO), ("acme", "main"), ("a", "b", "c", *TO)])
-async def test_wrong_usage(desk: Desk, words: tuple[str, ...]) -> None:
-    """Exit code 2, and nobody is asked."""
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("main", *TO), "its tenant is not named"),
+        (("--tenant", "acme", *TO), "no profile is named"),
+        (TO, "neither profile nor tenant is named"),
+        (("acme", "main", "--tenant", "zoo", *TO), "two tenants are named, acme and zoo"),
+        (("a", "b", "c", *TO), "too many names"),
+        (("acme", "main"), "Missing option '--to'"),
+    ],
+)
+async def test_wrong_usage(desk: Desk, words: tuple[str, ...], told: str) -> None:
+    """Exit code 2 and what is wrong, and nobody is asked."""
     ended = await desk.run("test", *words)
     assert (ended.code, ended.out, desk.relay.sessions) == (2, "", [])
+    assert told in ended.err
 
 
 async def test_a_terminal_gets_colours(desk: Desk) -> None:

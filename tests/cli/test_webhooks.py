@@ -46,6 +46,16 @@ def test_a_webhook_is_made_changed_and_deleted(shell: Shell) -> None:
     assert shell.told("webhooks", "list", *ACME)["items"] == []
 
 
+def test_an_event_that_there_is_not_is_the_one_fault(shell: Shell) -> None:
+    """It is named with those that there are: exit code 2, and nothing is made."""
+    result = shell.run("webhooks", "set", *ACME, "--endpoint", "https://hooks.example/", "--event", "nosuch")
+
+    assert result.exit_code == 2
+    assert result.stderr.count("nosuch") == 1
+    assert "'notification.failed', 'notification.expired'" in result.stderr
+    assert shell.told("webhooks", "list", *ACME)["items"] == []
+
+
 def test_a_brought_secret_is_not_shown(shell: Shell) -> None:
     """Nor asked for on the command line."""
     made = shell.good(

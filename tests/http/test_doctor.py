@@ -1,32 +1,40 @@
-"""How the daemon is, on one page: what is in order is counted, and only the rest is named."""
+"""How the daemon is, on one page: what needs a person; what is in order is counted, and only the rest is named."""
 
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, get_args
+
+import pytest
 
 from gateway import __version__
 from gateway.credentials.secret import Secret
-from gateway.directory.changes import OPERATOR
-from gateway.directory.shapes import Pause
-from gateway.http.doctor import MOST
-from gateway.http.values import parse_time, time_text
+from gateway.directory.changes import GATEWAY, OPERATOR, disable_webhook
+from gateway.directory.shapes import Pause, Tenant
+from gateway.http.doctor import DAY, MOST, Known, NeedKind, NeedView, needs
+from gateway.http.values import parse_time
+from gateway.message.times import time_text
 from gateway.observe import facts, metrics
+from gateway.smtp.outcome import Unknown
 from gateway.store.clock import wall_clock
 from gateway.store.postgresql import PostgresqlStore
 from gateway.store.postgresql.server import Server
 from gateway.store.sqlite.file import SCHEMA
 from tests.http.world import ahead, profile, running
+from tests.manual.test_readme import rows, words
 from tests.peers.losing_proxy import LosingProxy
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import pytest
-
     from tests.peers.postgresql import Postgresql
 
 HOUR = 3_600_000
+NOW = 1_800_000_000_000  # 2027-01-15T08:00:00Z
+LINE = {"tenant": "acme", "profile": "main", "state": "active", "ready": 0, "deferred": 0, "uncertain": 0}
+STORE = {
+    "engine": "SQLite 3", "free_bytes": 10_000, "floor_bytes": 1_000, "last_backup_at": "2027-01-14T08:00:00.000Z",
+}  # fmt: skip
 STATES = {("acme", "main"): "active", ("acme", "desk"): "active", ("globex", "main"): "parked:auth_failed"}
 
 
@@ -65,7 +73,7 @@ async def test_store_and_outbox(tmp_path: Path) -> None:
         await world.posted("acme", send_at=ahead(hours=1).isoformat())
         world.offset = 90_000
         told = (await world.call("GET", "/v1/doctor", "system")).json
-        size = world.store.path.stat().st_size
+        size = (tmp_path / "gateway.db").stat().st_size
 
     store = told["store"]
     assert (store["schema_version"], store["bytes"], store["floor_bytes"]) == (SCHEMA, size, 0)
@@ -162,3 +170,127 @@ async def test_certificates_that_end(tmp_path: Path, monkeypatch: pytest.MonkeyP
     async with running(tmp_path) as world:
         told = (await world.call("GET", "/v1/doctor", "system")).json
     assert told["certificates"] == [{"host": "relay.example", "port": 587, "ends_at": "2027-01-15T08:00:00.000Z"}]
+
+
+# What needs a person.
+
+
+def told(need: dict[str, Any]) -> dict[str, Any]:
+    """What is said of a need, without what has nothing to do with it."""
+    assert need.keys() == NeedView.model_fields.keys()
+    return {name: value for name, value in need.items() if value is not None}
+
+
+def kinds(**known: Any) -> list[str]:
+    """What needs a person if this is known; of a remark with that word before it."""
+    found = needs(Known(now=NOW, **known))
+    return [f"remark {one['need']}" if one["remark"] else one["need"] for one in found]
+
+
+async def test_what_needs_a_person(tmp_path: Path) -> None:
+    """Whatever is the matter, wherever that shows; what somebody wanted so, or may want to know, is a remark, and last."""
+    states = {("acme", "desk"): "active", ("acme", "own"): "parked:auth_failed"}
+    async with running(tmp_path, states=lambda: states, restart_needed=["http.listen", "store"]) as world:
+        hook = {"url": "https://hooks.example/secret", "events": ["profile.parked"]}
+        made = (await world.call("POST", "/v1/tenants/acme/webhooks", "acme:admin", json=hook)).json
+        await world.directory.change(GATEWAY, lambda snapshot: disable_webhook(snapshot, ("acme", made["id"]), "gone"))
+        await world.put(profile("acme", "desk", auth=stored("gone")))
+        await world.posted("acme", profile="own", on_ambiguous="hold")
+        await world.settle("acme", *[Unknown("no reply to the final dot")] * 2, profile="own")
+        for tenant, fields in (("acme", {"profile": "own"}), ("globex", {}), ("acme-emea", {})):
+            await world.posted(tenant, **fields)
+        await world.put(Tenant(id="globex", fallback="none"), Tenant(id="acme-emea", parent="acme", enabled=False))
+        world.offset = 90_000
+        found = (await world.call("GET", "/v1/doctor", "system")).json["needs"]
+
+    waits = [one.pop("age_seconds") for one in found if one["age_seconds"] is not None]
+    assert [told({**one, "age_seconds": None}) for one in found] == [
+        {"need": "restart", "remark": False, "name": "http.listen, store"},
+        {"need": "parked", "remark": False, "tenant": "acme", "profile": "own", "reason": "auth_failed", "waiting": 1},
+        {"need": "no_profile", "remark": False, "tenant": "globex", "waiting": 1},
+        {"need": "uncertain", "remark": False, "waiting": 1},
+        {
+            "need": "credential", "remark": False, "tenant": "acme", "profile": "desk", "name": "auth.credential",
+            "reason": "negative", "source": "stored",
+        },
+        {"need": "webhook", "remark": False, "tenant": "acme", "name": "hooks.example", "reason": "gone"},
+        {"need": "backup", "remark": True},
+        {"need": "tenant_disabled", "remark": True, "tenant": "acme-emea", "waiting": 1},
+    ]  # fmt: skip
+    assert len(waits) == 3
+    assert all(90 <= seconds < 120 for seconds in waits)
+
+
+async def test_a_pause_of_all_hides_nothing(tmp_path: Path) -> None:
+    """What is parked is parked also while nothing is sent; that a person wanted so is a remark."""
+    async with running(tmp_path, states=lambda: {("acme", "own"): "parked:auth_failed"}) as world:
+        await world.put(Pause(tenant="system", since=NOW, reason="operator"))
+        found = (await world.call("GET", "/v1/doctor", "system")).json["needs"]
+    assert [(one["need"], one["remark"]) for one in found] == [("parked", False), ("paused", True), ("backup", True)]
+
+
+@pytest.mark.parametrize(
+    ("line", "kind"),
+    [
+        ({"ready": 5, "oldest_seconds": 9999}, None),
+        ({"state": "parked:new_reason", "oldest_seconds": None}, "parked"),
+        ({"state": "paused", "oldest_seconds": None}, None),
+        ({"state": "paused", "ready": 1, "oldest_seconds": 1}, "remark profile_paused"),
+        ({"state": "held", "ready": 1, "oldest_seconds": 1}, "remark held"),
+        ({"state": "held", "profile": None, "ready": 1, "oldest_seconds": 1}, "no_profile"),
+        (
+            {"state": "held", "profile": None, "tenant": "off", "ready": 1, "oldest_seconds": 1},
+            "remark tenant_disabled",
+        ),
+        ({"state": "open", "ready": 1, "oldest_seconds": 899}, None),
+        ({"state": "open", "ready": 1, "oldest_seconds": 900}, "away"),
+        ({"uncertain": 1, "oldest_seconds": 1}, "uncertain"),
+        ({"tenant": None, "profile": None, "state": "unknown", "ready": 1, "oldest_seconds": 9999}, None),
+    ],
+)
+def test_which_mail_needs_somebody(line: dict[str, object], kind: str | None) -> None:
+    """What waits for a person does, what goes on by itself does only when that takes long."""
+    assert kinds(lines=[{**LINE, **line}], disabled={"off"}) == ([] if kind is None else [kind])
+
+
+@pytest.mark.parametrize(
+    ("known", "kind"),
+    [
+        ({"reasons": ["store_away"]}, ["not_ready"]),
+        ({"paused": {"since": "2027-01-15T07:00:00.000Z", "reason": "operator"}}, ["remark paused"]),
+        ({"paused": {"since": "2027-01-15T07:00:00.000Z", "reason": None}}, ["remark paused"]),
+        ({"paused": {"since": "2027-01-15T07:00:00.000Z", "reason": "restored"}}, ["paused"]),
+        ({"certificates": [{"host": "h", "port": 25, "ends_at": "2027-01-29T07:59:59.000Z"}]}, ["certificate"]),
+        ({"certificates": [{"host": "h", "port": 25, "ends_at": "2027-01-29T08:00:01.000Z"}]}, []),
+        ({"connections": [{"name": "a", "health": "ok"}, {"name": "b", "health": "unused"}]}, []),
+        ({"connections": [{"name": "a", "health": "login_denied"}]}, ["connection"]),
+        ({"store": STORE}, []),
+        ({"store": {**STORE, "free_bytes": 1_999}}, ["disk"]),
+        ({"store": {**STORE, "free_bytes": 900}, "reasons": ["storage_full"]}, ["not_ready"]),
+        ({"store": {**STORE, "free_bytes": None, "floor_bytes": None}}, []),
+        ({"store": {**STORE, "last_backup_at": None}}, ["remark backup"]),
+        ({"store": {**STORE, "last_backup_at": "2027-01-08T07:59:59.000Z"}}, ["backup"]),
+        ({"store": {**STORE, "last_backup_at": "2027-01-08T08:00:01.000Z"}}, []),
+        ({"store": {**STORE, "last_backup_at": None, "engine": "PostgreSQL 17"}}, []),
+        ({"restart_needed": ["http.listen"]}, ["restart"]),
+    ],
+)
+def test_what_else_needs_somebody(known: dict[str, Any], kind: list[str]) -> None:
+    """Certificates for fourteen days before their end, a disk that fills up, backups older than a week."""
+    assert DAY == 86_400_000
+    assert kinds(**known) == kind
+
+
+def test_what_is_parked_for_its_credential_is_told_once() -> None:
+    """Its parking says so already."""
+    one = {
+        "tenant": "acme", "profile": "main", "field": "auth.credential", "source": "stored", "state": "negative",
+        "age_seconds": None, "expires_at": None, "warning": None,
+    }  # fmt: skip
+    line = {**LINE, "state": "parked:secret_missing", "oldest_seconds": None}
+    assert kinds(credentials=[one], lines=[line]) == ["parked"]
+
+
+def test_all_that_can_need_a_person_is_in_the_manual() -> None:
+    """Each word of `needs` is explained."""
+    assert {kind for row in rows("What needs a person") for kind in words(row[0])} == set(get_args(NeedKind))

@@ -170,7 +170,12 @@ def test_a_syntax_error_has_its_line(source: str) -> None:
         "{{ [x, x] }}", "{{ (x, x) }}", "{{ x|default((x, x)) }}", "{{ x|default([x]) }}", "{{ {'a': x} }}", "{{ x[1:] }}",
         "{% for y in (x ~ x,) %}{% endfor %}", "{% for y in [x ~ x] %}{% endfor %}", "{{ 'x' * 9 }}", "{{ 9 ** 9 }}",
         "{{ x|safe }}", "{{ x|indent(9) }}", "{{ x|format(1) }}", "{{ x|tojson }}", "{{ x|list }}", "{{ x|attr('a') }}",
-        "{{ x|center(9) }}", "{{ x.__class__ }}", "{{ __charge(1) }}", "{{ x %} }}", "{% if x }} %}",
+        "{{ x|center(9) }}", "{{ x.__class__ }}", "{{ __charge(1) }}", "{{ x %} }}", "{% if x }} %}", "{{ __touch(x) }}",
+        "{{ x y }}", "{{ x.y z }}", "{{ x|upper y }}", "{{ 'x' y }}", "{{ x[0] y }}", "{{ (x) y }}", "{{ 1 x }}",
+        "{{ x is eq y }}", "{{ x is not eq y }}", "{{ x is in y }}", "{% for x in y z %}{% endfor %}",
+        "{% for x in y %}{{ loop }}{% endfor %}", "{% for x in y %}{{ loop['nextitem'] }}{% endfor %}",
+        "{% for x in y %}{{ loop|length }}{% endfor %}", "{% for x in y %}{% for z in loop %}{% endfor %}{% endfor %}",
+        "{{ " + "x" * 201 + " }}", "{{ x." + "x" * 201 + " }}", "{{ '" + "x" * 1_999 + "' }}", "{{ " + "'x' ~ " * 9 + "'" + "x" * 1_980 + "' }}",
     ],
 )  # fmt: skip
 def test_what_is_outside_the_language_is_refused(source: str) -> None:
@@ -185,6 +190,7 @@ def test_what_is_outside_the_language_is_refused(source: str) -> None:
         "{{ a" + ".a" * 40_000 + " }}", "{{ 1" + "|upper" * 10_000 + " }}", "{{ 1" + " if 1 else 1" * 5_000 + " }}",
         "{{ " + "(" * 40_000 + "1" + ")" * 40_000 + " }}", "{% if 0 %}" + "{% elif 0 %}" * 8_000 + "{% endif %}",
         "{% if 1 %}" * 4_000 + "{% endif %}" * 4_000, "{{ 1" + " ~ 1" * 11 + " }}", "x" * 100_001,
+        "{{ x }}" * 10_001,
     ],
 )  # fmt: skip
 def test_what_would_overflow_the_parser_is_refused(source: str) -> None:
@@ -228,13 +234,47 @@ def test_the_engines_own_names_are_unknown(name: str) -> None:
         "{{ long|replace('x', long) }}",
         "{{ long|replace('', long) }}",
         "{{ " + " ~ ".join(["long"] * 11) + " }}{{ " + " ~ ".join(["long"] * 11) + " }}",
+        "{% for a in many %}{% if long ~ long %}{% endif %}{% endfor %}",
+        "{% for a in many %}{% if long + long %}{% endif %}{% endfor %}",
+        "{% for a in many %}{% if long == long %}{% endif %}{% endfor %}",
+        "{% for a in many %}{% if 'y' in long %}{% endif %}{% endfor %}",
+        "{% for a in many %}{% if long|length %}{% endif %}{% endfor %}",
+        "{% for a in many %}{% if long is upper %}{% endif %}{% endfor %}",
+        "{% for a in many %}{% if long %}{% endif %}{% endfor %}",
+        "{% for a in many %}{% if long.x is defined %}{% endif %}{% endfor %}",
+        "{% for a in many %}{% if map[long]|default(0) %}{% endif %}{% endfor %}",
+        "{% for a in many %}{% for b in long if false %}{% endfor %}{% endfor %}",
+        "{% for a in many %}{% if none|default(long) %}{% endif %}{% endfor %}",
+        "{% for x in longs %}{% for a in many %}{% if x ~ x %}{% endif %}{% endfor %}{% endfor %}",
+        "{% for x in longs %}{% for a in many %}{% if loop.nextitem ~ x %}{% endif %}{% endfor %}{% endfor %}",
+        "{% for a in many %}{% for b in long_key %}{% endfor %}{% endfor %}",
+        "{% for a in many %}{{ empty|join(attribute=long) }}{% endfor %}",
+        "{% for a in many %}{% if 1" + "|round" * 40 + " %}{% endif %}{% endfor %}",
+        "{% for a in many %}{% for b in longs + longs %}{% if b %}{% endif %}{% endfor %}{% endfor %}",
     ],
 )
 def test_what_grows_or_does_not_end_is_stopped(source: str) -> None:
     """Loops, repetition and joining, by fuel or by the meter."""
     keys = {str(index): index for index in range(500)}
-    error = fault(source, many=MANY, other=[*MANY], long=LONG, map=keys, map_too={**keys})
+    few = {"long_key": {"k" * 5_000: 1}, "longs": ["x" * 2_000], "empty": []}
+    error = fault(source, many=MANY, other=[*MANY], long=LONG, map=keys, map_too={**keys}, **few)
     assert "too many steps" in str(error) or "too long" in str(error)
+
+
+def test_the_parts_share_what_they_may_do() -> None:
+    """What each of them could do alone, the three cannot do together."""
+    source = "{% for a in many %}{% if long == a %}{% endif %}{% endfor %}"
+    data = {"many": [*range(8)], "long": LONG}
+    assert render("s", source, source, data) == Rendered("s", "", "")
+    with pytest.raises(TemplateError, match="In the html: the template takes too many steps"):
+        render(source + "s", source, source, data)
+
+
+@pytest.mark.parametrize("source", ["{{ x ~ '' }}", "{{ '' ~ x }}", "{{ x ~ x }}", "{{ (x ~ '')|length }}"])
+@pytest.mark.parametrize("value", [[1], {"a": 1}])
+def test_only_scalars_are_joined(source: str, value: object) -> None:
+    """A list or a mapping is not printed by way of a string either."""
+    assert "can be printed" in str(fault(source, x=value))
 
 
 def test_escaping_counts_for_the_limit() -> None:
@@ -309,16 +349,48 @@ def test_a_failed_rendering_leaves_nothing_behind() -> None:
     assert body(source, many=[1], long="x") == "x"
 
 
+texts = ["  a long text that is metered in loops  ", " \n ", "x", "{#-#}", "{# c -#}", "{#- c #}", "{{- 1 -}}"]
+expressions = [
+    "a", "a ~ s", "s + s", "m.k", "m['k']", "m[s]|default(a)", "u|default('d')", "u.v|default(s)", "u is defined", "a is not defined",
+    "not u is defined", "s if a else u", "u if not a else s", "-a", "(a)", "l[0] + l[-1]", "s in m", "a not in l", "s == s and a < 9",
+    "'s' in s or u", "l|length", "s|length", "m.in|default(s)", "m.not", "m.is and s", "m.is in s", "a in m.is|default(l)", "true and a", "a is number", "loop.x|default(0)", "0 and u",
+    "u|default(u)|default(s)", "m.m.m.k", "s is string and m.m is mapping",
+]  # fmt: skip
 pieces = st.sampled_from(
-    ["  a long text that is metered in loops  ", " \n ", "x", "{#-#}", "{# c -#}", "{#- c #}", "{{- 1 -}}"]
+    texts + [f"{{{{ {one} }}}}" for one in expressions] + [f"{{%- if {one} %}}y{{% endif -%}}" for one in expressions]
 )
-starts = st.sampled_from(["{% for a in l %}", "{%- for a in l -%}", "{% for a in l -%}"])
+starts = st.sampled_from(
+    [
+        "{% for a in l %}",
+        "{%- for a in l -%}",
+        "{% for a in l -%}",
+        "{% for a in l if a > 1 %}{{loop.index}}",
+        "{%for s in m%}",
+    ]
+)
 ends = st.sampled_from(["{% endfor %}", "{%- endfor -%}", "{% endfor -%}"])
 loops = st.builds(lambda start, inner, end: start + "".join(inner) + end, starts, st.lists(pieces, max_size=4), ends)
 
 
 @given(st.lists(st.one_of(pieces, loops), max_size=5).map("".join))
 @example("{% for a in l %}{#-#}    a long text that is metered{% endfor %}")
+@example(
+    "{% for a in l %}{{ loop.previtem|default('-') }}{{ loop . nextitem|default('-') }}{{ loop.last }}{% endfor %}"
+)
+@example("{{-a-}}{{- a -}}{%if(a)%}{{(a)}}{%elif u%}{%endif%}")
 def test_metering_does_not_change_the_result(source: str) -> None:
     """The engine makes the same of it alone."""
-    assert body(source, l=[1, 2]) == minijinja.Environment(keep_trailing_newline=True).render_str(source, l=[1, 2])
+    data = {
+        "a": 1,
+        "s": "string",
+        "l": [1, 2],
+        "m": {"k": "v", "not": "n", "is": "string", "m": {"m": {"k": "w"}}},
+        "loop": {"x": 3},
+    }
+    engine = minijinja.Environment(keep_trailing_newline=True, undefined_behavior="strict")
+    try:
+        expected = engine.render_str(source, **data)
+    except minijinja.TemplateError:
+        assert fault(source, **data).part == "text"
+    else:
+        assert body(source, **data) == expected

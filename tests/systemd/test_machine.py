@@ -410,6 +410,26 @@ async def test_two_daemons_on_one_postgresql(machine: Machine, relay: ScriptedRe
     assert len(users) == 1
 
 
+async def test_uninstalling_ends_instances(machine: Machine, relay: ScriptedRelay) -> None:
+    """Those that run are stopped, and none that was enabled starts with the machine, whether or not it runs."""
+    runs, waits = Unit(machine, "notification-gateway@north"), Unit(machine, "notification-gateway@south")
+    runs.write(f"{SETTINGS}/database-password", "not asked for")
+    runs.settings(plain(relay.port), **{"/run/notification-gateway/": "/run/notification-gateway-north/"})
+    try:
+        await machine.run("systemctl", "enable", "--now", runs.name)
+        await machine.run("systemctl", "enable", waits.name)
+        enabled = [await machine.run("systemctl", "is-enabled", one.name) for one in (runs, waits)]
+        await machine.make("uninstall", prefix="/srv/nowhere")
+        after = [await machine.run("systemctl", "is-enabled", one.name, check=False) for one in (runs, waits)]
+        [state] = await runs.show("ActiveState")
+    finally:
+        await runs.forget()
+
+    assert enabled == ["enabled", "enabled"]
+    assert after == ["disabled", "disabled"]
+    assert state == "inactive"
+
+
 async def test_an_upgrade_and_the_way_back(unit: Unit, wheel: Path) -> None:
     """A venv for each wheel: the same again changes nothing, another becomes current, and a rollback brings the one before."""
     machine, prefix = unit.machine, "/srv/other"

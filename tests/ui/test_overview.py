@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import pytest
 
 from gateway.directory.changes import GATEWAY, disable_webhook, pause_all
 from gateway.directory.snapshot import Snapshot
+from gateway.http.doctor import Known, NeedKind
+from gateway.http.doctor import needs as found
 from gateway.ui.rendering import rendered
-from gateway.ui.subjects.needs import DAY, Heard, Need, needs
+from gateway.ui.subjects.needs import _SENTENCES, Heard, Need, needs
 from gateway.ui.subjects.overview import Chart
 from tests.http.world import ahead
 from tests.process.cluster import until
@@ -34,13 +36,8 @@ NOTHING = Heard(
     now=NOW, reasons=(), paused=None, lines=(), credentials=(), connections=(), webhooks=(), doctor=None,
     disabled=frozenset(), may_read=True, may_resume=False,
 )  # fmt: skip
-DOCTOR = {
-    "reasons": [],
-    "certificates": [],
-    "restart_needed": [],
-    "store": {
-        "engine": "SQLite 3", "free_bytes": 10_000, "floor_bytes": 1_000, "last_backup_at": "2027-01-14T08:00:00.000Z",
-    },
+STORE = {
+    "engine": "SQLite 3", "free_bytes": 10_240, "floor_bytes": 8_192, "last_backup_at": "2027-01-07T08:00:00.000Z",
 }  # fmt: skip
 LINE = {"tenant": "acme", "profile": "alerts", "state": "active", "ready": 0, "deferred": 0, "uncertain": 0}
 
@@ -99,10 +96,9 @@ def said(**heard: Any) -> list[tuple[str, str]]:
     return [(need.word, need.text) for need in needs(Heard(**{**fields, **heard}))]
 
 
-def operator(**told: Any) -> list[tuple[str, str]]:
-    """What is told of a doctor that says this."""
-    store = {**DOCTOR["store"], **told.pop("store", {})}  # type: ignore[dict-item]
-    return said(doctor={**DOCTOR, "store": store, **told})
+def operator(**known: Any) -> list[tuple[str, str]]:
+    """What is told of a doctor that knows this."""
+    return said(doctor={"store": known.get("store"), "needs": found(Known(now=NOW, **known))})
 
 
 def test_nothing_needs_anybody() -> None:
@@ -138,28 +134,33 @@ def test_what_concerns_all_mail_comes_first() -> None:
                 "1 min 30 s."
             ),
         ),
-        ("away", "The relay of acme/alerts does not answer. One notification waits, the oldest for 1 h."),
         ("secrets", "The secret connection vault is not in order: login denied."),
+        ("away", "The relay of acme/alerts does not answer. One notification waits, the oldest for 1 h."),
     ]
 
 
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        ({"state": "parked:new_reason", "oldest_seconds": None}, "parked"),
-        ({"state": "paused", "oldest_seconds": None}, None),
-        ({"state": "paused", "ready": 1, "oldest_seconds": 1}, "paused"),
-        ({"state": "held", "ready": 1, "oldest_seconds": 1}, "held"),
-        ({"state": "held", "profile": None, "ready": 1, "oldest_seconds": 1}, "held"),
-        ({"state": "open", "ready": 1, "oldest_seconds": 899}, None),
-        ({"state": "open", "ready": 1, "oldest_seconds": 900}, "away"),
-        ({"uncertain": 1, "oldest_seconds": 1}, "uncertain"),
-        ({"tenant": None, "profile": None, "state": "unknown", "ready": 1, "oldest_seconds": 9999}, None),
+        ({"state": "parked:new_reason"}, "acme/alerts is parked. Something is wrong that this page has no words for."),
+        ({"state": "paused"}, "acme/alerts is paused."),
+        ({"state": "held"}, "acme/alerts is held by the tenant that it is inherited from."),
+        ({"state": "held", "profile": None}, "acme has no profile that may send this."),
+        ({"state": "held", "profile": None, "tenant": "off"}, "off is disabled."),
     ],
 )
-def test_which_mail_needs_somebody(line: dict[str, object], told: str | None) -> None:
-    """What waits for a person does, what goes on by itself does only when that takes long."""
-    assert [word for word, _ in said(lines=[{**LINE, **line}])] == ([] if told is None else [told])
+def test_mail_that_waits(line: dict[str, object], told: str) -> None:
+    """Why it waits, how much of it, and how long."""
+    one = {**LINE, **line, "ready": 2, "oldest_seconds": 1}
+    [(_, text)] = said(lines=[one], disabled=frozenset({"off"}))
+    assert text == f"{told} 2 notifications wait, the oldest for 1 s."
+
+
+def test_mail_of_which_nobody_knows() -> None:
+    """Of all profiles together."""
+    lines = [{**LINE, "uncertain": count, "oldest_seconds": 1} for count in (1, 2)]
+    told = "Nobody knows whether 3 notifications arrived: look, then send again or cancel."
+    assert said(lines=lines) == [("uncertain", told)]
 
 
 @pytest.mark.parametrize(
@@ -189,35 +190,43 @@ def test_credentials(credential: dict[str, object], told: str) -> None:
     assert said(credentials=[one]) == [("credential", told)]
 
 
-def test_what_is_parked_for_its_credential_is_told_once() -> None:
-    """Its parking says so already."""
-    one = {
-        "tenant": "acme", "profile": "alerts", "field": "auth.credential", "source": "stored", "state": "negative",
-        "age_seconds": None, "expires_at": None, "warning": None,
-    }  # fmt: skip
-    line = {**LINE, "state": "parked:secret_missing", "oldest_seconds": None}
-    assert [word for word, _ in said(credentials=[one], lines=[line])] == ["parked"]
-
-
 @pytest.mark.parametrize(
-    ("told", "words"),
+    ("known", "told"),
     [
-        ({"certificates": [{"host": "h", "port": 25, "ends_at": "2027-01-29T07:59:59.000Z"}]}, ["certificate"]),
-        ({"certificates": [{"host": "h", "port": 25, "ends_at": "2027-01-29T08:00:01.000Z"}]}, []),
-        ({"store": {"free_bytes": 1_999}}, ["disk"]),
-        ({"store": {"free_bytes": 900}, "reasons": ["storage_full"]}, []),
-        ({"store": {"free_bytes": None, "floor_bytes": None}}, []),
-        ({"store": {"last_backup_at": None}}, ["backup"]),
-        ({"store": {"last_backup_at": "2027-01-08T07:59:59.000Z"}}, ["backup"]),
-        ({"store": {"last_backup_at": "2027-01-08T08:00:01.000Z"}}, []),
-        ({"store": {"last_backup_at": None, "engine": "PostgreSQL 17"}}, []),
-        ({"restart_needed": ["http.listen"]}, ["restart"]),
+        (
+            {"certificates": [{"host": "h", "port": 25, "ends_at": "2027-01-28T08:00:00.000Z"}]},
+            ("certificate", "The certificate of h:25 ends at 2027-01-28 08:00:00 UTC."),
+        ),
+        (
+            {"certificates": [{"host": "h", "port": 25, "ends_at": "2027-01-14T08:00:00.000Z"}]},
+            ("certificate", "The certificate of h:25 ended at 2027-01-14 08:00:00 UTC."),
+        ),
+        (
+            {"store": {**STORE, "last_backup_at": "2027-01-14T08:00:00.000Z"}},
+            ("disk", "The disk has 10.0 KiB left; below 8.0 KiB nothing new is accepted."),
+        ),
+        (
+            {"store": {**STORE, "floor_bytes": 0}},
+            ("backup", "The last backup is from 2027-01-07 08:00:00 UTC."),
+        ),
+        (
+            {"store": {**STORE, "floor_bytes": 0, "last_backup_at": None}},
+            ("backup", "No backup was made yet; the command “backup” makes one."),
+        ),
+        (
+            {"restart_needed": ["http.listen", "store"]},
+            ("restart", "Changed settings wait for a restart: http.listen, store."),
+        ),
     ],
 )
-def test_what_the_operator_is_told(told: dict[str, object], words: list[str]) -> None:
-    """Certificates for fourteen days before their end, a disk that fills up, backups older than a week."""
-    assert DAY == 86_400_000
-    assert [word for word, _ in operator(**told)] == words
+def test_what_the_operator_is_told(known: dict[str, object], told: tuple[str, str]) -> None:
+    """What `doctor` says needs a person, in the page's words."""
+    assert operator(**known) == [told]
+
+
+def test_there_are_words_for_all_that_can_need_a_person() -> None:
+    """No word of `doctor` is unknown to the page."""
+    assert set(_SENTENCES) == set(get_args(NeedKind))
 
 
 # The page.
@@ -431,7 +440,9 @@ async def test_what_happens_shows_without_another_page(gateway: Gateway, browser
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (1280, "dark")])
-async def test_it_shuts_nobody_out(gateway: Gateway, browser: Browser, width: int, scheme: str) -> None:
+async def test_it_shuts_nobody_out(
+    gateway: Gateway, browser: Browser, width: int, scheme: Literal["light", "dark"]
+) -> None:
     """With something of everything on it; with little on it, it is seen with all other pages."""
     await post(gateway, "acme")
     await parked(gateway)

@@ -4,15 +4,18 @@ Owns: which templates are accepted (`check`), what one makes of a tenant's data 
 
 The language: `{{ expression }}`, `{# comment #}`, `if`/`elif`/`else`, `for`/`else`, whitespace control with `-`.
 Expressions have names, attributes, subscripts, strings, numbers, comparisons, `and or not in is`, the inline `if`,
-`~ + - / // %`, and the filters of `_FILTERS`. The engine knows far more, and most of the rest is refused here,
-before the engine reads it, because its own limits do not hold: it counts instructions ("fuel"), not memory, and
-long chains of operators overflow its parser's stack; either ends the process, and no exception can be caught.
-What is left cannot make a value that grows: only `for` binds a name, and only to something out of the data.
+`~ + - / // %`, tests without a variable behind them, and the filters of `FILTERS`. The engine knows far more, and most of
+the rest is refused here, before the engine reads it, because its own limits do not hold: it counts instructions
+("fuel"), not memory or the length of what they work on, and long chains of operators overflow its parser's stack, which
+ends the process, and no exception can be caught. What is left cannot make a value that grows: only `for` binds a name,
+and only to something out of the data. And what it costs is counted here: every variable, by its length, every element,
+every filter, every output. The fuel is left to bound what touches nothing.
 
 Promises, for every template and all data, hostile ones included:
 
-- a result or a `TemplateError`, after about a second at worst and within some tens of megabytes;
-- an unknown variable is an error, and so is printing a list, a mapping or null;
+- a result or a `TemplateError`, after about a second at worst for all parts together, compiling included, and within
+  some tens of megabytes;
+- an unknown variable is an error, and so is printing a list, a mapping or null, or joining a list or a mapping;
 - data is JSON and nothing else; no method of any object can be reached, and the caller's data is never changed;
 - html is escaped, always; subject and text are not; a subject is one line; a body's last line end is kept;
 - an error names the part and, where known, the line, may quote the template's own words, and never the data.
@@ -29,17 +32,17 @@ from typing import Final
 import minijinja
 
 from gateway.message.address import TextError, check_text
-from gateway.message.template.faults import CHARGE, TOO_LONG, TOO_MUCH, UNSUITABLE, Part, TemplateError
+from gateway.message.template.faults import CHARGE, TOO_LONG, TOO_MUCH, TOUCH, UNSUITABLE, Part, TemplateError
 from gateway.message.template.gate import Gate
-from gateway.message.template.values import FILTERS, Loader, Meter, charge, encodable, printed
+from gateway.message.template.values import FILTERS, Loader, Meter, charge, encodable, printed, touch
 from gateway.message.template.values import meter as current
 
 __all__ = ["Part", "Rendered", "TemplateError", "check", "render"]
 
 _MAX_SOURCE: Final = 100_000  # characters a part
 _MAX_OUTPUT: Final = {"subject": 998, "text": 1_000_000, "html": 1_000_000}  # characters
-_FUEL: Final = 100_000  # the engine's instructions a part
-_WORK: Final = 1_000_000  # elements and characters a part may touch through containers and filters
+_FUEL: Final = 250_000  # the engine's instructions a part
+_WORK: Final = 2_000_000  # what all parts together may touch: characters, and elements by their weight
 _CACHED: Final = 256  # compiled parts
 
 _FAULTS: Final = {
@@ -72,7 +75,8 @@ def check(subject: str, text: str | None, html: str | None) -> list[TemplateErro
 def render(subject: str, text: str | None, html: str | None, data: Mapping[str, object]) -> Rendered:
     """Return the parts rendered with `data`, JSON as `json.loads` returns it; raises `TemplateError`."""
     values = Loader().top(data)
-    done = {part: _rendered(part, source, values) for part, source in _parts(subject, text, html)}
+    meter = Meter(_WORK)
+    done = {part: _rendered(part, source, values, meter) for part, source in _parts(subject, text, html)}
     try:
         check_text(done["subject"])
     except TextError:
@@ -85,9 +89,9 @@ def _parts(subject: str, text: str | None, html: str | None) -> list[tuple[Part,
     return [(part, source) for part, source in parts if source is not None]
 
 
-def _rendered(part: Part, source: str, values: Mapping[str, object]) -> str:
+def _rendered(part: Part, source: str, values: Mapping[str, object], meter: Meter) -> str:
     engine = _compiled(part, source)
-    meter = Meter(_WORK, _MAX_OUTPUT[part])
+    meter.room = _MAX_OUTPUT[part]
     token = current.set(meter)
     try:
         result = engine.render_template(part, **values)
@@ -150,4 +154,5 @@ def _engine() -> minijinja.Environment:
     for name in engine.globals:
         engine.remove_global(name)
     engine.add_global(CHARGE, charge)
+    engine.add_global(TOUCH, touch)
     return engine

@@ -4,7 +4,8 @@ from typing import Final, Literal
 
 Part = Literal["subject", "text", "html", "data"]
 
-CHARGE: Final = "__charge"  # no template can say it: names with two leading underscores are refused
+CHARGE: Final = "__charge"  # no template can say these two: names with two leading underscores are refused
+TOUCH: Final = "__touch"
 TOO_LONG: Final = "the result is too long"
 TOO_MUCH: Final = "the template takes too many steps"
 UNSUITABLE: Final = "an operation does not suit the values it is given"

@@ -7,15 +7,21 @@ from dataclasses import dataclass
 from typing import Final, NoReturn
 from urllib.parse import quote
 
-from gateway.message.template.faults import CHARGE, TOO_LONG, TOO_MUCH, TemplateError
+from gateway.message.template.faults import CHARGE, TOO_LONG, TOO_MUCH, TOUCH, TemplateError
 
 _MAX_VALUES: Final = 20_000
 _MAX_CHARS: Final = 100_000
 _MAX_DATA_DEPTH: Final = 30
+_UNPRINTABLE: Final = "only strings, numbers and booleans can be printed, not a list, a mapping or null"
+# What things cost beside their characters, of which one is one. The engine asks a container what it is at every use.
+_CALL: Final = 4
+_SCALAR: Final = 2
+_CONTAINER: Final = 6
 
 
 # The meter: one a rendering. Whatever the engine does with the data, it does through the classes and functions
-# below, so they are where work is counted.
+# below, so they are where work is counted. What is raised in a class the engine drops, and goes on with undefined; the
+# next variable, filter or output ends the rendering then.
 
 
 class _Stop(Exception):
@@ -24,10 +30,10 @@ class _Stop(Exception):
 
 @dataclass(slots=True)
 class Meter:
-    """What a rendering may still do. `fault` is a sentence once it has to end."""
+    """What a rendering may still do, and one of its parts still say. `fault` is a sentence once it has to end."""
 
     work: int
-    room: int
+    room: int = 0
     fault: str = ""
 
     def spend(self, amount: int) -> None:
@@ -57,18 +63,36 @@ def charge(chars: int) -> str:
     return ""
 
 
+def touch(value: object) -> bool:
+    """Count a variable, and the characters of one that is a string: the engine works on those unmetered."""
+    meter.get().spend(_CALL + (len(value) if isinstance(value, str) else 0))
+    return True
+
+
 def printed(value: object) -> object:
     """Let the engine print strings, numbers and booleans, and count them."""
+    meter.get().spend(_CALL)
     if isinstance(value, str):
         meter.get().emit(len(value))
     elif isinstance(value, bool | int | float):
         meter.get().emit(len(str(value)))
     else:
-        meter.get().stop("only strings, numbers and booleans can be printed, not a list, a mapping or null")
+        meter.get().stop(_UNPRINTABLE)
     return NotImplemented
 
 
-class _List:
+class _Container:
+    """A part of the data that is no text: what is joined to a string with `~` ends the rendering."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        current = meter.get()
+        current.fault = current.fault or _UNPRINTABLE  # raised here it would be written to stderr, and dropped
+        return ""
+
+
+class _List(_Container):
     """A JSON array as the engine sees it: items, a length, and no attribute to reach."""
 
     __slots__ = ("_items",)
@@ -88,14 +112,15 @@ class _List:
 Sequence.register(_List)  # the engine asks for one; inheriting would add attributes
 
 
-class _Map:
+class _Map(_Container):
     """A JSON object as the engine sees it. The engine tells mappings by their having `items`."""
 
-    __slots__ = ("_items", "_missed")
+    __slots__ = ("_items", "_missed", "_walk")
 
     def __init__(self, items: Mapping[str, object]) -> None:
         self._items = items
         self._missed = False
+        self._walk = sum(map(_weight, items))
 
     def __len__(self) -> int:
         return len(self._items)
@@ -104,7 +129,7 @@ class _Map:
         return key in self._items
 
     def __iter__(self) -> Iterator[str]:
-        meter.get().spend(len(self._items))
+        meter.get().spend(self._walk)
         return iter(self._items)
 
     def __getitem__(self, key: str) -> object:
@@ -122,7 +147,9 @@ class _Map:
 
 
 def _weight(value: object) -> int:
-    return 1 + len(value) if isinstance(value, str) else 1
+    if isinstance(value, str):
+        return _SCALAR + len(value)
+    return _CONTAINER if isinstance(value, _Container) else _SCALAR
 
 
 class Loader:
@@ -135,7 +162,8 @@ class Loader:
     def top(self, data: Mapping[str, object]) -> dict[str, object]:
         """Return the template's variables; raises `TemplateError` with the part "data"."""
         values = {self._key(key): self._load(value, 1) for key, value in data.items()}
-        values.pop(CHARGE, None)  # no template could name it, but it would hide the meter
+        for name in (CHARGE, TOUCH):  # no template could name them, but they would hide the meter
+            values.pop(name, None)
         return values
 
     def _load(self, value: object, depth: int) -> object:
@@ -191,13 +219,14 @@ def _string(value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         meter.get().stop("a filter for text is given something else")
     text = str(value)
-    meter.get().spend(len(text))
+    meter.get().spend(_CALL + len(text))
     return text
 
 
 def _sequence(value: object) -> list[object]:
     if not isinstance(value, _List):
         meter.get().stop("a filter for lists is given something else")
+    meter.get().spend(_CALL)
     return [value[index] for index in range(len(value))]
 
 
@@ -223,6 +252,7 @@ def _sort(value: object, *, attribute: object = None, reverse: object = False) -
     keys = items if attribute is None else _attributes(items, attribute)
     if not (all(isinstance(key, str) for key in keys) or all(isinstance(key, int | float) for key in keys)):
         meter.get().stop("a list to sort holds neither strings alone nor numbers alone")
+    meter.get().spend(_SCALAR * len(items))  # bringing them into order takes as long as taking them
     order = sorted(range(len(items)), key=lambda index: keys[index], reverse=bool(reverse))  # type: ignore[arg-type,return-value]
     return _List([items[index] for index in order])
 
@@ -237,6 +267,7 @@ def _edge(index: int) -> Callable[[object], object]:
     def edge(value: object) -> object:
         if not isinstance(value, _List) or not len(value):
             meter.get().stop("an item is taken from an empty list, or from something else")
+        meter.get().spend(_CALL)
         return value[index]
 
     return edge
@@ -253,11 +284,18 @@ def _round(value: object, digits: object = 0) -> float:
         meter.get().stop("a filter for numbers is given something else")
     if not isinstance(digits, int) or not 0 <= digits <= 15:
         meter.get().stop("a number is rounded to 0 to 15 digits")
+    meter.get().spend(_CALL)
     return round(float(value), digits)
 
 
 def _text_filter(function: Callable[[str], str]) -> Callable[[object], str]:
-    return lambda value: function(_string(value))
+    def filtered(value: object) -> str:
+        text = _string(value)
+        result = function(text)
+        meter.get().spend(max(0, len(result) - len(text)))
+        return result
+
+    return filtered
 
 
 FILTERS: Final[dict[str, Callable[..., object]]] = {

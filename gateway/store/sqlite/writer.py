@@ -135,7 +135,7 @@ class Writer:
         first, self._next = self._next or self._queue.get(), None
         if first is None:
             return None
-        batch, claims = [first], isinstance(first[0], Claim)
+        batch, claims = [first], int(isinstance(first[0], Claim))
         with suppress(Empty):
             while True:
                 queued = self._queue.get_nowait()

@@ -1,27 +1,23 @@
 """What needs a person now, as sentences, each with the page where it is mended.
 
-What concerns all mail comes first, then the worst. Knows only what the API told the person who looks, and asks nothing.
+What that is `http.doctor` decides: of all tenants for the operator, for others by what the API told them. What concerns
+all mail comes first, then the worst. Asks nothing.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
-from urllib.parse import urlsplit
 
+from gateway.http import doctor
 from gateway.message.times import time_text
 from gateway.ui.forms import Document
-from gateway.ui.standing import why
+from gateway.ui.standing import PARKED, why
 from gateway.ui.visit import place
 from gateway.ui.words import age, day_and_time, size, words
 
-DAY: Final = 86_400_000  # ms
-SOON: Final = 14 * DAY
-BACKUP_DAYS: Final = 7
-PATIENCE: Final = 900  # seconds for which a relay may be away before somebody should know
-LOW: Final = 2  # times the room below which nothing is accepted
-
 Look = Literal["bad", "wait", "quiet"]
 _ORDER: Final[Mapping[Look, int]] = {"bad": 0, "wait": 1, "quiet": 2}
+_OF_ALL: Final = ("not_ready", "paused")
 
 _REASONS: Final[Mapping[str, str]] = {
     "store_away": "The database server cannot be reached, so nothing is accepted.",
@@ -72,139 +68,170 @@ class Heard:
 
 def needs(heard: Heard) -> list[Need]:
     """Tell what needs a person."""
-    found = [*_queue(heard), *_credentials(heard), *_connections(heard.connections), *_webhooks(heard.webhooks)]
-    if heard.doctor is not None:
-        found += _operator(heard.doctor, heard.now)
-    return [*_daemon(heard), *sorted(found, key=lambda need: _ORDER[need.look])]
+    found = _known(heard) if heard.doctor is None else heard.doctor["needs"]
+    told = [(one["need"] not in _OF_ALL, _SENTENCES[one["need"]](one, heard)) for one in found]
+    return [need for _, need in sorted(told, key=lambda one: (one[0], _ORDER[one[1].look]))]
 
 
-def _daemon(heard: Heard) -> Iterator[Need]:
-    for reason in heard.reasons:
-        yield Need("bad", "not ready", _REASONS.get(reason, f"The daemon is not ready: {words(reason)}."))
-    if heard.paused is not None:
-        since, because = day_and_time(heard.paused["since"]), _PAUSES.get(heard.paused["reason"] or "operator", "")
-        text = f"All sending is paused since {since} UTC; mail is accepted and kept.{because}"
-        yield Need("wait", "paused", text, resume=heard.may_resume)
+def _known(heard: Heard) -> list[Document]:
+    return doctor.needs(
+        doctor.Known(
+            now=heard.now,
+            reasons=heard.reasons,
+            paused=heard.paused,
+            connections=heard.connections,
+            lines=heard.lines,
+            credentials=heard.credentials,
+            webhooks=heard.webhooks,
+            disabled=heard.disabled,
+        )
+    )
 
 
-def _queue(heard: Heard) -> Iterator[Need]:
-    for line in heard.lines:
-        if (need := _line(line, heard)) is not None:
-            yield need
-    if uncertain := sum(line["uncertain"] for line in heard.lines):
-        text = f"Nobody knows whether {_mails(uncertain)} arrived: look, then send again or cancel."
-        yield Need("wait", "uncertain", text, place("notifications", status="held"), "Show them")
+# What concerns all mail.
 
 
-def _line(line: Document, heard: Heard) -> Need | None:
-    """Tell of one profile's part of the queue; what all mail waits for is told once."""
-    tenant, profile = line["tenant"], line["profile"]
-    waiting = line["ready"] + line["deferred"]
-    if tenant is None or line["state"] == "active":
-        return None
-    if profile is None:
-        return None if not waiting else _homeless(tenant, waiting, line, heard)
-    name, way = f"{tenant}/{profile}", place("tenants", tenant, "profiles", profile)
-    link = f"Open {name}"
-    match line["state"].partition(":")[0]:
-        case "parked" if (told := why(line["state"])) is not None:
-            return Need("bad", "parked", f"{name} is parked. {told.wrong} {_waits(waiting, line)}", way, link)
-        case "open" if (line["oldest_seconds"] or 0) >= PATIENCE:
-            return Need("wait", "away", f"The relay of {name} does not answer. {_waits(waiting, line)}", way, link)
-        case "paused" if waiting and heard.paused is None:
-            return Need("wait", "paused", f"{name} is paused. {_waits(waiting, line)}", way, link)
-        case "held" if waiting and heard.paused is None:
-            text = f"{name} is held by the tenant that it is inherited from. {_waits(waiting, line)}"
-            return Need("wait", "held", text, way, link)
-        case _:
-            return None
+def _not_ready(one: Document, _heard: Heard) -> Need:
+    reason = one["reason"]
+    return Need("bad", "not ready", _REASONS.get(reason, f"The daemon is not ready: {words(reason)}."))
 
 
-def _homeless(tenant: str, waiting: int, line: Document, heard: Heard) -> Need:
-    if tenant in heard.disabled:
-        text = f"{tenant} is disabled. {_waits(waiting, line)}"
-        return Need("wait", "held", text, place("tenants", tenant, "settings"), f"Open {tenant}'s settings")
-    text = f"{tenant} has no profile that may send this. {_waits(waiting, line)}"
-    return Need("bad", "held", text, place("tenants", tenant, "profiles"), f"Open {tenant}'s profiles")
+def _paused(one: Document, heard: Heard) -> Need:
+    since, because = day_and_time(one["at"]), _PAUSES.get(one["reason"] or "operator", "")
+    text = f"All sending is paused since {since} UTC; mail is accepted and kept.{because}"
+    return Need("wait", "paused", text, resume=heard.may_resume)
 
 
-def _waits(waiting: int, line: Document) -> str:
+# Of the queue.
+
+
+def _parked(one: Document, _heard: Heard) -> Need:
+    told = why(f"{PARKED}{one['reason']}")
+    return _of_profile("bad", "parked", f"{_name(one)} is parked. {'' if told is None else told.wrong}", one)
+
+
+def _away(one: Document, _heard: Heard) -> Need:
+    return _of_profile("wait", "away", f"The relay of {_name(one)} does not answer.", one)
+
+
+def _profile_paused(one: Document, _heard: Heard) -> Need:
+    return _of_profile("wait", "paused", f"{_name(one)} is paused.", one)
+
+
+def _held(one: Document, _heard: Heard) -> Need:
+    return _of_profile("wait", "held", f"{_name(one)} is held by the tenant that it is inherited from.", one)
+
+
+def _of_profile(look: Look, word: str, text: str, one: Document) -> Need:
+    way = place("tenants", one["tenant"], "profiles", one["profile"])
+    return Need(look, word, f"{text} {_waits(one)}", way, f"Open {_name(one)}")
+
+
+def _tenant_disabled(one: Document, _heard: Heard) -> Need:
+    tenant = one["tenant"]
+    text, way = f"{tenant} is disabled. {_waits(one)}", place("tenants", tenant, "settings")
+    return Need("wait", "held", text, way, f"Open {tenant}'s settings")
+
+
+def _no_profile(one: Document, _heard: Heard) -> Need:
+    tenant = one["tenant"]
+    text, way = f"{tenant} has no profile that may send this. {_waits(one)}", place("tenants", tenant, "profiles")
+    return Need("bad", "held", text, way, f"Open {tenant}'s profiles")
+
+
+def _uncertain(one: Document, _heard: Heard) -> Need:
+    text = f"Nobody knows whether {_mails(one['waiting'])} arrived: look, then send again or cancel."
+    return Need("wait", "uncertain", text, place("notifications", status="held"), "Show them")
+
+
+def _name(one: Document) -> str:
+    return f"{one['tenant']}/{one['profile']}"
+
+
+def _waits(one: Document) -> str:
+    waiting = one["waiting"]
     if not waiting:
         return "No mail waits for it."
     verb = "waits" if waiting == 1 else "wait"
-    return f"{_mails(waiting).capitalize()} {verb}, the oldest for {age(line['oldest_seconds'])}."
+    return f"{_mails(waiting).capitalize()} {verb}, the oldest for {age(one['age_seconds'])}."
 
 
 def _mails(count: int) -> str:
     return "one notification" if count == 1 else f"{count:,} notifications"
 
 
-def _credentials(heard: Heard) -> Iterator[Need]:
-    parked = {
-        (line["tenant"], line["profile"])
-        for line in heard.lines
-        if line["state"].startswith(("parked:secret", "parked:client_certificate", "parked:dkim"))
-    }
-    for one in heard.credentials:
-        if one["state"] == "negative" and (one["tenant"], one["profile"]) in parked:
-            continue  # which its parking tells
-        name = f"{one['tenant']}/{one['profile']}"
-        way = place("tenants", one["tenant"], "profiles", one["profile"]) if heard.may_read else ""
-        look, text = _credential(one)
-        yield Need(look, "credential", f"{name}: {text}", way, f"Open {name}")
+# Of what mail needs.
 
 
-def _credential(one: Document) -> tuple[Look, str]:
-    what, until = f"the credential {one['field']}", day_and_time(one["expires_at"])
-    match one["state"], one["warning"]:
-        case "negative", _:
+def _credential(one: Document, heard: Heard) -> Need:
+    look, text = _of_credential(one)
+    way = place("tenants", one["tenant"], "profiles", one["profile"]) if heard.may_read else ""
+    return Need(look, "credential", f"{_name(one)}: {text}", way, f"Open {_name(one)}")
+
+
+def _of_credential(one: Document) -> tuple[Look, str]:
+    what, until = f"the credential {one['name']}", day_and_time(one["at"])
+    match one["reason"]:
+        case "negative":
             return "bad", f"{what} cannot be had from its source ({one['source']})."
-        case _, "secret_expired":
+        case "secret_expired":
             return "bad", f"{what} ended at {until} UTC."
-        case _, "secret_expires":
+        case "secret_expires":
             return "wait", f"{what} ends at {until} UTC."
         case _:
             return "wait", f"{what} is {age(one['age_seconds'])} old; its source ({one['source']}) gives no newer one."
 
 
-def _connections(connections: Iterable[Document]) -> Iterator[Need]:
-    for one in connections:
-        if one["health"] not in ("ok", "unused"):
-            yield Need(
-                "wait", "secrets", f"The secret connection {one['name']} is not in order: {words(one['health'])}."
-            )
+def _connection(one: Document, _heard: Heard) -> Need:
+    return Need("wait", "secrets", f"The secret connection {one['name']} is not in order: {words(one['reason'])}.")
 
 
-def _webhooks(webhooks: Iterable[tuple[str, Document]]) -> Iterator[Need]:
-    for tenant, one in webhooks:
-        because = _DISABLED.get(one["disabled_reason"], words(one["disabled_reason"]))
-        text = f"{tenant}: the webhook to {urlsplit(one['url']).hostname} is told nothing any more, because {because}."
-        yield Need("wait", "webhook", text, place("tenants", tenant, "webhooks"), f"Open {tenant}'s webhooks")
+def _webhook(one: Document, _heard: Heard) -> Need:
+    tenant, because = one["tenant"], _DISABLED.get(one["reason"], words(one["reason"]))
+    text = f"{tenant}: the webhook to {one['name']} is told nothing any more, because {because}."
+    return Need("wait", "webhook", text, place("tenants", tenant, "webhooks"), f"Open {tenant}'s webhooks")
 
 
-def _operator(doctor: Document, now: int) -> Iterator[Need]:
-    """Tell what is for the operator alone."""
-    for one in doctor["certificates"]:
-        if one["ends_at"] < time_text(now):
-            yield Need("bad", "certificate", f"The certificate of {one['host']}:{one['port']} ended{_on(one)}.")
-        elif one["ends_at"] < time_text(now + SOON):
-            yield Need("wait", "certificate", f"The certificate of {one['host']}:{one['port']} ends{_on(one)}.")
-    yield from _store(doctor["store"], "storage_full" in doctor["reasons"], now)
-    if changed := doctor["restart_needed"]:
-        yield Need("quiet", "restart", f"Changed settings wait for a restart: {', '.join(changed)}.")
+def _certificate(one: Document, heard: Heard) -> Need:
+    over = one["at"] < time_text(heard.now)
+    text = f"The certificate of {one['name']} {'ended' if over else 'ends'} at {day_and_time(one['at'])} UTC."
+    return Need("bad" if over else "wait", "certificate", text)
 
 
-def _on(certificate: Document) -> str:
-    return f" at {day_and_time(certificate['ends_at'])} UTC"
+# Of the daemon.
 
 
-def _store(store: Document, full: bool, now: int) -> Iterator[Need]:  # noqa: FBT001 - one word of its doctor
-    free, floor, backup = store["free_bytes"], store["floor_bytes"], store["last_backup_at"]
-    if not full and free is not None and floor and free < LOW * floor:
-        yield Need("wait", "disk", f"The disk has {size(free)} left; below {size(floor)} nothing new is accepted.")
-    if not store["engine"].startswith("SQLite"):
-        return  # whose server is backed up by other means
-    if backup is None:
-        yield Need("quiet", "backup", "No backup was made yet; the command “backup” makes one.")
-    elif backup < time_text(now - BACKUP_DAYS * DAY):
-        yield Need("quiet", "backup", f"The last backup is from {day_and_time(backup)} UTC.")
+def _disk(_one: Document, heard: Heard) -> Need:
+    store: Document = {} if heard.doctor is None else heard.doctor["store"]
+    free, floor = size(store.get("free_bytes")), size(store.get("floor_bytes"))
+    return Need("wait", "disk", f"The disk has {free} left; below {floor} nothing new is accepted.")
+
+
+def _restart(one: Document, _heard: Heard) -> Need:
+    return Need("quiet", "restart", f"Changed settings wait for a restart: {one['name']}.")
+
+
+def _backup(one: Document, _heard: Heard) -> Need:
+    if one["at"] is None:
+        return Need("quiet", "backup", "No backup was made yet; the command “backup” makes one.")
+    return Need("quiet", "backup", f"The last backup is from {day_and_time(one['at'])} UTC.")
+
+
+_SENTENCES: Final[Mapping[doctor.NeedKind, Callable[[Document, Heard], Need]]] = {
+    "not_ready": _not_ready,
+    "paused": _paused,
+    "disk": _disk,
+    "restart": _restart,
+    "backup": _backup,
+    "certificate": _certificate,
+    "connection": _connection,
+    "parked": _parked,
+    "away": _away,
+    "no_profile": _no_profile,
+    "uncertain": _uncertain,
+    "credential": _credential,
+    "webhook": _webhook,
+    "tenant_disabled": _tenant_disabled,
+    "profile_paused": _profile_paused,
+    "held": _held,
+}
