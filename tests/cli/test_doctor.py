@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from gateway import __version__
 from gateway.cli import cli
 from gateway.cli.doctor import needs_a_person, show
-from gateway.http.doctor import NeedView
+from gateway.http.needs import NeedView
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,7 +11,8 @@ from gateway import __version__
 from gateway.credentials.secret import Secret
 from gateway.directory.changes import GATEWAY, OPERATOR, disable_webhook
 from gateway.directory.shapes import Pause, Tenant
-from gateway.http.doctor import DAY, MOST, Known, NeedKind, NeedView, needs
+from gateway.http.doctor import MOST
+from gateway.http.needs import DAY, Known, NeedKind, NeedView, needs
 from gateway.http.values import parse_time
 from gateway.message.times import time_text
 from gateway.observe import facts, metrics

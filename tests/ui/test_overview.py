@@ -10,8 +10,8 @@ import pytest
 
 from gateway.directory.changes import GATEWAY, disable_webhook, pause_all
 from gateway.directory.snapshot import Snapshot
-from gateway.http.doctor import Known, NeedKind
-from gateway.http.doctor import needs as found
+from gateway.http.needs import Known, NeedKind
+from gateway.http.needs import needs as found
 from gateway.ui.rendering import rendered
 from gateway.ui.subjects.needs import _SENTENCES, Heard, Need, needs
 from gateway.ui.subjects.overview import Chart

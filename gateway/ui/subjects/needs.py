@@ -1,6 +1,6 @@
 """What needs a person now, as sentences, each with the page where it is mended.
 
-What that is `http.doctor` decides: of all tenants for the operator, for others by what the API told them. What concerns
+What that is `http.needs` decides: of all tenants for the operator, for others by what the API told them. What concerns
 all mail comes first, then the worst. Asks nothing.
 """
 
@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from gateway.http import doctor
+from gateway.http.needs import Known, NeedKind
+from gateway.http.needs import needs as decided
 from gateway.message.times import time_text
 from gateway.ui.forms import Document
 from gateway.ui.standing import PARKED, why
@@ -74,8 +75,8 @@ def needs(heard: Heard) -> list[Need]:
 
 
 def _known(heard: Heard) -> list[Document]:
-    return doctor.needs(
-        doctor.Known(
+    return decided(
+        Known(
             now=heard.now,
             reasons=heard.reasons,
             paused=heard.paused,
@@ -217,7 +218,7 @@ def _backup(one: Document, _heard: Heard) -> Need:
     return Need("quiet", "backup", f"The last backup is from {day_and_time(one['at'])} UTC.")
 
 
-_SENTENCES: Final[Mapping[doctor.NeedKind, Callable[[Document, Heard], Need]]] = {
+_SENTENCES: Final[Mapping[NeedKind, Callable[[Document, Heard], Need]]] = {
     "not_ready": _not_ready,
     "paused": _paused,
     "disk": _disk,
