@@ -142,9 +142,9 @@ def fill(call: Call, chosen: Candidate, filling: Filling | None = None) -> None:
     Raises `invalid` if it cannot be filled, or nothing is left of `filling`, which is what all of a batch may take.
     """
     content = chosen.submission.notification.content
-    template = call.snapshot.templates.get((chosen.tenant.id, content.template or ""))
-    if template is None:
+    if content.template is None:
         return
+    template = call.snapshot.templates[chosen.tenant.id, content.template]
     if filling is not None and filling.left <= 0:
         raise _not_filled("The templates of this batch took too long; send this item in another one.")
     began = time.thread_time()

@@ -12,12 +12,12 @@ from typing import Final
 
 from gateway import __version__
 from gateway.directory.shapes import Profile
-from gateway.directory.snapshot import ROOT, Snapshot
+from gateway.directory.snapshot import ROOT
 from gateway.http.call import Answer, Call, RelayLook, json_answer
 from gateway.http.credentials import CredentialStandingView, in_order, standing
 from gateway.http.directory_views import PauseView
 from gateway.http.needs import Known, NeedView, needs
-from gateway.http.queue import pause_view
+from gateway.http.queue import carrier, pause_view
 from gateway.http.resources import Document
 from gateway.http.values import ShownTime, show_time
 from gateway.http.views import View
@@ -25,7 +25,7 @@ from gateway.message.times import time_text
 from gateway.observe import metrics
 from gateway.problems import Code, Problem
 from gateway.store.protocol import StoreUnavailable
-from gateway.store.rows import DaemonRow, Flow, FlowDepth, StoreHealth
+from gateway.store.rows import DaemonRow, FlowDepth, StoreHealth
 
 MOST: Final = 200
 
@@ -299,7 +299,7 @@ def _lines(call: Call, states: Mapping[tuple[str, str], str], depths: Iterable[F
     oldest: dict[tuple[str, str | None], int] = {}
     standing_still = [place for place, state in states.items() if state != "active"]
     for depth in depths:
-        profile = _carrier(call.snapshot, depth.flow)
+        profile = carrier(call.snapshot, depth.flow)
         place = (depth.flow.tenant, None) if profile is None else (profile.tenant, profile.name)
         ready = depth.waiting - depth.deferred - depth.resting
         counts[place].update({"ready": ready, "deferred": depth.deferred, "uncertain": depth.resting})
@@ -314,11 +314,3 @@ def _lines(call: Call, states: Mapping[tuple[str, str], str], depths: Iterable[F
         }
         for tenant, name in dict.fromkeys([*standing_still, *counts])
     ]
-
-
-def _carrier(snapshot: Snapshot, flow: Flow) -> Profile | None:
-    """Find the profile that the mail goes by, as those who send it do: that of a disabled tenant by none."""
-    tenant = snapshot.tenant(flow.tenant)
-    if tenant is None or not tenant.enabled:
-        return None
-    return snapshot.route(flow.tenant, flow.profile or None).profile

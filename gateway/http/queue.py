@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 from gateway.directory import changes
 from gateway.directory.directory import Work
-from gateway.directory.shapes import Pause
+from gateway.directory.shapes import Pause, Profile
 from gateway.directory.snapshot import ROOT, Snapshot
 from gateway.http.call import Answer, Call, json_answer
 from gateway.http.resources import Document, actor, page_of
 from gateway.http.schema import QueueQuery
 from gateway.message.times import time_text
 from gateway.problems import Code, Problem
-from gateway.store.rows import FlowDepth
+from gateway.store.rows import Flow, FlowDepth
 
 UNKNOWN = "unknown"
 PAUSED = "paused"
@@ -112,6 +112,14 @@ async def _changed(call: Call, work: Work) -> Answer:
     return json_answer({"paused": pause_view(directory.snapshot.all_paused, ROOT)})
 
 
+def carrier(snapshot: Snapshot, flow: Flow) -> Profile | None:
+    """Find the profile that the mail goes by, as those who send it do: that of a disabled tenant by none."""
+    tenant = snapshot.tenant(flow.tenant)
+    if tenant is None or not tenant.enabled:
+        return None
+    return snapshot.route(flow.tenant, flow.profile or None).profile
+
+
 def _line(
     lines: dict[tuple[str | None, str | None], _Line],
     snapshot: Snapshot,
@@ -119,7 +127,7 @@ def _line(
     root: str,
     states: dict[tuple[str, str], str],
 ) -> _Line:
-    profile = snapshot.route(depth.flow.tenant, depth.flow.profile or None).profile
+    profile = carrier(snapshot, depth.flow)
     if profile is None:
         return lines.setdefault((depth.flow.tenant, None), _Line(depth.flow.tenant, None, "held"))
     place = (profile.tenant, profile.name)

@@ -15,6 +15,8 @@ from gateway.smtp.outcome import Rejected
 from gateway.smtp.reply import Reply
 from gateway.smtp.transaction import Envelope, Reports
 
+_BODY_END: Final = re.compile("</body>", re.IGNORECASE | re.ASCII)
+
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
@@ -113,9 +115,6 @@ def _receipt_to(content: Content, profile: Profile, sender: Mailbox) -> str | No
     """Whom to tell that the message was read (RFC 8098 §2.1): the profile decides alone if it forces its sender."""
     asked = profile.request_read_receipt or (content.read_receipt and not profile.force_sender)
     return (profile.read_receipt_to or sender.address) if asked else None
-
-
-_BODY_END: Final = re.compile("</body>", re.IGNORECASE | re.ASCII)
 
 
 def with_footnote(text: str | None, html: str | None, footnote: Footnote | None) -> tuple[str | None, str | None]:

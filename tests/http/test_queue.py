@@ -110,3 +110,11 @@ async def test_one_tenants_part_is_told_alone(world: World) -> None:
     assert {(one["tenant"], one["profile"]) for one in acme} == {("acme", "own"), ("acme", "lent")}
     assert [(one["tenant"], one["profile"], one["state"]) for one in emea] == [("acme-emea", "branch", "paused")]
     assert (beyond.status, beyond.code) == (404, "not_found")
+
+
+async def test_mail_of_a_disabled_tenant_waits_for_nobodys_profile(world: World) -> None:
+    """It is held, and not what the profile that it would go by has to send."""
+    await world.posted("acme-emea", profile="lent")
+    await world.call("PATCH", "/v1/tenants/acme-emea", "acme:admin", json={"enabled": False})
+    [line] = (await world.call("GET", "/v1/queue", "acme")).json["items"]
+    assert (line["tenant"], line["profile"], line["state"], line["ready"]) == ("acme-emea", None, "held", 1)
