@@ -378,8 +378,9 @@ loops = st.builds(lambda start, inner, end: start + "".join(inner) + end, starts
     "{% for a in l %}{{ loop.previtem|default('-') }}{{ loop . nextitem|default('-') }}{{ loop.last }}{% endfor %}"
 )
 @example("{{-a-}}{{- a -}}{%if(a)%}{{(a)}}{%elif u%}{%endif%}")
+@example("{%for s in m%}{{ m[s]|default(a) }}{% endfor %}")
 def test_metering_does_not_change_the_result(source: str) -> None:
-    """The engine makes the same of it alone."""
+    """The engine makes the same of it alone, but that it prints lists and mappings, too."""
     data = {
         "a": 1,
         "s": "string",
@@ -391,6 +392,8 @@ def test_metering_does_not_change_the_result(source: str) -> None:
     try:
         expected = engine.render_str(source, **data)
     except minijinja.TemplateError:
+        expected = None
+    if expected is None or "{" in expected or "[" in expected:
         assert fault(source, **data).part == "text"
     else:
         assert body(source, **data) == expected
