@@ -96,10 +96,8 @@ class Resolution:
         profile = self.profile
         if profile is None:
             return False
-        return self.snapshot.within(profile.tenant, root) or any(
-            link.profile == profile.name and link.tenant == profile.tenant
-            for link in self.snapshot.links_to(self.tenant)
-        )
+        pushed = (profile.tenant, profile.name, self.tenant) in self.snapshot.links
+        return pushed or self.snapshot.within(profile.tenant, root)
 
 
 Place = tuple[str, str, str]

@@ -278,7 +278,7 @@ def replayed(answer: str, snapshot: Snapshot, root: str, named: str | None) -> d
     tenant, name = document["tenant"], document["profile"]
     known = (
         name == named
-        or any(link.profile == name for link in snapshot.links_to(tenant))
+        or snapshot.inherited(tenant, name) is not None
         or any((at, name) in snapshot.profiles and snapshot.within(at, root) for at in snapshot.ancestry(tenant))
     )
     document["profile"] = name if known else None

@@ -18,6 +18,7 @@ from gateway.http.call import Answer, Call, json_answer
 from gateway.http.profiles import read_profile
 from gateway.http.resources import Document, actor, document, validated
 from gateway.http.schema import ApplyQuery
+from gateway.http.tenants import guesses_parent
 from gateway.problems import MAX_FAULTS, Code, Fault, Problem, refusal
 
 MOST_ROWS: Final = 5_000
@@ -128,8 +129,7 @@ def _place_tenants(call: Call, snapshot: Snapshot, rows: list[Any], read: _Read)
         if not isinstance(row, dict) or not isinstance(id_ := row.get("id"), str):
             continue
         known = snapshot.tenant(id_)
-        if id_ == call.caller.tenant and row.get("parent") is not None:
-            # Whichever it is: a right guess is told from a wrong one by nobody.
+        if guesses_parent(call, id_, row):
             fault = Fault(f"/tenants/{index}/parent", Code.LOCKED_BY_PARENT.code, Code.LOCKED_BY_PARENT.title)
             raise Problem(Code.LOCKED_BY_PARENT, errors=[fault])
         if known is not None and (id_ == call.caller.tenant or "parent" not in row):

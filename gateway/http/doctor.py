@@ -17,7 +17,7 @@ from gateway.http.call import Answer, Call, RelayLook, json_answer
 from gateway.http.credentials import CredentialStandingView, in_order, standing
 from gateway.http.directory_views import PauseView
 from gateway.http.needs import Known, NeedView, needs
-from gateway.http.queue import carrier, pause_view
+from gateway.http.queue import by_profile, pause_view
 from gateway.http.resources import Document
 from gateway.http.values import ShownTime, show_time
 from gateway.http.views import View
@@ -150,7 +150,8 @@ async def show(call: Call) -> Answer:
             for (host, port), ends in metrics.CERTIFICATES.soonest()
         ],
     }
-    known = _known(call, told, _lines(call, states, depths or ()), profiles)
+    lines = [line.view(call.now) for line in by_profile(call.snapshot, ROOT, states, depths or ())]
+    known = _known(call, told, lines, profiles)
     return json_answer({**told, "needs": needs(known)[:MOST]})
 
 
@@ -291,26 +292,3 @@ def _known(call: Call, told: Document, lines: Sequence[Document], profiles: Iter
         ],
         disabled={one for one in homeless if (tenant := snapshot.tenant(one)) is not None and not tenant.enabled},
     )
-
-
-def _lines(call: Call, states: Mapping[tuple[str, str], str], depths: Iterable[FlowDepth]) -> list[Document]:
-    """Tell what waits by profile, and which profiles stand still, as the queue does; also while all sending is paused."""
-    counts: defaultdict[tuple[str, str | None], Counter[str]] = defaultdict(Counter)
-    oldest: dict[tuple[str, str | None], int] = {}
-    standing_still = [place for place, state in states.items() if state != "active"]
-    for depth in depths:
-        profile = carrier(call.snapshot, depth.flow)
-        place = (depth.flow.tenant, None) if profile is None else (profile.tenant, profile.name)
-        ready = depth.waiting - depth.deferred - depth.resting
-        counts[place].update({"ready": ready, "deferred": depth.deferred, "uncertain": depth.resting})
-        oldest[place] = min(depth.oldest_at, oldest.get(place, depth.oldest_at))
-    return [
-        {
-            "tenant": tenant,
-            "profile": name,
-            "state": "held" if name is None else states.get((tenant, name), "active"),
-            **{kind: counts[tenant, name][kind] for kind in ("ready", "deferred", "uncertain")},
-            "oldest_seconds": max(0, call.now - oldest[tenant, name]) // 1000 if (tenant, name) in oldest else None,
-        }
-        for tenant, name in dict.fromkeys([*standing_still, *counts])
-    ]

@@ -3,7 +3,7 @@
 Everybody learns that all sending is paused; why is told to the operator alone.
 """
 
-from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from gateway.directory import changes
@@ -19,10 +19,11 @@ from gateway.store.rows import Flow, FlowDepth
 
 UNKNOWN = "unknown"
 PAUSED = "paused"
+HELD = "held"
 
 
 @dataclass(slots=True)
-class _Line:
+class Line:
     """One profile's part of the queue; without a name it is mail that no profile of the reach will carry."""
 
     tenant: str | None
@@ -59,28 +60,32 @@ async def listing(call: Call) -> Answer:
     query, snapshot, root = call.query(QueueQuery), call.snapshot, call.caller.tenant
     if query.tenant is not None:
         call.within_reach(query.tenant)
-    states = call.services.states()
-    lines: defaultdict[tuple[str | None, str | None], _Line] = defaultdict(lambda: _Line(None, None, UNKNOWN))
-    for (tenant, name), state in states.items():
-        if state != "active" and snapshot.within(tenant, root):
-            lines[tenant, name] = _Line(tenant, name, state)
-    for tenant, name in snapshot.paused:
-        if snapshot.within(tenant, root):
-            lines[tenant, name] = _Line(tenant, name, PAUSED)
+    states = {**call.services.states(), **dict.fromkeys(snapshot.paused, PAUSED)}
+    depths = [one for one in await call.services.store.depths() if snapshot.within(one.flow.tenant, root)]
+    lines = by_profile(snapshot, root, states, depths)
     if snapshot.all_paused is not None:
-        states = dict.fromkeys(snapshot.profiles, PAUSED)
-        for line in lines.values():
-            line.state = PAUSED
-    for depth in await call.services.store.depths():
-        if snapshot.within(depth.flow.tenant, root):
-            _line(lines, snapshot, depth, root, states).add(depth)
+        for line in lines:
+            line.state = line.state if line.state in (HELD, UNKNOWN) else PAUSED
     now = call.now
     paused = pause_view(snapshot.all_paused, root)
-    wanted = [line for line in lines.values() if query.tenant in (None, line.tenant)]
+    wanted = [line for line in lines if query.tenant in (None, line.tenant)]
     return page_of(query, wanted, _name, lambda line: line.view(now), paused=paused)
 
 
-def _name(line: _Line) -> str:
+def by_profile(
+    snapshot: Snapshot, root: str, states: Mapping[tuple[str, str], str], depths: Iterable[FlowDepth]
+) -> list[Line]:
+    """Sort what waits by the profile that it waits for, as `root` sees it, beside the profiles that stand still."""
+    lines: dict[tuple[str | None, str | None], Line] = {}
+    for place, state in states.items():
+        if state != "active" and snapshot.within(place[0], root):
+            lines[place] = Line(*place, state)
+    for depth in depths:
+        _line(lines, snapshot, depth, root, states).add(depth)
+    return list(lines.values())
+
+
+def _name(line: Line) -> str:
     return f"{line.tenant}/{line.profile}"
 
 
@@ -112,7 +117,7 @@ async def _changed(call: Call, work: Work) -> Answer:
     return json_answer({"paused": pause_view(directory.snapshot.all_paused, ROOT)})
 
 
-def carrier(snapshot: Snapshot, flow: Flow) -> Profile | None:
+def _carrier(snapshot: Snapshot, flow: Flow) -> Profile | None:
     """Find the profile that the mail goes by, as those who send it do: that of a disabled tenant by none."""
     tenant = snapshot.tenant(flow.tenant)
     if tenant is None or not tenant.enabled:
@@ -121,19 +126,19 @@ def carrier(snapshot: Snapshot, flow: Flow) -> Profile | None:
 
 
 def _line(
-    lines: dict[tuple[str | None, str | None], _Line],
+    lines: dict[tuple[str | None, str | None], Line],
     snapshot: Snapshot,
     depth: FlowDepth,
     root: str,
-    states: dict[tuple[str, str], str],
-) -> _Line:
-    profile = carrier(snapshot, depth.flow)
+    states: Mapping[tuple[str, str], str],
+) -> Line:
+    profile = _carrier(snapshot, depth.flow)
     if profile is None:
-        return lines.setdefault((depth.flow.tenant, None), _Line(depth.flow.tenant, None, "held"))
+        return lines.setdefault((depth.flow.tenant, None), Line(depth.flow.tenant, None, HELD))
     place = (profile.tenant, profile.name)
     if snapshot.within(profile.tenant, root):
-        return lines.setdefault(place, _Line(*place, states.get(place, "active")))
+        return lines.setdefault(place, Line(*place, states.get(place, "active")))
     here = (depth.flow.tenant, profile.name)
     if (*place, depth.flow.tenant) in snapshot.links:  # how the owner's profile stands is the owner's affair
-        return lines.setdefault(here, _Line(*here, "held" if snapshot.is_paused(*place) else "active"))
-    return lines.setdefault((None, None), _Line(None, None, UNKNOWN))
+        return lines.setdefault(here, Line(*here, HELD if snapshot.is_paused(*place) else "active"))
+    return lines.setdefault((None, None), Line(None, None, UNKNOWN))

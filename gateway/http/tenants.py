@@ -78,8 +78,8 @@ async def save(call: Call) -> Answer:
         before = _found(snapshot, tenant_id)
         seen = _seen(call, snapshot, before)
         given, faults = writable(wanted(call, seen), seen, READ_ONLY)
-        if tenant_id == call.caller.tenant and given.get("parent") is not None:
-            raise Problem(Code.LOCKED_BY_PARENT)  # whichever it is: a right guess is told from a wrong one by nobody
+        if guesses_parent(call, tenant_id, given):
+            raise Problem(Code.LOCKED_BY_PARENT)
         after = parsed(Tenant, {**_untold(call, before, given), "id": tenant_id}, faults)
         change = changes.save_tenant(snapshot, actor(call), before, after)
         check_version(call, seen)
@@ -88,6 +88,11 @@ async def save(call: Call) -> Answer:
     directory = call.services.directory
     await directory.change(actor(call), work)
     return answer(_seen(call, directory.snapshot, directory.snapshot.tenants[tenant_id]))
+
+
+def guesses_parent(call: Call, tenant_id: str, given: Document) -> bool:
+    """Does somebody name their own tenant's parent? Whichever it is: a right guess is told from a wrong one by nobody."""
+    return tenant_id == call.caller.tenant and given.get("parent") is not None
 
 
 def _untold(call: Call, before: Tenant, given: Document) -> Document:

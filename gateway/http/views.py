@@ -254,8 +254,10 @@ def _reply(reply: Reply, *, secretive: bool) -> ReplyView | ReplyCodesView:
 
 def _secret(call: Call, by: str, known: _Known) -> bool:
     """Are a relay's words none of the caller's business? That depends on whose profile carried the mail then."""
+    if not by:
+        return known.secretive
     root = call.caller.tenant
-    return root != ROOT and not call.snapshot.within(by.partition("/")[0], root) if by else known.secretive
+    return root != ROOT and not call.snapshot.within(by.partition("/")[0], root)
 
 
 def _events(call: Call, row: StoredRow, known: _Known) -> tuple[EventView, ...]:

@@ -148,8 +148,7 @@ class Outbox:
         self._retention = retention
 
     async def start(self) -> None:
-        """Count what is there, settle what a dead daemon left unknown, and tell what is ready."""
-        await self.recount()
+        """Settle what a dead daemon left unknown, and tell what is ready; what is there was counted (`recount`) before."""
         await self._end_and_forget()
         await self.look()
 

@@ -141,6 +141,7 @@ async def bench(ground: Ground, clock: Clock, retention: Retention | None = None
     """Open a store and start an outbox on it."""
     async with ground.store() as store:
         made = Bench(ground, store, clock, retention)
+        await made.outbox.recount()
         await made.outbox.start()
         yield made
 

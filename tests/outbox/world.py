@@ -74,6 +74,7 @@ class World:
         self.outbox = Outbox(self.store, SCHEDULE, clock=self.clock, dice=lambda: next(self._dice))
         self.outbox.on_ready = self.outbox.on_found = self._ready
         self.wake.clear()
+        await self.outbox.recount()
         await self.outbox.start()
 
     def _ready(self, flow: Flow, due_at: int) -> None:

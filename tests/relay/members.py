@@ -148,6 +148,7 @@ class Cluster:
             sign_ins = SignIns(credentials, tokens, Opener(Dialer(EGRESS), greeting), Guard(store), {})
             holding = SharedHolding(store.roster, directory.learn, store.clock, pace)
             dispatcher = Dispatcher(outbox, directory, sign_ins, connections, holding)
+            await outbox.recount()
             await outbox.start()
             running = asyncio.ensure_future(dispatcher.run())
             member = Member(store, directory, outbox, dispatcher, sign_ins, holding, proxy, greeting, running)

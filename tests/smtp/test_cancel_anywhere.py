@@ -429,6 +429,7 @@ async def dispatcher_point(name: str, folder: Path, seen: Counter[str]) -> None:
         relay.forget()
         async with world(folder, ours) as at:
             at.outbox.clock = lambda: wall_clock() + LEASE + 1
+            await at.outbox.recount()
             await at.outbox.start()
             for notification_id in ids:
                 await at.outbox.sweep()

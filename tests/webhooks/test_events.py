@@ -93,6 +93,7 @@ async def test_what_nobody_knows_the_end_of_is_told_when_it_ends(tmp_path: Path)
         await world.outbox.settle(other, [0], Transaction((SILENCE,)), "acme/main")
         assert await told(world) == []
     async with running(tmp_path) as world:
+        await world.outbox.recount()
         await world.outbox.start()
         [one] = await told(world)
         assert (one["type"], one["data"]["id"]) == ("notification.failed", strict.row.id)
