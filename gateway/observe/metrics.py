@@ -36,11 +36,11 @@ PHASES: Final = ("resolve", "connect", "greeting", "tls", "auth")
 PARKINGS: Final = (
     "secret_denied", "secret_missing", "egress_refused", "relay_rejects_us", "capability", "tls_required", "tls_verify",
     "tls_failed", "auth_unavailable", "auth_failed", "auth_transition", "auth_config", "basic_auth_disabled",
-    "client_certificate", "dkim_key", "auth_deferred", "auth_held_back",
+    "client_certificate", "dkim_key", "auth_deferred", "auth_held_back", "secret_unavailable",
 )  # fmt: skip
 TROUBLES: Final = (
-    *PARKINGS, "secret_unavailable", "name_unknown", "unreachable", "too_many_connections", "greeting_deferred",
-    "tls_deferred", "auth_dropped", "protocol",
+    *PARKINGS, "name_unknown", "unreachable", "too_many_connections", "greeting_deferred", "tls_deferred",
+    "auth_dropped", "protocol",
 )  # fmt: skip
 WEBHOOK_RESULTS: Final = (
     "ok", "refused", "failed", "unreachable", "untrusted", "timeout", "egress_refused", "unsigned",

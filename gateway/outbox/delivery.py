@@ -80,11 +80,16 @@ class Lease:
 class Delivery:
     """One notification in our hands."""
 
-    __slots__ = ("_content", "envelope", "lease", "recipients", "revoked", "row", "strict")
+    __slots__ = (
+        "_content", "body", "envelope", "fetched", "heavy", "lease", "recipients", "revoked", "row", "strict",
+    )  # fmt: skip
 
     def __init__(self, row: LeasedRow, lease: Lease) -> None:
         """Read the row; the content is read when it is needed."""
         self.row = row
+        self.body = row.content
+        self.heavy = row.content is None and row.size > 0  # what it says stayed in the store until it is its turn
+        self.fetched = False  # … and has room in memory now
         self.lease = lease
         self.recipients: list[Recipient] = decode(row.recipients)
         self.envelope = decode_envelope(row.envelope)
@@ -96,10 +101,16 @@ class Delivery:
 
     @property
     def content(self) -> Content:
-        """What the message says."""
+        """What the message says; raises `LookupError` if that is not there, as a heavy one's until it is fetched."""
         if self._content is None:
-            self._content = decode_content(self.row.content or '{"subject":""}')
+            if self.body is None:
+                raise LookupError(self.row.id)
+            self._content, self.body = decode_content(self.body), None
         return self._content
+
+    def drop(self) -> None:
+        """Forget what the message says: it is composed."""
+        self.body = self._content = None
 
     def due(self, now: int, limit: int) -> list[int]:
         """Indexes of the recipients that are due, at most `limit`."""

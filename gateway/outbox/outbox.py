@@ -10,11 +10,11 @@ The clock gives milliseconds since the epoch; clock and dice are passed in.
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from pydantic_core import from_json
 
@@ -29,6 +29,7 @@ from gateway.smtp.outcome import RecipientOutcome, Relayed, Transaction, Unknown
 from gateway.smtp.reply import Reply
 from gateway.store.protocol import Store, StoreUnavailable
 from gateway.store.rows import (
+    LIGHT,
     Acceptance,
     Change,
     Claim,
@@ -48,6 +49,7 @@ LEASE: Final = 40_000  # ms; renewed every RENEW while a delivery is in our hand
 RENEW: Final = 10_000
 RECOUNT: Final = 5.0  # seconds after which what several daemons accept is counted anew
 SWEEP_ROWS: Final = 500
+CLAIMED: Final = 1 << 20  # octets of content after which a claim brings no more
 SIMULATED: Final = Reply(250, "2.0.0", "simulated")
 
 Clock = Callable[[], int]
@@ -136,6 +138,7 @@ class Outbox:
         self._dice = dice
         self._leases: dict[int, Lease] = {}
         self._held: dict[str, Delivery] = {}
+        self.content_in_hand = 0  # characters that came along with claims
 
     @property
     def in_hand(self) -> int:
@@ -207,10 +210,21 @@ class Outbox:
 
     # Claim.
 
-    async def claim(self, flow: Flow, limit: int) -> tuple[list[Delivery], int | None]:
-        """Take due mail of a flow under a lease; answers it and when the flow's next falls due (None: never)."""
+    def claim(self, flow: Flow, limit: int) -> Coroutine[Any, Any, tuple[list[Delivery], int | None]]:
+        """Take due mail of a flow under a lease; answers it and when the flow's next falls due (None: never).
+
+        As much content as it may bring counts as in hand at once, so that many claims at a time know of each other.
+        """
+        most = min(limit * LIGHT, CLAIMED)
+        self.content_in_hand += most
+        return self._claim(flow, limit, most)
+
+    async def _claim(self, flow: Flow, limit: int, most: int) -> tuple[list[Delivery], int | None]:
         now = self.clock()
-        claimed = await self._store.claim(Claim(flow, limit, now, now + LEASE))
+        try:
+            claimed = await self._store.claim(Claim(flow, limit, now, now + LEASE, CLAIMED))
+        finally:
+            self.content_in_hand -= most
         if not claimed.rows:
             return [], claimed.next_due_at
         lease = Lease(claimed.rows[0].lease_token, now, now + LEASE, 0)
@@ -219,7 +233,13 @@ class Outbox:
         if deliveries:
             self._leases[lease.token] = lease
         self._held.update((delivery.row.id, delivery) for delivery in deliveries)
+        self.content_in_hand += sum(len(delivery.row.content or "") for delivery in deliveries)
         return deliveries, claimed.next_due_at
+
+    async def fetch(self, delivery: Delivery) -> None:
+        """Read what a heavy delivery says, if it is still there. Raises `StoreError`."""
+        row = await self._store.get(delivery.row.id, content=True)
+        delivery.body = None if row is None else row.content
 
     async def renew(self) -> None:
         """Prolong every lease whose deliveries are still in our hands; what was lost may begin no body any more."""
@@ -375,6 +395,7 @@ class Outbox:
     def _let_go(self, delivery: Delivery) -> None:
         if self._held.get(delivery.row.id) is delivery:  # not one that was claimed anew after our lease was lost
             del self._held[delivery.row.id]
+        self.content_in_hand -= len(delivery.row.content or "")
         delivery.lease.held -= 1
         if delivery.lease.held == 0:
             self._leases.pop(delivery.lease.token, None)
@@ -491,7 +512,7 @@ class Outbox:
 
     async def _settle_unknown(self, row: LeasedRow) -> None:
         """Judge a delivery whose daemon died after it had announced the final dot."""
-        delivery = _readable(row, Lease(row.lease_token, 0, 0, 1))
+        delivery = _readable(row._replace(content=None), Lease(row.lease_token, 0, 0, 1))  # it is not sent again here
         if delivery is None:
             return
         began = max(self.clock(), row.due_at)  # a clock that was set back must not make it look unsent

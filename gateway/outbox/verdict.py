@@ -190,7 +190,7 @@ class Park:
 
 @dataclass(frozen=True, slots=True)
 class Rest:
-    """The account is asked to pause, or we ourselves do: wait, longer each time."""
+    """The account is asked to pause, or we ourselves do, or its secret cannot be had now: wait, longer each time."""
 
     seconds: tuple[float, ...]
     reason: str = Trouble.AUTH_DEFERRED
@@ -221,8 +221,8 @@ def consequence(fault: Fault) -> Consequence:
             return Halve()
         case Trouble.GREETING_DEFERRED:
             return Trip(seconds=hinted_seconds(fault.reply))
-        case Trouble.SECRET_UNAVAILABLE:
-            return Trip(after=1)
+        case Trouble.SECRET_UNAVAILABLE:  # no fault of the relay, which others reach with secrets from elsewhere
+            return Rest(TEN_MINUTES, fault.trouble)
         case Trouble.AUTH_DEFERRED:
             return Rest((900.0, 1_800.0, 3_600.0))
         case Trouble.AUTH_HELD_BACK:

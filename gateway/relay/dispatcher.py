@@ -25,7 +25,7 @@ from gateway.outbox.delivery import Delivery
 from gateway.outbox.outbox import Outbox
 from gateway.outbox.verdict import TEN_MINUTES, Consequence, Halve, Park, Rest, Trip, beyond_the_message, consequence
 from gateway.relay.holding import Holding
-from gateway.relay.lane import HELPING, Lane
+from gateway.relay.lane import MOUTHFUL, Lane
 from gateway.relay.render import Held, Prepared
 from gateway.relay.routes import Counts, Feeding, Routes
 from gateway.relay.sign_in import Opened, SignIns
@@ -39,10 +39,13 @@ from gateway.store.rows import Flow, Place
 
 TLS_PATIENCE: Final = 10  # failed handshakes in a row that park a profile
 IDLE: Final = 5.0
-LOOK_AGAIN_LAPS: Final = 6  # of IDLE seconds, after which new secrets are looked for
+LOOK_AGAIN_LAPS: Final = 6  # of IDLE seconds, after which secrets are looked for that lanes stand still for
 UNCOMMITTED: Final = 16  # results a session may run ahead of the disk; less starves it when a sync takes 10 ms
 STORE_AGAIN: Final = 1_000  # ms after which claiming is tried again on a full disk, or at a server that is away
+PLENTY: Final = 128 << 20  # characters of content in hand from which on each lane claims one message at a time
+ROOM: Final = 128 << 20  # octets of heavy messages' content that are in memory at once
 LONGEST_SLEEP: Final = 60.0  # seconds a lane sleeps at most: clocks are set, and a machine that sleeps counts none
+PASSING: Final = (Trouble.AUTH_HELD_BACK, Trouble.SECRET_UNAVAILABLE)  # maybe over in a moment, so not told at once
 HELD_AGAIN: Final = 60_000  # ms after which mail with a sender that is not allowed is looked at again
 
 
@@ -75,6 +78,7 @@ class Dispatcher:
         self._outbox = outbox
         self._directory = directory
         self._slots = Slots(connections)
+        self._room = Slots(ROOM)
         self._pool = Pool()
         self._holding = holding or Holding()
         self._routes = Routes(directory, self._opened_lane, self._holding)
@@ -103,7 +107,7 @@ class Dispatcher:
                 await asyncio.sleep(IDLE)
                 self._pool.sweep()
                 if lap % LOOK_AGAIN_LAPS == 0:
-                    await self._look_for_new_secrets()
+                    self._look_for_secrets()
 
     def _spawn(self, work: Coroutine[object, object, None]) -> "asyncio.Task[None]":
         if self._tasks is None:
@@ -130,7 +134,9 @@ class Dispatcher:
         await self._pool.close()
         await self._holding.end(self)
 
-    async def _give_back(self, deliveries: list[Delivery]) -> None:
+    async def _give_back(self, feeding: Feeding, deliveries: list[Delivery]) -> None:
+        for delivery in deliveries:
+            self._put_down(feeding, delivery)
         await asyncio.gather(*(self._outbox.release(delivery) for delivery in deliveries))
 
     # Routing.
@@ -154,8 +160,7 @@ class Dispatcher:
         snapshot = self._directory.snapshot
         for place, feeding in self._routes.lanes.items():
             self._pause(feeding, paused=snapshot.is_paused(*place))
-        if self._tasks is not None and any(feeding.waits_for_secret for feeding in self._routes.lanes.values()):
-            self._spawn(self._look_for_new_secrets())
+        self._look_for_secrets()
 
     def _tell_pause(self) -> None:
         pause = self._directory.snapshot.all_paused
@@ -165,19 +170,30 @@ class Dispatcher:
         elif self._all_paused is None and before is not None:
             facts.sending_resumed()
 
-    async def _look_for_new_secrets(self) -> None:
-        """Let go on what stood still for a secret that is another one now."""
-        for feeding in list(self._routes.lanes.values()):
-            if not feeding.waits_for_secret:
-                continue
+    def _look_for_secrets(self) -> None:
+        """See whether what lanes stand still for can be had now, or is another one; sources may take their time."""
+        if self._tasks is None:
+            return
+        for feeding in self._routes.lanes.values():
+            if feeding.waits_for_secret and not feeding.looking:
+                feeding.looking = True
+                self._spawn(self._look_for_secret(feeding))
+
+    async def _look_for_secret(self, feeding: Feeding) -> None:
+        try:
             relays = await self._sign_ins.relays(feeding.lane.profile)
-            if isinstance(relays, Fault):
-                continue
-            standstill, refused = feeding.lane.standstill, [relay.login for relay in feeding.refused]
-            refusal = standstill is not None and standstill.reason == Trouble.AUTH_FAILED
-            if not refusal or any(relay.login not in refused for relay in relays):
-                feeding.lane.resume()
-                feeding.wake.set()
+        finally:
+            feeding.looking = False
+        standstill = feeding.lane.standstill
+        if standstill is None or not feeding.waits_for_secret or feeding.closed or feeding.lane.elsewhere:  # by now
+            return
+        if isinstance(relays, Fault):
+            self._tell_parked(feeding.lane.place, standstill.reason)
+            return
+        refused = [relay.login for relay in feeding.refused]
+        if standstill.reason != Trouble.AUTH_FAILED or any(relay.login not in refused for relay in relays):
+            feeding.lane.standstill = None  # but not what keeps away from the relay
+            feeding.wake.set()
 
     def _pause(self, feeding: Feeding, *, paused: bool) -> None:
         """A paused lane gives back what it has not begun."""
@@ -185,10 +201,18 @@ class Dispatcher:
             feeding.lane.paused = paused
             feeding.wake.set()
             if paused and self._tasks is not None and (given_up := feeding.lane.empty()):
-                self._spawn(self._give_back(given_up))
+                self._spawn(self._give_back(feeding, given_up))
 
     async def resume(self, place: Place) -> None:
-        """Let a lane go on that stood still or kept away from its relay, whoever has it; a person says that it may."""
+        """Let a lane go on that stood still or kept away from its relay, whoever has it; a person says that it may.
+
+        Without a lane here it is a test, made here, that may sign in once more.
+        """
+        profile, feeding = self._directory.snapshot.profiles.get(place), self._routes.lanes.get(place)
+        if profile is not None and (feeding is None or feeding.lane.elsewhere):
+            relays = await self._sign_ins.relays(profile)
+            for login in [None] if isinstance(relays, Fault) else [relay.login for relay in relays]:
+                self._sign_ins.forgive(profile, login)
         await self._holding.resume(self, place)
 
     def let_go_on(self, place: Place) -> None:
@@ -308,14 +332,15 @@ class Dispatcher:
         while not feeding.closed:
             feeding.wake.clear()
             wait = lane.wait(self._now())
-            if wait != 0.0 and lane.ready:  # claimed while it came to stand still
-                await self._give_back(lane.empty())
+            if wait != 0.0 and lane.in_hand:  # claimed while it came to stand still
+                await self._give_back(feeding, lane.empty())
             if wait != 0.0 or lane.proving:
                 self._routes.return_lent(feeding)
             if wait == 0.0:
                 await self._claim(feeding)
+                self._fetch(feeding)
                 self._hire(feeding)
-                wait = self._until_next(lane)
+                wait = self._until_next(feeding)
             if lane.lends:
                 again = self._routes.lend(feeding, self._now(), self._outbox.clock())
                 wait = again if wait is None else min(wait, again)
@@ -324,11 +349,11 @@ class Dispatcher:
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait):
                     await feeding.wake.wait()
-        await self._give_back(lane.empty())
+        await self._give_back(feeding, lane.empty())
 
     async def _claim(self, feeding: Feeding) -> None:
         lane = feeding.lane
-        wishes = lane.wishes(self._outbox.clock())
+        wishes = lane.wishes(self._outbox.clock(), scarce=self._outbox.content_in_hand > PLENTY)
         if not wishes:
             return
         claims = await asyncio.gather(
@@ -345,14 +370,48 @@ class Dispatcher:
                 if next_due_at is not None:
                     self._routes.ready(flow, next_due_at)  # which may be another lane's by now
 
-    def _until_next(self, lane: Lane) -> float | None:
+    def _fetch(self, feeding: Feeding) -> None:
+        """Have the next heavy message of a lane fetched, no sooner than it may go, and one at a time."""
+        delivery = feeding.lane.heavy
+        if delivery is not None and feeding.porter is None and feeding.lane.rate.wait(self._now()) == 0.0:
+            feeding.porter = self._spawn(self._bring(feeding, delivery))
+
+    async def _bring(self, feeding: Feeding, delivery: Delivery) -> None:
+        """Read a heavy message once there is room for it; by then the lane may have given it up."""
+        try:
+            await self._room.take(feeding.lane.profile.tenant, delivery.row.size)
+            try:
+                if feeding.lane.heavy is delivery:
+                    await self._outbox.fetch(delivery)
+                    delivery.fetched = feeding.lane.fetched(delivery)
+            finally:
+                if not delivery.fetched:
+                    delivery.drop()
+                    self._room.give(feeding.lane.profile.tenant, delivery.row.size)
+        except StoreUnavailable:
+            await asyncio.sleep(STORE_AGAIN / 1000)
+        finally:
+            feeding.porter = None
+            feeding.wake.set()
+
+    def _put_down(self, feeding: Feeding, delivery: Delivery) -> None:
+        """Give the room of a heavy message to others, if it has some."""
+        if delivery.fetched:
+            delivery.fetched = False
+            delivery.drop()
+            self._room.give(feeding.lane.profile.tenant, delivery.row.size)
+
+    def _until_next(self, feeding: Feeding) -> float | None:
         """Seconds until there may be something to do; None: until somebody wakes the lane."""
+        lane = feeding.lane
         if lane.ready:
             rate = lane.rate.wait(self._now())
             if rate > 0:
                 return rate
             # Workers say when they are done; there are none if the rate allows it only now.
             return None if self._at_work(lane.place) else 0.0
+        if lane.heavy is not None and feeding.porter is None:  # a porter says when it is done
+            return lane.rate.wait(self._now())
         due_at = None if lane.lends else lane.next_due()
         return None if due_at is None else min(max((due_at - self._outbox.clock()) / 1000, 0.0), LONGEST_SLEEP)
 
@@ -446,7 +505,7 @@ class Dispatcher:
         return told
 
     async def _converse(self, feeding: Feeding, session: Session) -> None:
-        lane, engine = feeding.lane, session.engine
+        engine = session.engine
         upcoming: Prepared | None = None
         settling: deque[asyncio.Future[bool]] = deque()
 
@@ -460,24 +519,35 @@ class Dispatcher:
         try:
             while engine.usable and (current := upcoming or self._next(feeding, pipelined=False)) is not None:
                 upcoming = None
-                if (signed := await self._signed(feeding, current)) is None:
+                transaction = await self._carry(feeding, engine, current, follow)
+                if transaction is None:
                     break
-                began = time.perf_counter()
-                transaction = await self._transact(lane, engine, signed, follow)
-                facts.carried(time.perf_counter() - began, map(answer_class, transaction.outcomes))
                 if len(settling) == UNCOMMITTED:
                     await settling.popleft()
                 settling.append(self._settle(feeding, current, transaction))
                 self._learn(feeding, transaction, session.born)
                 if upcoming is None and self._did_enough(feeding, engine):
                     break
-                if lane.ready in (0, HELPING // 2):
-                    feeding.wake.set()
         finally:
             if upcoming is not None:
+                self._put_down(feeding, upcoming.delivery)
                 settling.append(self._outbox.release(upcoming.delivery))
             for result in settling:
                 await result
+
+    async def _carry(
+        self, feeding: Feeding, engine: Engine, prepared: Prepared, follow: Callable[[], Envelope | None]
+    ) -> Transaction | None:
+        """Sign and send a message; None if it cannot be signed now, and was given back."""
+        try:
+            if (signed := await self._signed(feeding, prepared)) is None:
+                return None
+            began = time.perf_counter()
+            transaction = await self._transact(feeding.lane, engine, signed, follow)
+            facts.carried(time.perf_counter() - began, map(answer_class, transaction.outcomes))
+            return transaction
+        finally:
+            self._put_down(feeding, prepared.delivery)
 
     def _settle(self, feeding: Feeding, carried: Prepared, transaction: Transaction) -> "asyncio.Future[bool]":
         """Commit what came of a message, and who carried it for whom."""
@@ -544,24 +614,31 @@ class Dispatcher:
             delivery = lane.take(pipelined=pipelined)
             if delivery is None:
                 return None
+            if lane.in_hand % MOUTHFUL == 0 or (lane.heavy is not None and feeding.porter is None):
+                feeding.wake.set()
             if not self._routes.carries(feeding, delivery.row.flow):  # routed elsewhere since it was claimed
-                self._spawn(self._give_back([delivery]))
+                self._spawn(self._give_back(feeding, [delivery]))
                 continue
             now = self._outbox.clock()
             if not delivery.live(now) or not delivery.due(now, 1):  # a clock may have been set back
+                self._put_down(feeding, delivery)
                 self._spawn(self._overdue(delivery, now))
                 continue
             prepared = self._prepared(lane, delivery, now)
             if isinstance(prepared, Prepared):
                 lane.rate.spend(self._now())
                 return prepared
+            self._put_down(feeding, delivery)
             self._spawn(self._unsendable(delivery, prepared, now))
         return None
 
     def _prepared(self, lane: Lane, delivery: Delivery, now: int) -> Prepared | Rejected | Held:
         """Render a message; one that newer code wrote, and whatever else is odd about one, stops nobody else's."""
         try:
-            return lane.prepare(delivery, self._template_of(delivery), now)
+            prepared = lane.prepare(delivery, self._template_of(delivery), now)
+            if delivery.heavy:
+                delivery.drop()
+            return prepared
         except Exception as error:  # noqa: BLE001 - a worker that dies takes the daemon along, at each start anew
             facts.row_unreadable(delivery.row.id, error)
             return Held("unreadable")
@@ -614,7 +691,7 @@ class Dispatcher:
             case Rest(steps, reason):
                 lane.stand(reason, steps, now)
                 facts.parked(lane.place, reason, detail)
-                if reason != Trouble.AUTH_HELD_BACK:  # which is over in a moment
+                if reason not in PASSING:
                     self._tell_parked(lane.place, reason)
             case Halve(seconds):
                 if not lane.halved(now):  # every message that is put off says so again
@@ -624,7 +701,7 @@ class Dispatcher:
             case _:
                 assert_never(told)
         if lane.wait(now) != 0.0 and self._tasks is not None and (given_up := lane.empty()):
-            self._spawn(self._give_back(given_up))
+            self._spawn(self._give_back(feeding, given_up))
 
     def _tell_parked(self, place: Place, reason: str) -> None:
         """Tell once that a profile is parked, however often that shows, and for whatever reason after the first."""

@@ -1,12 +1,15 @@
 """A lane: all the mail of one profile, whoever sends it.
 
 Within a lane tenants take turns, one message each, however much each has waiting: mail is claimed for each of them
-in small helpings, so that somebody's hundred thousand never stand before another's first. A lane keeps within its
-profile's connections and rate, and stands still while its relay's breaker is open or the profile is parked.
+in small helpings, so that somebody's hundred thousand never stand before another's first. Where more have mail than can
+be helped at once they are helped in turn. A lane keeps within its profile's connections and rate, and stands still while
+its relay's breaker is open or the profile is parked.
+
+What a look at it costs does not depend on how many tenants have mail for later.
 """
 
 from collections import deque
-from dataclasses import dataclass, field
+from heapq import heapify, heappop, heappush
 from typing import Final
 
 from gateway.directory.shapes import Profile, Template
@@ -17,20 +20,9 @@ from gateway.smtp.outcome import Rejected
 from gateway.store.rows import Flow, Place
 
 HELPING: Final = 256  # messages that a lane keeps claimed, shared by its tenants
-SMALLEST_HELPING: Final = 8
-
-
-@dataclass(slots=True, eq=False)
-class Share:
-    """One tenant's part of a lane: claimed mail, and its flows with the time each next falls due (ms)."""
-
-    tenant: str
-    ready: deque[Delivery] = field(default_factory=deque)
-    flows: dict[Flow, int] = field(default_factory=dict)
-
-    def due_flow(self, now: int) -> Flow | None:
-        """A flow with mail that is due and not claimed."""
-        return next((flow for flow, due_at in self.flows.items() if due_at <= now), None)
+SMALLEST_HELPING: Final = 4
+MOST_SERVED: Final = HELPING // SMALLEST_HELPING  # tenants whose turn comes at once
+MOUTHFUL: Final = HELPING // 8  # messages after which it is seen whom to help again
 
 
 class Lane:
@@ -48,9 +40,15 @@ class Lane:
         self.paused = False
         self.elsewhere = False  # another daemon has it
         self.proven_at: float | None = None  # when its relay last let us in, or took a message
-        self.ready = 0  # claimed messages that wait for a session
-        self._shares: dict[str, Share] = {}
-        self._ring: deque[Share] = deque()
+        self.in_hand = 0  # claimed messages
+        self.ready = 0  # of them those that want nothing but a session, as far as can be seen
+        self._claimed: dict[str, deque[Delivery]] = {}  # by tenant
+        self._turns: deque[str] = deque()  # of those tenants …
+        self._to_fetch: dict[str, None] = {}  # … whose next message is not to be fetched first, as theirs is
+        self._at_hand: Delivery | None = None  # a heavy message that was fetched
+        self._unclaimed: dict[Flow, int] = {}  # when each flow's next mail falls due (ms)
+        self._later: list[tuple[int, Flow]] = []  # the same as a heap, with what is not so any more
+        self._due: dict[str, dict[Flow, None]] = {}  # whose time has come, by tenant, who is next first
 
     @property
     def place(self) -> Place:
@@ -69,81 +67,155 @@ class Lane:
 
     def note(self, flow: Flow, due_at: int) -> None:
         """Remember that a flow has mail that falls due then."""
-        share = self._share(flow.tenant)
-        share.flows[flow] = min(due_at, share.flows.get(flow, due_at))
+        known = self._unclaimed.get(flow)
+        if known is not None and known <= due_at:
+            return
+        self._unclaimed[flow] = due_at
+        heappush(self._later, (due_at, flow))
+        if len(self._later) > 2 * len(self._unclaimed) + HELPING:
+            self._later = [(due_at, flow) for flow, due_at in self._unclaimed.items()]
+            heapify(self._later)
 
-    def _share(self, tenant: str) -> Share:
-        share = self._shares.get(tenant)
-        if share is None:
-            share = self._shares[tenant] = Share(tenant)
-            self._ring.append(share)
-        return share
+    def _look(self, now: int) -> None:
+        """See whose time has come."""
+        while self._later and self._later[0][0] <= now:
+            due_at, flow = heappop(self._later)
+            if self._unclaimed.get(flow) == due_at:
+                self._due.setdefault(flow.tenant, {})[flow] = None
 
     def claimed(self, flow: Flow, deliveries: list[Delivery]) -> None:
         """Take what a claim brought."""
-        if deliveries:
-            self._share(flow.tenant).ready.extend(deliveries)
-            self.ready += len(deliveries)
+        if not deliveries:
+            return
+        self.in_hand += len(deliveries)
+        if (mail := self._claimed.get(flow.tenant)) is None:
+            self._claimed[flow.tenant] = deque(deliveries)
+            self._line_up(flow.tenant)
+        else:
+            mail.extend(deliveries)
+            self.ready += 0 if mail[0].heavy else len(deliveries)
 
-    def wishes(self, now: int) -> list[tuple[Flow, int]]:
-        """Which flows to claim from, and how much: helpings are equal, and refilled when half is eaten."""
-        hungry = [(share, flow) for share in self._ring if (flow := share.due_flow(now)) is not None]
-        if not hungry:
+    def _line_up(self, tenant: str) -> None:
+        """Place a tenant with its next message: behind those whose turn comes, or behind what is to be fetched."""
+        mail = self._claimed[tenant]
+        if mail[0].heavy and not mail[0].fetched:
+            self._to_fetch[tenant] = None
+        else:
+            self._turns.append(tenant)
+            self.ready += _going(mail)
+
+    @property
+    def heavy(self) -> Delivery | None:
+        """The message to fetch now: none while one that was fetched waits for its session."""
+        if self._at_hand is not None or not self._to_fetch:
+            return None
+        return self._claimed[next(iter(self._to_fetch))][0]
+
+    def fetched(self, delivery: Delivery) -> bool:
+        """A heavy message was fetched, and is the next to go; False if the lane has given it up."""
+        tenant = delivery.row.flow.tenant
+        if tenant not in self._to_fetch or self._claimed[tenant][0] is not delivery:
+            return False
+        del self._to_fetch[tenant]
+        self._turns.appendleft(tenant)
+        self.ready += 1
+        self._at_hand = delivery
+        return True
+
+    def wishes(self, now: int, *, scarce: bool = False) -> list[tuple[Flow, int]]:
+        """Which flows to claim from, and how much: helpings are equal, and refilled when half is eaten.
+
+        Where memory is `scarce` one message is claimed, and the next when that is gone.
+        """
+        self._look(now)
+        if not self._due:
             return []
-        helping = max(SMALLEST_HELPING, HELPING // len(hungry))
-        if self.lends:
-            hungry, helping = hungry[: 0 if self.ready or self.working else 1], 1  # the others may go another way
-        elif self.profile.limits.per_minute is not None:
-            helping = max(1, min(helping, self.profile.limits.per_minute // 6))
-        wishes = [(flow, helping - len(share.ready)) for share, flow in hungry if len(share.ready) <= helping // 2]
+        helping = self._helping()
+        guests = min(MOST_SERVED - len(self._turns), 4 * MOST_SERVED - len(self._claimed))
+        if scarce or self.lends:  # then the others may go another way
+            helping, guests = 1, 0 if self.in_hand or (self.lends and self.working) else 1
+        wishes = []
+        for tenant, flows in self._due.items():
+            eating = len(self._claimed.get(tenant, ()))
+            if eating > helping // 2:
+                continue
+            if not eating:
+                if guests < 1:
+                    break
+                guests -= 1
+            wishes.append((next(iter(flows)), helping - eating))
         for flow, _ in wishes:
-            self._shares[flow.tenant].flows.pop(flow, None)
+            self._take_out(flow)
         return wishes
+
+    def _helping(self) -> int:
+        """How many messages of each tenant to keep claimed."""
+        eaters = len(self._due) + sum(tenant not in self._due for tenant in self._claimed)
+        helping = max(SMALLEST_HELPING, HELPING // eaters)
+        per_minute = self.profile.limits.per_minute
+        return helping if per_minute is None else max(1, min(helping, per_minute // 6))
+
+    def _take_out(self, flow: Flow) -> None:
+        """A flow is claimed from: what it has after that is noted again, and its tenant's other flows come after others'."""
+        del self._unclaimed[flow]
+        flows = self._due.pop(flow.tenant)
+        del flows[flow]
+        if flows:
+            self._due[flow.tenant] = flows
 
     def next_due(self) -> int | None:
         """When the next unclaimed mail falls due (ms)."""
-        return min((due_at for share in self._ring for due_at in share.flows.values()), default=None)
+        if self._due:
+            return self._unclaimed[next(iter(next(iter(self._due.values()))))]
+        while self._later and self._unclaimed.get(self._later[0][1]) != self._later[0][0]:
+            heappop(self._later)
+        return self._later[0][0] if self._later else None
 
     def due_flows(self, now: int) -> dict[Flow, int]:
         """Give up the flows with unclaimed mail that is due."""
-        due = {flow: due_at for share in self._ring for flow, due_at in share.flows.items() if due_at <= now}
-        for flow in due:
-            del self._shares[flow.tenant].flows[flow]
+        self._look(now)
+        due = {flow: self._unclaimed.pop(flow) for flows in self._due.values() for flow in flows}
+        self._due.clear()
         return due
 
     def forget_flows(self) -> dict[Flow, int]:
         """Give up every flow with unclaimed mail, with when it falls due."""
-        flows = {flow: due_at for share in self._ring for flow, due_at in share.flows.items()}
-        for share in self._ring:
-            share.flows.clear()
+        flows, self._unclaimed = self._unclaimed, {}
+        self._later.clear()
+        self._due.clear()
         return flows
 
     def empty(self) -> list[Delivery]:
         """Give up all claimed mail."""
-        given_up = [delivery for share in self._ring for delivery in share.ready]
-        for share in self._ring:
-            share.ready.clear()
-        self.ready = 0
+        given_up = [delivery for mail in self._claimed.values() for delivery in mail]
+        self._claimed.clear()
+        self._turns.clear()
+        self._to_fetch.clear()
+        self._at_hand = None
+        self.in_hand = self.ready = 0
         return given_up
 
     # Whose turn it is.
 
     def take(self, *, pipelined: bool) -> Delivery | None:
         """The next delivery, tenants in turn; a strict one is never given to ride behind another."""
-        for _ in range(len(self._ring)):
-            share = self._ring[0]
-            self._ring.rotate(-1)
-            if not share.ready:
-                if not share.flows:
-                    self._ring.remove(share)
-                    del self._shares[share.tenant]
-                continue
-            if pipelined and share.ready[0].strict:
-                self._ring.rotate(1)
-                return None
-            self.ready -= 1
-            return share.ready.popleft()
-        return None
+        if not self._turns:
+            return None
+        tenant = self._turns[0]
+        mail = self._claimed[tenant]
+        if pipelined and mail[0].strict:
+            return None
+        del self._turns[0]
+        self.in_hand -= 1
+        self.ready -= _going(mail)
+        delivery = mail.popleft()
+        if mail:
+            self._line_up(tenant)
+        else:
+            del self._claimed[tenant]
+        if delivery is self._at_hand:
+            self._at_hand = None
+        return delivery
 
     def prepare(self, delivery: Delivery, template: Template | None, now: int) -> Prepared | Rejected | Held:
         """Render a delivery under the profile, and the template if it names one, as they are now."""
@@ -211,3 +283,8 @@ class Lane:
             return None
         stood, self.standstill = self.standstill, None
         return None if stood is None else stood.reason
+
+
+def _going(mail: deque[Delivery]) -> int:
+    """Tell how many of a tenant's messages may go: behind a heavy one the next may have to be fetched first."""
+    return 1 if mail[0].heavy else len(mail)

@@ -29,7 +29,9 @@ from gateway.smtp.session import Relay
 from gateway.store.rows import Flow, Place
 
 LEND_AGAIN: Final = 5.0  # seconds after which somebody who can carry a standing lane's mail is looked for again
-SECRET_REASONS: Final = frozenset({Trouble.AUTH_FAILED, Trouble.SECRET_MISSING, Trouble.SECRET_DENIED})
+SECRET_REASONS: Final = frozenset(
+    {Trouble.AUTH_FAILED, Trouble.SECRET_MISSING, Trouble.SECRET_DENIED, Trouble.SECRET_UNAVAILABLE}
+)
 
 
 @dataclass(slots=True, eq=False)
@@ -44,13 +46,15 @@ class Feeding:
     why: Why = Why.USE  # what the secret is fetched for next
     tls_failures: int = 0
     leaving: "set[asyncio.Task[None] | None]" = field(default_factory=set)  # workers that spare the relay a session
+    porter: "asyncio.Task[None] | None" = None  # who fetches the next heavy message
+    looking: bool = False  # is its secret looked for?
     deputy: Place | None = None  # who carries its mail at the moment
     borrowed: bool = False  # does it have flows of other lanes?
     closed: bool = False
 
     @property
     def waits_for_secret(self) -> bool:
-        """Does the lane stand still for a secret that is missing or refused?"""
+        """Does the lane stand still for a secret that is missing or refused, or cannot be fetched?"""
         standstill = self.lane.standstill
         return standstill is not None and standstill.reason in SECRET_REASONS
 

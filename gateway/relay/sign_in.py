@@ -186,7 +186,8 @@ class SignIns:
         while (relay := next((one for one in relays if one not in tried), None)) is not None:
             opened = await self.guard.open(profile.tenant, relay, opener, watch)
             if not isinstance(opened, Fault):
-                if opened.certificate is not None and (ends := certificate.ends(opened.certificate)) is not None:
+                kept = timeouts is None and relay.tls.verify  # what is only tested, or anybody's, is nobody's to renew
+                if kept and opened.certificate and (ends := certificate.ends(opened.certificate)) is not None:
                     facts.certificate(relay.host, relay.port, ends.timestamp())
                 return Opened(opened, relay)
             if opened.trouble is not Trouble.AUTH_FAILED or opened is TOO_OFTEN:

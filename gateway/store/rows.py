@@ -18,7 +18,9 @@ write its result. RESTING waits for a person (an outcome nobody knows, held). FI
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum, StrEnum
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
+
+LIGHT: Final = 1 << 16  # octets of content that come along with a claim; what is larger is read when its turn comes
 
 
 class Stage(IntEnum):
@@ -106,17 +108,20 @@ Acceptance = Inserted | Replayed | Mismatched | Withdrawn | Limited
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A wish for due rows of one flow, at most `limit` of them and about `max_bytes` of content."""
+    """A wish for due rows of one flow, at most `limit` of them, with about `max_bytes` of content that comes along."""
 
     flow: Flow
     limit: int
     now: int
     lease_until: int
-    max_bytes: int = 4 << 20
+    max_bytes: int = 1 << 20
 
 
 class LeasedRow(NamedTuple):
-    """A row under our lease: nobody else delivers it until `lease_until`."""
+    """A row under our lease: nobody else delivers it until `lease_until`.
+
+    Of its content's `size` in octets nothing has come along if that is more than `LIGHT`.
+    """
 
     seq: int
     id: str
@@ -133,17 +138,18 @@ class LeasedRow(NamedTuple):
     cancelled: bool
     status: str
     dotted_for: str | None = None
+    size: int = 0
 
 
 def leased(columns: Sequence[Any]) -> LeasedRow:
     """Make a leased row of its columns as the engines read them, the flow in two."""
     (
         seq, id_, tenant, profile, category, priority, due_at, expires_at, accepted_at, recipients, envelope, body,
-        token, cancelled, status, dotted_for,
+        token, cancelled, status, dotted_for, size,
     ) = columns  # fmt: skip
     return LeasedRow(
         seq, id_, Flow(tenant, profile), category, priority, due_at, expires_at, accepted_at, recipients, envelope,
-        body, token, bool(cancelled), status, dotted_for,
+        body, token, bool(cancelled), status, dotted_for, size,
     )  # fmt: skip
 
 

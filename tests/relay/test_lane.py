@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import count
 from typing import Any
 
 from gateway.message.notification import OnAmbiguous, Role
 from gateway.outbox.delivery import Delivery, Lease, encode_envelope
 from gateway.outbox.states import Recipient, State, encode
-from gateway.relay.lane import HELPING, SMALLEST_HELPING, Lane
+from gateway.relay.lane import HELPING, MOST_SERVED, SMALLEST_HELPING, Lane
 from gateway.relay.limits import Breaker
-from gateway.store.rows import Flow, LeasedRow
+from gateway.store.rows import LIGHT, Flow, LeasedRow
 from tests.outbox.building import NOW, notification
 from tests.relay.world import profile
 
@@ -86,35 +87,79 @@ def test_a_strict_delivery_is_never_given_to_ride_behind_another() -> None:
     assert of.take(pipelined=True) is not None
 
 
-def test_a_share_without_flows_and_mail_is_forgotten() -> None:
-    """A tenant that has nothing left leaves no trace in the ring."""
+def heavy(tenant: str = "acme") -> Delivery:
+    """Claimed mail whose content stayed in the store."""
+    return Delivery(delivery(tenant).row._replace(size=LIGHT + 1), Lease(1, NOW, NOW + 120_000, 1))
+
+
+def test_a_heavy_message_waits_until_it_is_fetched() -> None:
+    """With what its tenant has behind it, while others go; then it is the next."""
+    of, large, behind = lane(), heavy(), delivery()
+    of.claimed(Flow("acme", ""), [large, behind])
+    fill(of, "busy", 2)
+    before = of.ready, of.in_hand, of.heavy is large
+    others = turns(of, 1)
+    fetched = of.fetched(large)
+    after = of.ready, of.in_hand, of.heavy
+    order = [of.take(pipelined=True) for _ in range(2)]
+
+    assert (before, others, fetched, after) == ((2, 4, True), "b", True, (2, 3, None))
+    assert (order[0] is large, turns(of, 2)) == (True, "a-")
+
+
+def test_one_heavy_message_is_fetched_at_a_time() -> None:
+    """The next one when that goes, of whichever tenant."""
+    of, first, second = lane(), heavy(), heavy("busy")
+    of.claimed(Flow("acme", ""), [first])
+    of.claimed(Flow("busy", ""), [second])
+    of.fetched(first)
+    while_one_is_there = of.heavy
+    of.take(pipelined=False)
+
+    assert while_one_is_there is None
+    assert of.heavy is second
+
+
+def test_a_heavy_message_behind_light_ones_is_fetched_when_it_comes_to_it() -> None:
+    """Not before: it would be in memory for nothing."""
+    of, large = lane(), heavy()
+    of.claimed(Flow("acme", ""), [delivery(), large])
+    before = of.ready, of.heavy
+    of.take(pipelined=False)
+
+    assert before == (2, None)
+    assert (of.ready, of.heavy is large) == (0, True)
+
+
+def test_a_heavy_message_that_was_given_up_is_not_the_lanes_any_more() -> None:
+    """Whoever fetched it is told so."""
+    of, large = lane(), heavy()
+    of.claimed(Flow("acme", ""), [large])
+    given_up = of.empty()
+
+    assert (given_up, of.fetched(large), of.in_hand) == ([large], False, 0)
+
+
+def test_a_tenant_without_mail_is_forgotten() -> None:
+    """Whoever has nothing left leaves no trace, and is served when there is something again."""
     of = lane()
+    for number in range(5):
+        fill(of, f"t{number}", 1)
+    turns(of, 5)
+    left = (dict(of._claimed), list(of._turns), of.take(pipelined=False))
     fill(of, "acme", 1)
-    turns(of, 2)
 
-    assert (of._shares, list(of._ring)) == ({}, [])
+    assert (left, turns(of, 1)) == (({}, [], None), "a")
 
 
-def test_a_share_with_flows_is_kept() -> None:
-    """A tenant whose next mail falls due later keeps its place, and what is due is still known."""
+def test_what_falls_due_later_outlives_what_is_claimed() -> None:
+    """When a tenant's claimed mail is gone its next time is still known."""
     of = lane()
     fill(of, "acme", 1)
     of.note(Flow("acme", ""), NOW + 5)
     turns(of, 2)
 
     assert of.next_due() == NOW + 5
-
-
-def test_the_whole_ring_can_be_forgotten_at_once() -> None:
-    """Many shares that ended together are no reason to stumble, and later ones are served."""
-    of = lane()
-    for number in range(5):
-        fill(of, f"t{number}", 1)
-    turns(of, 5)
-    nothing = of.take(pipelined=False)
-    fill(of, "acme", 1)
-
-    assert (nothing, turns(of, 1)) == (None, "a")
 
 
 def test_a_helping_is_shared_by_the_hungry() -> None:
@@ -134,6 +179,66 @@ def test_a_helping_has_a_least_size() -> None:
         of.note(Flow(f"t{number}", ""), NOW)
 
     assert {limit for _, limit in of.wishes(NOW)} == {SMALLEST_HELPING}
+
+
+def test_more_tenants_than_can_be_helped_are_helped_in_turn() -> None:
+    """Each has its first message sent before anybody's helping is gone twice; little is claimed at any moment."""
+    of, tenants, most = lane(), [f"t{number:03}" for number in range(5 * MOST_SERVED)], 0
+    left = dict.fromkeys(tenants, 3 * SMALLEST_HELPING)
+    for tenant in tenants:
+        of.note(Flow(tenant, ""), NOW)
+    sent: list[str] = []
+    while any(left.values()) or of.ready:
+        for flow, limit in of.wishes(NOW):
+            brought = min(limit, left[flow.tenant])
+            left[flow.tenant] -= brought
+            fill(of, flow.tenant, brought)
+            if left[flow.tenant]:
+                of.note(flow, NOW)
+        most = max(most, of.ready)
+        taken = of.take(pipelined=False)
+        assert taken is not None
+        sent.append(taken.row.flow.tenant)
+
+    assert Counter(sent) == dict.fromkeys(tenants, 3 * SMALLEST_HELPING)
+    assert set(sent[: (len(tenants) + MOST_SERVED) * SMALLEST_HELPING]) == set(tenants)
+    assert most <= HELPING
+
+
+def test_one_at_a_time_where_memory_is_scarce() -> None:
+    """The next message is claimed when the one before is taken, of whoever is next."""
+    of = lane()
+    flows = [Flow("acme", ""), Flow("busy", "")]
+    for flow in flows:
+        of.note(flow, NOW)
+    first = of.wishes(NOW, scarce=True)
+    fill(of, "acme", 1)
+    while_there_is_one = of.wishes(NOW, scarce=True)
+    of.take(pipelined=False)
+
+    assert (first, while_there_is_one, of.wishes(NOW, scarce=True)) == ([(flows[0], 1)], [], [(flows[1], 1)])
+
+
+def test_a_tenants_flows_take_turns_with_other_tenants() -> None:
+    """One claim of each tenant at a time, however many profiles it names."""
+    of = lane()
+    flows = [Flow("acme", ""), Flow("acme", "main"), Flow("busy", "")]
+    for flow in flows:
+        of.note(flow, NOW)
+    claims = [[flow for flow, _ in of.wishes(NOW)] for _ in range(3)]
+
+    assert claims == [[flows[0], flows[2]], [flows[1]], []]
+
+
+def test_mail_for_later_is_remembered_once() -> None:
+    """However often a flow is claimed from before that, nothing piles up."""
+    of = lane()
+    for number in range(10_000):
+        of.note(Flow("acme", ""), NOW + 1_000_000)
+        of.note(Flow("acme", ""), NOW + number)
+        of.wishes(NOW + number)
+
+    assert len(of._later) <= 2 * HELPING
 
 
 def test_a_slow_lane_claims_little() -> None:

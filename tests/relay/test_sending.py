@@ -9,7 +9,6 @@ from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from gateway.directory.entries import API, Item, entry
 from gateway.directory.shapes import Tenant
 from gateway.message.address import Mailbox
 from gateway.outbox.outbox import Outbox, Submission
@@ -57,13 +56,6 @@ class Told:
 async def enable(at: World, *, yes: bool) -> None:
     """Let acme send, or not."""
     await at.put(Tenant(id="acme", enabled=yes))
-
-
-async def drop(at: World, item: Item) -> None:
-    """Delete a directory object."""
-    revision, _ = await at.store.directory()
-    await at.store.change_directory(revision, [], [entry(item, API)])
-    await at.directory.load()
 
 
 async def state(at: World, mail: str) -> tuple[State, int]:
@@ -127,7 +119,7 @@ async def test_mail_of_a_profile_that_is_gone_is_held(tmp_path: Path) -> None:
     async with ScriptedRelay() as relay:
         named, other = profile(relay.port, name="named", is_default=False), profile(relay.port)
         async with world(tmp_path, named, other) as at:
-            await drop(at, named)
+            await at.drop(named)
             mail = await at.post("acme", "named@example.test", profile="named")
             await at.post("acme", "other@example.test")
             await relay.wait_messages(1)

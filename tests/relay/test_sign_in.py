@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,10 @@ from gateway.credentials.provider import Why
 from gateway.credentials.secret import Secret
 from gateway.directory.changes import OPERATOR
 from gateway.outbox.states import State
+from gateway.relay import dispatcher
 from gateway.settings import CyberArkConnection
+from gateway.smtp.outcome import Fault
+from tests.credentials.contract import How
 from tests.peers.cyberark_server import CyberArkServer
 from tests.peers.smtp_server import ScriptedRelay
 from tests.relay.world import profile, world
@@ -18,10 +22,20 @@ from tests.relay.world import profile, world
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import pytest
+
     from tests.relay.world import World
 
 STORED = {"username": "app", "credential": {"source": "stored", "key": "relay-a"}}
+BROUGHT = {"source": "cyberark", "connection": "ccp", "key": "Safe=SMTP;Object=relay-a"}
 PLACE = ("acme", "main")
+
+
+def connect(at: World, store: CyberArkServer) -> None:
+    """Let acme use a store."""
+    settings = {"kind": "cyberark", "url": store.url, "app_id": "gateway", "allow": {"acme": ["Safe=SMTP"]}}
+    connection = CyberArkConnection.model_validate(settings)
+    at.sign_ins.credentials.connections = made({"ccp": connection}, {}, time.monotonic)
 
 
 async def keep(at: World, value: str) -> None:
@@ -77,18 +91,72 @@ async def test_the_same_secret_again_wakes_nobody(tmp_path: Path) -> None:
     assert len(refused) == 1
 
 
+async def test_a_person_lets_a_profile_be_tested_again_that_has_sent_nothing(tmp_path: Path) -> None:
+    """Three tests were refused, no fourth is made; after a word from a person one is, and the next is not."""
+    async with ScriptedRelay(users={"app": "right"}) as relay, world(tmp_path, profile(relay.port, auth=STORED)) as at:
+        await keep(at, "wrong")
+        kept = at.directory.snapshot.profiles[PLACE]
+
+        async def tried() -> int:
+            relays = await at.sign_ins.relays(kept)
+            assert not isinstance(relays, Fault)
+            assert isinstance(await at.sign_ins.open(kept, relays), Fault)
+            return sum(len(session.logins) for session in relay.sessions)
+
+        before = [await tried() for _ in range(4)]
+        await at.dispatcher.resume(PLACE)
+        after = [await tried() for _ in range(2)]
+
+    assert (before, after) == ([1, 2, 3, 3], [4, 4])
+
+
+async def test_a_store_that_is_away_keeps_nobody_else_from_the_relay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its profile stands, and is told to stand when that lasts; another of the owner's sends; once it is back mail goes."""
+    monkeypatch.setattr(dispatcher, "IDLE", 0.2)
+    monkeypatch.setattr(dispatcher, "LOOK_AGAIN_LAPS", 1)
+    async with (
+        CyberArkServer() as store,
+        ScriptedRelay(users={"app": "right"}) as relay,
+        world(
+            tmp_path,
+            profile(relay.port, auth={"username": "app", "credential": BROUGHT}),
+            profile(relay.port, name="alerts", is_default=False),
+        ) as at,
+    ):
+        told: list[tuple[str, str]] = []
+        at.dispatcher.on_parked = lambda _, reason: told.append(("parked", reason))
+        at.dispatcher.on_unparked = lambda _, reason: told.append(("unparked", reason))
+        connect(at, store)
+        store.misbehave(How.BROKEN)
+        await at.post("acme")
+        await at.until(PLACE, "parked:secret_unavailable")
+        await at.post("acme", profile="alerts")
+        await relay.wait_messages(1)
+        states = at.dispatcher.states()
+        async with asyncio.timeout(10):
+            while not told:
+                await asyncio.sleep(0.01)
+        await store.put("relay-a", {"password": "right"})
+        store.misbehave(None)
+        await relay.wait_messages(2, timeout=30)
+        await at.carried()
+        await at.sign_ins.credentials.connections.close()
+
+    assert states == {PLACE: "parked:secret_unavailable", ("acme", "alerts"): "active"}
+    assert told == [("parked", "secret_unavailable"), ("unparked", "secret_unavailable")]
+
+
 async def test_the_password_before_goes_with_its_own_user_name(tmp_path: Path) -> None:
     """The store has a new account, the relay still the old one: its name and its password sign in together."""
-    brought = {"source": "cyberark", "connection": "ccp", "key": "Safe=SMTP;Object=relay-a"}
-    auth = {"credential": {**brought, "username_property": "UserName"}}
+    auth = {"credential": {**BROUGHT, "username_property": "UserName"}}
     async with (
         CyberArkServer() as store,
         ScriptedRelay(users={"old": "pw-old"}) as relay,
         world(tmp_path, profile(relay.port, auth=auth)) as at,
     ):
-        settings = {"kind": "cyberark", "url": store.url, "app_id": "gateway", "allow": {"acme": ["Safe=SMTP"]}}
-        connection = CyberArkConnection.model_validate(settings)
-        at.sign_ins.credentials.connections = made({"ccp": connection}, {}, time.monotonic)
+        connect(at, store)
         kept = at.directory.snapshot.profiles[PLACE]
         for account in ("old", "new"):
             await store.put("relay-a", {"password": f"pw-{account}", "UserName": account})

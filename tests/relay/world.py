@@ -59,6 +59,12 @@ class World:
         await self.store.change_directory(revision, [entry(item, API) for item in items], [])
         await self.directory.load()
 
+    async def drop(self, *items: Item) -> None:
+        """Delete directory objects and let everybody know."""
+        revision, _ = await self.store.directory()
+        await self.store.change_directory(revision, [], [entry(item, API) for item in items])
+        await self.directory.load()
+
     async def post(
         self,
         tenant: str,

@@ -16,10 +16,12 @@ from gateway.message.notification import OnAmbiguous, Role
 from gateway.outbox.states import Recipient
 from gateway.outbox.verdict import (
     SLOW_PROBES,
+    TEN_MINUTES,
     Circumstances,
     Consequence,
     Judgement,
     Park,
+    Rest,
     Schedule,
     Trip,
     beyond_the_message,
@@ -111,7 +113,9 @@ async def test_row05_ehlo_refused_and_nothing_needed() -> None:
 @pytest.mark.parametrize(
     ("trouble", "follows"),
     [
-        pytest.param(Trouble.SECRET_UNAVAILABLE, Trip(after=1), id="row18-secret-unavailable"),
+        pytest.param(
+            Trouble.SECRET_UNAVAILABLE, Rest(TEN_MINUTES, "secret_unavailable"), id="row18-secret-unavailable"
+        ),
         pytest.param(Trouble.SECRET_DENIED, Park("secret_denied", SLOW_PROBES), id="row19-secret-denied"),
         pytest.param(Trouble.SECRET_MISSING, Park("secret_missing", SLOW_PROBES), id="row19-secret-missing"),
     ],

@@ -9,7 +9,7 @@ import asyncio
 import pytest
 
 from gateway.store.protocol import RevisionConflict, Store
-from gateway.store.rows import Entry, Flow, Inserted, Mismatched, Replayed, Stage
+from gateway.store.rows import LIGHT, Entry, Flow, Inserted, Mismatched, Replayed, Stage
 from tests.store.building import (
     FLOW,
     HOUR,
@@ -144,6 +144,17 @@ class ClaimContract:
         """A claim ends with the row that fills it, and takes at least one."""
         await put(store, *(row(content="x" * 600) for _ in range(3)))
         assert [len((await store.claim(claim(max_bytes=size))).rows) for size in (1000, 1)] == [2, 1]
+
+    @pytest.mark.parametrize("letter", ["x", "é"])
+    async def test_large_content_does_not_come_along(self, store: Store, letter: str) -> None:
+        """From one octet over the limit on a claim tells its size alone, and counts nothing for it; it can be read."""
+        fits = letter * (LIGHT // len(letter.encode()))
+        await put(store, row(content=fits), *(row(content=fits + "y") for _ in range(2)))
+        claimed = await store.claim(claim(max_bytes=LIGHT + 1))
+        assert [(one.content, one.size) for one in claimed.rows] == [(fits, LIGHT), *[(None, LIGHT + 1)] * 2]
+        whole = await store.get(claimed.rows[1].id, content=True)
+        assert whole is not None
+        assert whole.content == fits + "y"
 
     async def test_claimed_row_is_not_claimed_again(self, store: Store) -> None:
         """Two claims never share a row."""

@@ -8,6 +8,8 @@ Accepting locks the tenants' budgets first, in the order of tenants, and then th
 
 from typing import Final
 
+from gateway.store.rows import LIGHT
+
 PRIORITIES: Final = (0, 1, 2)
 ONE: Final = (
     60_000  # what a notification takes from a tenant's budget, to which `per_minute` comes back each millisecond
@@ -19,7 +21,8 @@ STORED: Final = (
 )
 LEASED: Final = (
     "n.seq, n.id, n.tenant, n.profile, n.category, n.priority, n.due_at, n.expires_at, n.accepted_at, n.recipients,"
-    " n.envelope, c.body, q.lease_token, n.cancelled, n.status, q.dotted_for"
+    f" n.envelope, CASE WHEN octet_length(c.body) <= {LIGHT} THEN c.body END, q.lease_token, n.cancelled, n.status,"
+    " q.dotted_for, coalesce(octet_length(c.body), 0)"
 )
 
 WITHDRAWN: Final = """
@@ -130,7 +133,7 @@ WITH wish AS MATERIALIZED (
   SELECT w.token, w.until, d.seq FROM wish w CROSS JOIN LATERAL (
     SELECT one.seq, sum(one.size) OVER (ORDER BY one.priority, one.due_at, one.seq ROWS UNBOUNDED PRECEDING) - one.size AS ahead
       FROM (
-      SELECT any_.seq, any_.priority, any_.due_at, coalesce(octet_length(c.body), 0) AS size FROM (
+      SELECT any_.seq, any_.priority, any_.due_at, CASE WHEN octet_length(c.body) <= {LIGHT} THEN octet_length(c.body) ELSE 0 END AS size FROM (
 {"        UNION ALL".join(_DUE.format(priority) for priority in PRIORITIES)}
       ) any_ LEFT JOIN content c ON c.seq = any_.seq
       ORDER BY any_.priority, any_.due_at, any_.seq LIMIT w.most
@@ -146,7 +149,7 @@ WITH wish AS MATERIALIZED (
 SELECT {LEASED} FROM taken q JOIN notification n ON n.seq = q.seq LEFT JOIN content c ON c.seq = q.seq
 UNION ALL
 SELECT NULL, NULL, NULL, NULL, NULL, NULL, least({", ".join(_NEXT.format(priority) for priority in PRIORITIES)}),
-       NULL, NULL, NULL, NULL, NULL, w.token, NULL, NULL, NULL FROM wish w"""
+       NULL, NULL, NULL, NULL, NULL, w.token, NULL, NULL, NULL, NULL FROM wish w"""
 
 # After a claim whose answer was lost.
 UNCLAIM: Final = """

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 import apsw
 
-from gateway.store.rows import Claim, Claimed, NewRow, Settlement, Stage, leased
+from gateway.store.rows import LIGHT, Claim, Claimed, NewRow, Settlement, Stage, leased
 
 Value = str | int | float | bytes | None
 Job = tuple[Value, ...]
@@ -42,14 +42,16 @@ _REST_OF_TELL: Final = (None,) * 6
 
 LEASED: Final = (
     "n.seq, n.id, n.tenant, n.profile, n.category, n.priority, n.due_at, n.expires_at, n.accepted_at, n.recipients,"
-    " n.envelope, c.body, n.lease_token, n.cancelled, n.status, n.dotted_for"
+    f" n.envelope, CASE WHEN octet_length(c.body) <= {LIGHT} THEN c.body END, n.lease_token, n.cancelled, n.status,"
+    " n.dotted_for, coalesce(octet_length(c.body), 0)"
 )
 
-_DUE_OF_PRIORITY: Final = """
+_DUE_OF_PRIORITY: Final = f"""
       SELECT * FROM (
-        SELECT n.seq, n.priority, n.due_at, coalesce(octet_length(c.body), 0) AS size
+        SELECT n.seq, n.priority, n.due_at,
+               CASE WHEN octet_length(c.body) <= {LIGHT} THEN octet_length(c.body) ELSE 0 END AS size
           FROM notification n LEFT JOIN content c USING (seq)
-         WHERE n.stage=0 AND n.tenant=NEW.tenant AND n.profile=NEW.profile AND n.priority={} AND n.due_at<=NEW.due_at
+         WHERE n.stage=0 AND n.tenant=NEW.tenant AND n.profile=NEW.profile AND n.priority={{}} AND n.due_at<=NEW.due_at
          ORDER BY n.due_at LIMIT NEW.most)"""
 _NEXT_OF_PRIORITY: Final = (
     "coalesce((SELECT due_at FROM notification WHERE stage=0 AND tenant=NEW.tenant AND profile=NEW.profile"
