@@ -133,16 +133,16 @@ async def daemon(settings: Settings, environ: Mapping[str, str]) -> AsyncIterato
             relays=dispatcher.relays, reasons=lambda: _reasons(store, directory), catcher=catcher, on_answer=facts.answered,
             on_failure=facts.request_failed, on_refused=facts.key_refused, restart_needed=restart_needed,
         )  # fmt: skip
-        pages = Pages(services)
-        http = await stack.enter_async_context(HttpServer(services, pages=pages))
-        facts.http_certificate(_certificate_end(settings))
         admin = await stack.enter_async_context(HttpServer.for_administrators(services))
+        metrics = await _metrics(settings, services, stack)
+        pages = Pages(services)
+        http = await stack.enter_async_context(HttpServer(services, pages=pages))  # last: it says that all is ready
+        facts.http_certificate(_certificate_end(settings))
         if store.copier is not None:
             stack.callback(store.copier.stop)
         gauges = Gauges(outbox, store, dispatcher, (http, admin), services.reasons, certificate_files(settings))
         for reading in (gauges.each_second(), gauges.loop_lag(), gauges.now_and_then(), pages.sessions.keep()):
             tasks.start(reading)
-        metrics = await _metrics(settings, services, stack)
         yield Running(settings, http, metrics, catcher, directory, outbox, dispatcher, store, restart_needed)
 
 
@@ -169,11 +169,12 @@ class _Loops:
         self._tasks.append(task)
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
-        if task.cancelled() or (error := task.exception()) is None or self._owner is None:
+        if task.cancelled() or (error := task.exception()) is None or _only_broken_store(error):
             return
-        if not _only_broken_store(error):  # of which the store itself tells whoever owns us
-            facts.loop_died(error)
-            self._owner.cancel(f"a loop died: {type(error).__name__}")
+        facts.loop_died(error)  # of a broken store the store itself tells whoever owns us
+        owner, self._owner = self._owner, None  # once: a second one shall not cut off what ends in order
+        if owner is not None:
+            owner.cancel(f"a loop died: {type(error).__name__}")
 
 
 def _only_broken_store(error: BaseException) -> bool:

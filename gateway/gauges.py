@@ -85,6 +85,7 @@ class Gauges:
         facts.profiles(counts.states, counts.parked)
         facts.breakers(counts.breakers, counts.longest)
         facts.relay_connections(counts.busy, counts.idle)
+        facts.relays_used({(host, port) for host, port, _, _ in self.dispatcher.relays()})
         if self.store.roster is None:  # otherwise who has which lane is agreed on, and told then
             facts.lanes(sum(counts.states.values()))
 

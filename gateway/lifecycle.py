@@ -2,8 +2,8 @@
 
 READY is told to systemd once requests are answered. While it runs, WATCHDOG is told as long as the loop turns and the
 store writes. SIGTERM and SIGINT end it in order: STOPPING first, then no new mail is taken, what is on the wire gets
-its final reply, results are committed. It ends at once, with exit code 1, when the store can no longer be trusted to
-write.
+its final reply, results are committed. An error of ours ends it likewise, with exit code 1. It ends at once, with exit
+code 1, when the store can no longer be trusted to write.
 
 SIGHUP reads the settings, the certificate and the provisioned files again, all or nothing: on any fault everything
 stays as it was. What a running daemon cannot change is told by name, and waits for a restart.
@@ -65,8 +65,10 @@ async def serve(
             async with daemon(settings, environ) as running:
                 ready = True
                 patience.ask(0)
-                code = await _run(running, signals, _Reloading(running, config, environ), when_ready)
-                patience.ask(settings.relay.drain_seconds + LAST_SECONDS)
+                try:
+                    code = await _run(running, signals, _Reloading(running, config, environ), when_ready)
+                finally:
+                    patience.ask(settings.relay.drain_seconds + LAST_SECONDS)
     except (StoreBusy, StoreUnavailable) as error:
         facts.start_failed(str(error))
         return EXIT_FAILED
@@ -91,9 +93,11 @@ async def _run(
     service_manager.notify(READY="1", STATUS="ready")
     when_ready(running)
     gc.freeze()  # what is there now stays: no collection need look at it again
-    async with _beside(_watchdog(running.store)), _beside(reloading.run(signals.reload)):
-        await _first(signals.stop, running.store.failed)
-    service_manager.notify(STOPPING="1", STATUS="draining")
+    try:
+        async with _beside(_watchdog(running.store)), _beside(reloading.run(signals.reload)):
+            await _first(signals.stop, running.store.failed)
+    finally:  # also when a loop of ours died: nobody shall end what is on the wire for want of pings
+        service_manager.notify(STOPPING="1", STATUS="draining")
     facts.stopping(running.outbox.in_hand)
     if not running.store.failed.is_set():
         return EXIT_OK

@@ -27,7 +27,7 @@ from gateway.cli.test import test
 from gateway.cli.ui_login import ui_login
 from gateway.credentials.provider import CredentialError
 from gateway.outbox.states import Status
-from gateway.settings import SettingsError, counted, default_path
+from gateway.settings import SettingsError, counted
 
 EXIT_FAILED = 1
 EXIT_CONFIG = 78
@@ -59,7 +59,7 @@ class _Main(click.Group):
 @click.pass_context
 def cli(ctx: click.Context, config: Path | None) -> None:
     """Notification gateway: HTTP in, durable outbox, SMTP out."""
-    ctx.obj = config or default_path(os.environ)
+    ctx.obj = settings_path(config)
 
 
 def main() -> None:
@@ -78,24 +78,24 @@ def main() -> None:
 
 @cli.command()
 @click.pass_obj
-def serve(config: Path) -> None:
+def serve(config: Path | None) -> None:
     """Run the daemon in the foreground."""
     from gateway import lifecycle
     from gateway.cli.demo import demonstrate
     from gateway.cli.loop import run
 
-    sys.exit(run(lifecycle.serve(settings_path(config), os.environ, when_ready=demonstrate)))
+    sys.exit(run(lifecycle.serve(config, os.environ, when_ready=demonstrate)))
 
 
 @cli.command()
 @click.option("--probe", is_flag=True, help="also resolve every secret and open every relay")
 @click.option("--json", "as_json", is_flag=True, help="print the faults as JSON")
 @click.pass_obj
-def check(config: Path, /, probe: bool, as_json: bool) -> None:
+def check(config: Path | None, /, probe: bool, as_json: bool) -> None:
     """Validate the settings and provisioning files; tells all faults at once."""
     from gateway.cli.check import check as run_check
 
-    sys.exit(asyncio.run(run_check(settings_path(config), probe=probe, as_json=as_json)))
+    sys.exit(asyncio.run(run_check(config, probe=probe, as_json=as_json)))
 
 
 @cli.command()
@@ -113,11 +113,20 @@ def check(config: Path, /, probe: bool, as_json: bool) -> None:
 def send(daemon: Daemon, /, as_json: bool, **given: Any) -> None:
     """Post one notification."""
     key = given.pop("idempotency_key")
-    text = sys.stdin.read() if given["text"] == "-" else given["text"]
+    text = _standard_input() if given["text"] == "-" else given["text"]
     body = {name: list(value) if isinstance(value, tuple) else value for name, value in given.items() if value}
     headers = {"Idempotency-Key": key} if key else {}
     answer = daemon.call("POST", path("notifications"), {**body, "text": text}, headers)
     calls.show(answer, as_json, "{id} {status}, expires {expires_at}")
+
+
+def _standard_input() -> str:
+    if sys.stdin is None:
+        raise click.UsageError("standard input is closed: give --text")
+    try:
+        return sys.stdin.buffer.read().decode().replace("\r\n", "\n")
+    except UnicodeDecodeError:
+        raise click.UsageError("standard input is not UTF-8") from None
 
 
 @cli.command()

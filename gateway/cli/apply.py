@@ -65,14 +65,12 @@ def _named(row: Any) -> str:
 @click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path))
 @click.option("--dry-run", is_flag=True, help="only show what would change")
 @click.option("--prune", is_flag=True, help="delete what the same set made before and is gone from its files")
-@click.option("--set", "set_name", metavar="NAME", help="the name of this set of files")
+@click.option("--set", "set_name", metavar="NAME", help="the name of this set of files, if there are several")
 @remote
 def apply(
     daemon: Daemon, /, files: tuple[Path, ...], as_json: bool, dry_run: bool, prune: bool, set_name: str | None
 ) -> None:
     """Make tenants, profiles, links, preferences and templates what files say."""
-    if prune and set_name is None:
-        raise click.UsageError("--prune needs --set: the name of the set whose leftovers it deletes")
     read = _read(files)
     query = {"dry_run": str(dry_run).lower(), "prune": str(prune).lower()}
     named = {"set": set_name} if set_name is not None else {}

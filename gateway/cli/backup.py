@@ -22,7 +22,7 @@ import click
 from gateway.cli import calls
 from gateway.cli.calls import Daemon
 from gateway.cli.fields import Document
-from gateway.cli.remote import path, remote, settings_path
+from gateway.cli.remote import path, remote
 from gateway.message.times import time_text
 from gateway.settings import Settings, SqliteUrl, load
 
@@ -75,14 +75,14 @@ def _part_of(file: Path) -> Iterator[BinaryIO]:
 @FORCE
 @click.option("--json", "as_json", is_flag=True, help="print what was restored, or why it was not, as JSON")
 @click.pass_obj
-def restore(config: Path, /, file: Path | None, force: bool, as_json: bool) -> None:
+def restore(config: Path | None, /, file: Path | None, force: bool, as_json: bool) -> None:
     """Put a backup in the place of the settings' database, or mark one as restored that its server has restored.
 
     Stop the daemon first. The one that is started afterwards sends nothing until `queue resume`.
     """
     from gateway.store.protocol import StoreError
 
-    settings = load(settings_path(config), os.environ)
+    settings = load(config, os.environ)
     try:
         told = _restored(settings, file, force=force)
     except StoreError as error:

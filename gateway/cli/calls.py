@@ -4,6 +4,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -11,11 +12,17 @@ from typing import Any, BinaryIO, Final
 import aiohttp
 import click
 
+from gateway.problems import MEDIA_TYPE
 from gateway.settings import admin_socket
 
 SECONDS = 60
 LONGEST_SILENCE: Final = 3600.0  # seconds in which a large database is copied before anything is sent
 PIECE: Final = 1 << 18  # bytes
+KINDS: Final = {2: "application/json", 4: MEDIA_TYPE, 5: MEDIA_TYPE}
+"""What the API answers, by class of status."""
+COPY: Final = "application/vnd.sqlite3"
+UNREACHED: Final = (aiohttp.ClientError, TimeoutError)
+"""What it means that a daemon cannot be reached; other errors of input and output are this command's own."""
 START: Final = "`systemctl start notification-gateway` starts it, or `notification-gateway serve`"
 
 
@@ -60,7 +67,7 @@ class Daemon:
     def _over(self, call: Coroutine[object, object, Answer]) -> Answer:
         try:
             return asyncio.run(call)
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        except UNREACHED as error:
             raise self.unreachable(error) from None
 
     def unreachable(self, error: Exception) -> click.ClickException:
@@ -80,9 +87,11 @@ class Daemon:
         params = {name: str(value) for name, value in (query or {}).items()}
         async with (
             self._session(aiohttp.ClientTimeout(total=SECONDS)) as session,
-            session.request(method, self.url + path, json=body, headers=headers, params=params) as response,
+            session.request(
+                method, self.url + path, json=body, headers=headers, params=params, allow_redirects=False
+            ) as response,
         ):
-            return await _read(response)
+            return await self.read(response)
 
     def download(self, path: str, into: BinaryIO) -> Answer:
         """Fetch something large, however long that takes; the answer is a problem, or empty once all is written."""
@@ -90,22 +99,34 @@ class Daemon:
 
     async def _download(self, path: str, into: BinaryIO) -> Answer:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=SECONDS, sock_read=LONGEST_SILENCE)
-        async with self._session(timeout) as session, session.get(self.url + path) as response:
-            if response.status != 200:
-                return await _read(response)
+        async with self._session(timeout) as session, session.get(self.url + path, allow_redirects=False) as response:
+            if response.status >= 400:
+                return await self.read(response)
+            if response.content_type != COPY:
+                raise self._stranger(response)
             async for piece in response.content.iter_chunked(PIECE):
                 into.write(piece)
             return Answer(response.status, None, "")
+
+    async def read(self, response: aiohttp.ClientResponse) -> Answer:
+        """Read an answer; one that the API does not give ends the command."""
+        with suppress(ValueError):
+            raw = await response.text()
+            if response.status == 204 and not raw:
+                return Answer(response.status, None, raw)
+            if response.content_type == KINDS.get(response.status // 100):
+                return Answer(response.status, json.loads(raw), raw)
+        raise self._stranger(response)
+
+    def _stranger(self, response: aiohttp.ClientResponse) -> click.ClickException:
+        """Say that something else answers: at a wrong address, or a proxy that stands between."""
+        where = self.socket or self.url
+        return click.ClickException(f"{where} is no notification gateway (it answered {response.status})")
 
     def _session(self, timeout: aiohttp.ClientTimeout) -> aiohttp.ClientSession:
         headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
         connector = aiohttp.UnixConnector(str(self.socket)) if self.socket else None
         return aiohttp.ClientSession(connector=connector, timeout=timeout, headers=headers)
-
-
-async def _read(response: aiohttp.ClientResponse) -> Answer:
-    raw = await response.text()
-    return Answer(response.status, json.loads(raw) if raw else None, raw)
 
 
 def show(answer: Answer, as_json: bool, form: str) -> None:

@@ -7,7 +7,9 @@ is a remark and no fault; what the database has besides, and would not go with t
 import json
 import os
 import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final
@@ -17,6 +19,7 @@ import click
 from gateway.app import opener, policy, postgresql_server
 from gateway.credentials import master_key
 from gateway.credentials.credentials import Credentials
+from gateway.credentials.local import ANYBODY
 from gateway.credentials.provider import CredentialError
 from gateway.credentials.sealed import Seal
 from gateway.credentials.tokens import Tokens
@@ -30,7 +33,16 @@ from gateway.directory.snapshot import PROVISION, Snapshot
 from gateway.lifecycle import EXIT_CONFIG, EXIT_FAILED, EXIT_OK
 from gateway.relay.guard import Guard
 from gateway.relay.sign_in import SignIns
-from gateway.settings import Fault, PostgresqlUrl, Settings, SettingsError, counted, load
+from gateway.settings import (
+    AzureKeyVaultConnection,
+    Fault,
+    PostgresqlUrl,
+    Settings,
+    SettingsError,
+    counted,
+    load,
+    provision_files,
+)
 from gateway.smtp import hints
 from gateway.smtp.outcome import Fault as SessionFault
 from gateway.store.protocol import StoreError
@@ -47,6 +59,9 @@ REFERENCES: Final = {
     "unknown_profile": "failover",
 }
 """What an object refers to, by the code of the rule that it must be there."""
+MOST_OVERLAPS: Final = 20  # of a connection's prefixes
+Lent = tuple[str, str]
+"""A beginning of keys, and the tenant that it is lent to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +115,12 @@ async def check(config: Path | None, *, probe: bool, as_json: bool) -> int:
     report = Report(as_json)
     try:
         settings = load(config, os.environ)
-        report.faults += _of_master_keys(settings)
+    except SettingsError as error:
+        report.faults += [*error.faults, *_of_files(config)]
+        return report.tell()
+    report.faults += _of_master_keys(settings)
+    report.remarks += _of_azure_prefixes(settings)
+    try:
         server = postgresql_server(settings, os.environ) if isinstance(settings.store.url, PostgresqlUrl) else None
         profiles = _provisioned(settings, report)
     except SettingsError as error:
@@ -113,11 +133,51 @@ async def check(config: Path | None, *, probe: bool, as_json: bool) -> int:
     return report.tell()
 
 
+def _of_files(config: Path | None) -> Sequence[Fault]:
+    """What is wrong with the provisioning files by themselves: there are no settings by which to judge the rest."""
+    try:
+        read_files(provision_files(config, os.environ))
+    except SettingsError as error:
+        return error.faults
+    return ()
+
+
 def _of_master_keys(settings: Settings) -> list[Fault]:
     return [
         Fault("", "[master_key]", str(error), "give the key that sealed the database")
         for error in master_key.faults(settings.master_key.sources, os.environ)
     ]
+
+
+def _of_azure_prefixes(settings: Settings) -> Iterator[Fault]:
+    """What tenants may have of another's in an Azure vault, where a prefix does not end with a segment."""
+    remedy = "give each tenant a prefix that begins no other's, unless that is meant"
+    for name, connection in settings.connections.items():
+        if isinstance(connection, AzureKeyVaultConnection):
+            for problem in _overlaps(connection.allow):
+                yield Fault("", f"[connections.{name}] allow", problem, remedy)
+
+
+def _overlaps(allow: Mapping[str, Iterable[str]]) -> Iterator[str]:
+    """Tell of tenants who may have everything, and of prefixes that begin another tenant's."""
+    lent = sorted({(one, tenant) for tenant, many in allow.items() if tenant != ANYBODY for one in many})
+    if len({tenant for _, tenant in lent}) > 1:
+        yield from (f'"" of {tenant} begins all that others have' for one, tenant in lent if not one)
+    for (one, tenant), (longer, other) in islice(_begun(lent), MOST_OVERLAPS):
+        yield f'"{one}" of {tenant} begins "{longer}" of {other}'
+
+
+def _begun(lent: Iterable[Lent]) -> Iterator[tuple[Lent, Lent]]:
+    """Of prefixes in their order, find each, "" apart, with every one of another tenant's that it begins."""
+    above: list[Lent] = []
+    for longer in lent:
+        while above and not longer[0].startswith(above[-1][0]):
+            above.pop()
+        for one in above:
+            if one[1] != longer[1]:
+                yield one, longer
+        if longer[0]:
+            above.append(longer)
 
 
 def _provisioned(settings: Settings, report: Report) -> list[Profile]:

@@ -18,17 +18,30 @@ NO_NAMES: Final = ("", ".", "..")
 """In a path they would mean another resource than the one that was asked for."""
 
 
-def settings_path(config: Path) -> Path | None:
-    """Where the settings are; a default file that does not exist means: all defaults."""
-    explicit = config != default_path({}) or "NOTIFICATION_GATEWAY_CONFIG" in os.environ
-    return config if explicit or config.exists() else None
+def settings_path(config: Path | None) -> Path | None:
+    """Where the settings are; a file that nobody named and that does not exist means: all defaults."""
+    path = config or default_path(os.environ)
+    named = config is not None or bool(os.environ.get("NOTIFICATION_GATEWAY_CONFIG"))
+    return path if named or _may_exist(path) else None
+
+
+def _may_exist(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # whoever needs to read it will say why that cannot be
+        return True
 
 
 def remote(command: Command) -> Command:
     """Give a command the options of all that talk to a daemon, and the daemon as its first argument."""
 
-    def located(config: Path, /, url: str | None, key_file: Path | None, **given: Any) -> Any:
-        return command(Daemon.locate(settings_path(config), os.environ, url, key_file), **given)
+    def located(config: Path | None, /, url: str | None, key_file: Path | None, **given: Any) -> Any:
+        try:
+            return command(Daemon.locate(config, os.environ, url, key_file), **given)
+        except BrokenPipeError:  # nobody reads any more: that ends a command quietly
+            raise
+        except OSError as error:
+            raise click.ClickException(str(error)) from None
 
     wrapped: Command = functools.wraps(command)(located)
     for option in (

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from gateway.cli.remote import settings_path
 from gateway.settings import Settings, SqliteUrl, load
 from gateway.settings.values import parse_store
 
@@ -46,7 +45,7 @@ def _file(_context: click.Context, _parameter: click.Parameter, written: str) ->
 @click.argument("source", metavar="SQLITE-URL", callback=_file)
 @click.option("--json", "as_json", is_flag=True, help="print what was moved, or why it was not, as JSON")
 @click.pass_obj
-def migrate_from(config: Path, /, source: Path, as_json: bool) -> None:
+def migrate_from(config: Path | None, /, source: Path, as_json: bool) -> None:
     """Move everything from an SQLite database to the PostgreSQL database of the settings.
 
     Stop the daemon first. When it is done, none starts on the SQLite database any more. The settings need the
@@ -54,7 +53,7 @@ def migrate_from(config: Path, /, source: Path, as_json: bool) -> None:
     """
     from gateway.store.protocol import StoreError, StoreUnavailable
 
-    settings = load(settings_path(config), os.environ)
+    settings = load(config, os.environ)
     try:
         moved = asyncio.run(_move(source, settings))
     except StoreError as error:

@@ -105,7 +105,7 @@ def _asked(daemon: Daemon, resource: str, body: Document, show: Show | None) -> 
     """Ask for a test; `show` sees each phase as it happens. A daemon that cannot be reached ends the command."""
     try:
         return asyncio.run(_ask(daemon, resource, body, show))
-    except (aiohttp.ClientError, OSError, TimeoutError) as error:
+    except calls.UNREACHED as error:
         raise daemon.unreachable(error) from None
 
 
@@ -117,12 +117,11 @@ async def _ask(daemon: Daemon, resource: str, body: Document, show: Show | None)
     timeout = aiohttp.ClientTimeout(total=SECONDS)
     async with (
         aiohttp.ClientSession(connector=connector, timeout=timeout) as session,
-        session.post(daemon.url + resource, json=body, headers=headers) as response,
+        session.post(daemon.url + resource, json=body, headers=headers, allow_redirects=False) as response,
     ):
         if show is not None and response.content_type == EVENTS:
             return await _followed(response.content, show)
-        raw = await response.text()
-        return Answer(response.status, json.loads(raw) if raw else None, raw)
+        return await daemon.read(response)
 
 
 async def _followed(lines: aiohttp.StreamReader, show: Show) -> Answer:

@@ -26,7 +26,7 @@ SIGNING_OCTETS: Final = (24, 64)  # the fewest and the most of a secret that sig
 _WEB_URL: Final = re.compile(
     r"(https?)://(\[[0-9a-f:.]+\]|[^\s/?#@:\\\[\]]+)(?::([0-9]{1,5}))?"
     r"((?:/[a-z0-9._~!$&'()*+,;=:@/%-]*)?)((?:\?[a-z0-9._~!$&'()*+,;=:@/%?-]*)?)",
-    re.IGNORECASE,
+    re.IGNORECASE | re.ASCII,  # else a long s (U+017F) is an s
 )
 
 
@@ -94,6 +94,11 @@ def mailbox(value: object) -> Mailbox:
     if not isinstance(name, str) or len(name) > MAX_NAME:
         raise refuse("bad_address", f"A display name is a text of at most {MAX_NAME} characters.")
     return Mailbox(address(value["address"]), line(name))
+
+
+def _address_of(value: object) -> str:
+    """Accept what `mailbox` does, and keep the address."""
+    return mailbox(value).address
 
 
 def mailbox_document(one: Mailbox) -> str | dict[str, str]:
@@ -199,6 +204,7 @@ MailboxField = Annotated[
     Mailbox, BeforeValidator(mailbox), PlainSerializer(mailbox_document), WithJsonSchema(ADDRESS_SCHEMA)
 ]
 Mailboxes = Annotated[tuple[MailboxField, ...], Field(max_length=100)]
+AddressOfMailbox = Annotated[str, BeforeValidator(_address_of), WithJsonSchema(ADDRESS_SCHEMA)]
 BareAddress = Annotated[str, StringConstraints(max_length=254), AfterValidator(address)]
 SenderPattern = Annotated[str, StringConstraints(max_length=255), AfterValidator(_pattern)]
 Line = Annotated[str, StringConstraints(max_length=MAX_NAME), AfterValidator(line)]

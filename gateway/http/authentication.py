@@ -2,7 +2,8 @@
 
 Promises: a wrong secret, an unknown, expired or revoked key and a client outside the key's networks look alike from
 outside, in words and in work done; nothing of a key is logged or answered. Failed attempts are counted by client
-address in a bounded table, and answered 429 once there are too many; a right key is never kept out by them.
+address in a bounded table, and answered 429 once there are too many; a right key is never kept out by them. However
+many they are, a client has few lines in the log.
 
 The Unix socket makes its peer an administrator of `system` if the kernel says that it is root or the daemon's own user.
 """
@@ -22,8 +23,10 @@ from gateway.http.call import SOCKET_CALLER, Caller, Services
 from gateway.http.client import bucket_name, client_address, is_within
 from gateway.problems import Code, Problem
 
-FAILURES: Final = 100  # attempts a client may get wrong in a row …
+FAILURES: Final = 1_000  # attempts a client may get wrong in a row …
 FAILURE_INTERVAL: Final = 500.0  # ms … and how often it gets one back
+LINES: Final = 10  # in the log for such attempts in a row …
+LINE_INTERVAL: Final = 6_000.0  # ms … and how often there is one more
 FORGOTTEN_LATER: Final = 100  # keys that were revoked
 NOBODY: Final = bytes(32)  # no secret is known to hash to it
 CREDENTIALS: Final = struct.Struct("3i")  # pid, uid, gid: struct ucred of unix(7)
@@ -39,6 +42,7 @@ class Authenticator:
         self._services = services
         self._admin_socket = admin_socket
         self._failures = Buckets()
+        self._lines = Buckets()
 
     def caller(self, request: web.BaseRequest, snapshot: Snapshot) -> Caller:
         """Find who asks. Raises `unauthorized`, or `rate_limited` after too many wrong keys."""
@@ -69,10 +73,11 @@ class Authenticator:
         return key
 
     def _refusal(self, request: web.BaseRequest) -> Problem:
-        address = bucket_name(client_address(request, self._services.settings.http.trusted_proxies))
-        now = self._services.outbox.clock()
-        self._services.on_refused(address)
-        wait = self._failures.take(address, now, interval=FAILURE_INTERVAL, burst=FAILURES)
+        address = client_address(request, self._services.settings.http.trusted_proxies)
+        name, now = bucket_name(address), self._services.outbox.clock()
+        enough = self._lines.take(name, now, interval=LINE_INTERVAL, burst=LINES)
+        self._services.on_refused("" if enough else str(address or "unix"))
+        wait = self._failures.take(name, now, interval=FAILURE_INTERVAL, burst=FAILURES)
         if wait:
             return Problem(Code.RATE_LIMITED, "Too many wrong API keys.", headers={"Retry-After": seconds(wait)})
         return Problem(Code.UNAUTHORIZED, headers=CHALLENGE)

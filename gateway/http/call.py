@@ -148,7 +148,7 @@ class Services:
     catcher: Catcher | None = None
     on_answer: Callable[[str, int, float], None] = lambda _route, _status, _seconds: None
     on_failure: Callable[[str, BaseException], None] = lambda _request_id, _error: None
-    on_refused: Callable[[str], None] = lambda _address: None
+    on_refused: Callable[[str], None] = lambda _address: None  # "" once the log has told of it often enough
     admission: Admission = field(default_factory=Admission)
     last_used: dict[str, int] = field(default_factory=dict)
 

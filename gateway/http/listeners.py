@@ -16,6 +16,7 @@ from gateway.settings import Http, ListenAddress, SystemdSocket, TcpAddress, Uni
 
 FIRST_PASSED: Final = 3  # sd_listen_fds(3)
 OWNER_ONLY: Final = 0o600
+EVERYBODY: Final = 0o666  # a proxy has a user of its own; whom the folder lets in there is the operator's to say
 
 
 def sockets_for(address: ListenAddress, *, mode: int | None = None) -> list[socket.socket]:
@@ -25,7 +26,7 @@ def sockets_for(address: ListenAddress, *, mode: int | None = None) -> list[sock
             case TcpAddress(host, port):
                 return _tcp(host, port)
             case UnixAddress(path):
-                return [_unix(path, mode)]
+                return [_unix(path, EVERYBODY if mode is None else mode)]
             case SystemdSocket():
                 return _passed()
             case _:
@@ -55,15 +56,14 @@ def _tcp(host: str, port: int) -> list[socket.socket]:
     return bound
 
 
-def _unix(path: Path, mode: int | None) -> socket.socket:
+def _unix(path: Path, mode: int) -> socket.socket:
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_stale(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         listener.setblocking(False)
         listener.bind(str(path))
-        if mode is not None:
-            path.chmod(mode)
+        path.chmod(mode)
     except OSError:
         listener.close()
         raise

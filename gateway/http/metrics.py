@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import NamedTuple
 
 from aiohttp import web
@@ -10,9 +11,10 @@ from prometheus_client import Metric
 from prometheus_client.exposition import choose_encoder
 
 from gateway.http.call import Services
+from gateway.http.listeners import remove_socket, sockets_for
 from gateway.http.operations import health
 from gateway.observe.metrics import Everything
-from gateway.settings import ListenAddress, TcpAddress, UnixAddress
+from gateway.settings import ListenAddress, UnixAddress
 
 
 class _Collected(NamedTuple):
@@ -41,21 +43,16 @@ class MetricsServer:
             ]
         )
         self._runner = web.AppRunner(application, access_log=None)
+        self._files: list[Path] = []
 
     async def start(self, listen: Sequence[ListenAddress]) -> None:
-        """Listen on every address."""
+        """Listen on every address. OSError, which names it, if one cannot be had."""
         await self._runner.setup()
         for address in listen:
-            site: web.BaseSite
-            match address:
-                case TcpAddress(host, port):
-                    site = web.TCPSite(self._runner, host, port)
-                case UnixAddress(path):
-                    site = web.UnixSite(self._runner, str(path))
-                case _:
-                    message = "metrics are not served on a passed socket"
-                    raise ValueError(message)
-            await site.start()
+            for listener in sockets_for(address):
+                if isinstance(address, UnixAddress):
+                    self._files.append(address.path)
+                await web.SockSite(self._runner, listener).start()
 
     @property
     def port(self) -> int:
@@ -65,6 +62,8 @@ class MetricsServer:
     async def stop(self) -> None:
         """Stop listening."""
         await self._runner.cleanup()
+        for file in self._files:
+            remove_socket(file)
         self._writer.shutdown(wait=False)
 
     async def _metrics(self, request: web.Request) -> web.Response:

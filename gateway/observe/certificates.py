@@ -1,9 +1,10 @@
 """When certificates end: those that relays showed, the listener's own, and those of the connections to secret stores.
 
-A relay's name is a label nowhere else, because tenants choose it: so only the hundred that end first are shown.
+Of relays those count that somebody's mail goes to: what another one shows concerns nobody. A relay's name is a label
+nowhere else, because tenants choose it: so only the hundred that end first are shown.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Final
 
 from cryptography import x509
@@ -34,6 +35,11 @@ class Certificates(Collector):
         self._ends[relay] = ends
         if len(self._ends) > MOST_KEPT:
             del self._ends[next(iter(self._ends))]
+
+    def keep(self, relays: Collection[Relay]) -> None:
+        """Forget all other relays: no profile uses them any more, or they were only tried."""
+        for relay in self._ends.keys() - relays:
+            del self._ends[relay]
 
     def soonest(self) -> list[tuple[Relay, float]]:
         """Those of relays that end first, the next one first."""

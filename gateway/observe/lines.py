@@ -7,16 +7,20 @@ direction of writing are escaped, so that nobody who gets a word into a line can
 import json
 import os
 import re
+import select
 import socket
 import stat
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 IDENTIFIER: Final = "notification-gateway"
-PATIENCE: Final = 0.05  # seconds that a full journal is waited for
+PATIENCE: Final = 0.05  # seconds that a full journal is waited for …
+LEFT_ALONE: Final = 1.0  # … and how long it is not asked then
 STDERR: Final = 2
 _PRIORITIES: Final = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 _COLOURS: Final = {"debug": 2, "info": 32, "warning": 33, "error": 31, "critical": 31}
@@ -81,16 +85,20 @@ class Stream:
         self._line = line
         self._lock = threading.Lock()
         self._there = sys.__stderr__ is not None  # else the number may be another file's by now
+        self._torn = False
+        self._space = select.poll()
+        self._space.register(STDERR, select.POLLOUT)
 
     def msg(self, event: Event) -> None:
-        """Write a line; it is lost if nobody reads, or there is no space."""
-        rest = memoryview(f"{self._line(event)}\n".encode(errors="backslashreplace"))
+        """Write a line; it is lost if nobody reads, or there is no space. Of a long one it may be the end alone."""
+        line = f"{self._line(event)}\n".encode(errors="backslashreplace")
         with self._lock:
-            try:
-                while self._there and rest:
-                    rest = rest[os.write(STDERR, rest) :]
-            except OSError:
-                return
+            whole = rest = memoryview(b"\n" + line if self._torn else line)
+            with suppress(OSError):
+                while self._there and rest and self._space.poll(0):  # then a pipe takes so much without a wait
+                    rest = rest[os.write(STDERR, rest[: select.PIPE_BUF]) :]
+            if len(rest) < len(whole):
+                self._torn = len(rest) > 0
 
     debug = info = warning = error = critical = msg
 
@@ -104,6 +112,7 @@ class Journal:
         self._otherwise = otherwise
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.settimeout(PATIENCE)
+        self._full_until = 0.0
 
     @staticmethod
     def connected() -> bool:
@@ -116,10 +125,15 @@ class Journal:
 
     def msg(self, event: Event) -> None:
         """Write a line."""
+        if time.monotonic() < self._full_until:
+            self._otherwise.msg(event)
+            return
         datagram = b"".join(_field(name, value) for name, value in _fields(event))
         try:
             self._socket.sendto(datagram, self._path)
-        except OSError:
+        except OSError as error:
+            if isinstance(error, TimeoutError):
+                self._full_until = time.monotonic() + LEFT_ALONE
             self._otherwise.msg(event)
 
     debug = info = warning = error = critical = msg

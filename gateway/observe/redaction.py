@@ -28,7 +28,7 @@ SHORTEST: Final = 4  # characters of a live value; less would tear words apart e
 TRACES: Final = frozenset({"exception", "stack"})
 OURS: Final = frozenset({
     "timestamp", "level", "event", "id", "request_id", "trace_id", "tenant", "owner", "profile", "connection", "reason",
-    "outcome", "kind", "code", "enhanced", "keys", "faults", "logger", "version",
+    "outcome", "kind", "code", "enhanced", "keys", "faults", "logger", "version", "client",
 })  # fmt: skip
 """Fields that hold names and words of our own: a tenant whose password is `acme` shall not take its name out of them."""
 

@@ -3,21 +3,19 @@
 import os
 import socket
 import time
+from contextlib import suppress
 
 
 def notify(**state: str) -> None:
-    """Send assignments such as `READY="1"`; a lost message is the service manager's affair."""
+    """Send assignments such as `READY="1"`; a message that is lost, or cannot be sent, is the service manager's affair."""
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
         return
     if address.startswith("@"):
         address = "\0" + address[1:]
     message = "\n".join(f"{name}={value}" for name, value in state.items())
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
-        try:
-            channel.sendto(message.encode(), address)
-        except OSError:
-            return
+    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+        channel.sendto(message.encode(), address)
 
 
 def reloading() -> None:

@@ -38,7 +38,7 @@ from gateway.settings.connections import (
 from gateway.settings.document import Settings
 from gateway.settings.faults import Fault, SettingsError, counted
 from gateway.settings.kinds import SecretSource
-from gateway.settings.loading import admin_socket, default_path, load
+from gateway.settings.loading import admin_socket, default_path, load, provision_files
 from gateway.settings.sections import (
     Admin,
     Demo,
@@ -129,4 +129,5 @@ __all__ = [
     "counted",
     "default_path",
     "load",
+    "provision_files",
 ]

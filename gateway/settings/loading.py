@@ -53,12 +53,27 @@ def admin_socket(path: Path | None, environ: Mapping[str, str]) -> Path:
     try:
         return load(path, environ).admin.socket
     except SettingsError:
-        told = overlay({} if path is None else _read(path), environ)[0]
-        told = {name: told[name] for name in ("paths", "admin") if name in told}
-        told, base = _based(told, Path.cwd() if path is None else path.absolute().parent)
         with suppress(ValidationError):
-            return Settings.model_validate(told, context={BASE: base}).admin.socket
+            return _alone("admin", path, environ).admin.socket
         raise
+
+
+def provision_files(path: Path | None, environ: Mapping[str, str]) -> tuple[Path, ...]:
+    """Return the provisioning files that a settings file names, also while other settings of it are faulty.
+
+    None of them if it cannot be read, or does not say well which they are.
+    """
+    with suppress(ValidationError, SettingsError):
+        return _alone("provision", path, environ).provision.files
+    return ()
+
+
+def _alone(section: str, path: Path | None, environ: Mapping[str, str]) -> Settings:
+    """Read one section, with the defaults of all others. Raises `SettingsError` or `ValidationError`."""
+    told = overlay({} if path is None else _read(path), environ)[0]
+    told = {name: told[name] for name in ("paths", section) if name in told}
+    told, base = _based(told, Path.cwd() if path is None else path.absolute().parent)
+    return Settings.model_validate(told, context={BASE: base})
 
 
 def _read(path: Path) -> dict[str, object]:

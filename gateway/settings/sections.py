@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, PlainValidator, model_validator
+from pydantic import AfterValidator, Field, PlainValidator, model_validator
 
 from gateway.settings.faults import refusal, refuse
 from gateway.settings.kinds import (
@@ -38,7 +38,7 @@ from gateway.settings.kinds import (
     WebUrl,
     both_or_neither,
 )
-from gateway.settings.values import SqliteUrl, TcpAddress, is_domain, parse_host, text
+from gateway.settings.values import ListenAddress, SqliteUrl, SystemdSocket, TcpAddress, is_domain, parse_host, text
 
 DAY_SECONDS = 86_400
 
@@ -67,6 +67,13 @@ def _oidc_scope(value: object) -> str:
     if not re.fullmatch(r"[!#-\[\]-~]{1,64}", text(value)):
         refuse("is not a scope", "write one scope, without spaces, quotes and backslashes")
     return str(value)
+
+
+def _bound_by_us(addresses: tuple[ListenAddress, ...]) -> tuple[ListenAddress, ...]:
+    if SystemdSocket() in addresses:
+        remedy = 'write "127.0.0.1:9025", or "unix:/run/…/metrics.sock"'
+        refuse("names the sockets that systemd passes, where the API is", remedy)
+    return addresses
 
 
 OidcScope = Annotated[str, PlainValidator(_oidc_scope)]
@@ -104,7 +111,7 @@ class Http(Section):
 class Metrics(Section):
     """The metrics listener (an empty list: none), and whether metrics are told apart by tenant."""
 
-    listen: Listens = (TcpAddress("127.0.0.1", 9025),)
+    listen: Annotated[Listens, AfterValidator(_bound_by_us)] = (TcpAddress("127.0.0.1", 9025),)
     tenant_label: bool = False
 
 

@@ -1,8 +1,9 @@
 """How much waits for webhooks: counted now and then, and kept up with in between. Only counts and remembers.
 
-A tenant may have so many events waiting, of so many octets together. Once it has more, those of its webhooks that
-have more than an even share of what it may have are crowded: nothing is composed for them any more, and they are to be
-disabled. What the others have meanwhile is less than as much again.
+A tenant may have so many events waiting, of so many octets together. Once a count finds more, those of its webhooks
+that have more than an even share of what it may have are crowded: nothing is composed for them any more, and they are to
+be disabled. What the others have meanwhile is less than as much again. Between two counts a daemon does not know what
+others have told: where there may be too much it asks for a count, and composes up to twice as much until there is one.
 """
 
 import asyncio
@@ -14,6 +15,7 @@ from gateway.store.rows import EventBacklog, Place
 
 MOST_EVENTS: Final = 100_000  # of a tenant
 MOST_OCTETS: Final = 64 << 20  # of a tenant's payloads
+UNCOUNTED: Final = 2  # times as much may be composed before it is counted
 
 
 @dataclass(slots=True)
@@ -27,7 +29,7 @@ class Load:
         """Count some more, or fewer; never below nothing."""
         self.events, self.octets = max(0, self.events + events), max(0, self.octets + octets)
 
-    def beyond(self, share: int = 1) -> bool:
+    def beyond(self, share: float = 1) -> bool:
         """Is one of that many such shares more than a tenant may have?"""
         return self.events * share > MOST_EVENTS or self.octets * share > MOST_OCTETS
 
@@ -61,12 +63,15 @@ class Backlog:
         if place in self.crowded:
             return False
         tenant, webhook = place
-        for loads in (self._loads, self._since):
-            loads.setdefault(tenant, {}).setdefault(webhook, Load()).add(1, octets)
-        if _total(self._since[tenant]).beyond(2):  # by now much of it may be over, or never have been written
+        loads, since = (one.setdefault(tenant, {}) for one in (self._loads, self._since))
+        load, total = loads.setdefault(webhook, Load()), _total(loads)
+        if total.beyond() or _total(since).beyond(2):  # by now much of it may be over, or never have been written
             self.wanted.set()
-        self._crowd(tenant)
-        return place not in self.crowded
+        if total.beyond(1 / UNCOUNTED) and load.beyond(len(loads) / UNCOUNTED):
+            return False
+        for one in (load, since.setdefault(webhook, Load())):
+            one.add(1, octets)
+        return True
 
     def over(self, place: Place, octets: int) -> None:
         """An event is told, or given up."""
@@ -79,11 +84,14 @@ class Backlog:
         since = self._since[tenant] = {}
 
         def counted(found: Iterable[EventBacklog]) -> None:
-            loads = self._loads[tenant] = {webhook: Load(one.events, one.octets) for webhook, one in since.items()}
+            loads: _Loads = {}
             for one in found:
                 loads.setdefault(one.webhook, Load()).add(one.waiting, one.octets)
                 self._ends[tenant] = min(one.expires_at, self._ends.get(tenant, one.expires_at))
-            self._crowd(tenant)
+            self._crowd(tenant, loads)
+            for webhook, load in since.items():  # some of which was there to be counted
+                loads.setdefault(webhook, Load()).add(load.events, load.octets)
+            self._loads[tenant] = loads
 
         self._ends.pop(tenant, None)
         return counted
@@ -106,9 +114,8 @@ class Backlog:
         if not known.issuperset(places):
             self.wanted.set()
 
-    def _crowd(self, tenant: str) -> None:
+    def _crowd(self, tenant: str, loads: _Loads) -> None:
         """Find who has too much; what they have counts until they are disabled, and it is dropped."""
-        loads = self._loads[tenant]
         if not _total(loads).beyond():
             return
         crowded = {(tenant, webhook) for webhook, load in loads.items() if load.beyond(len(loads))}

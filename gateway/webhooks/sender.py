@@ -158,7 +158,7 @@ class Sender:
     async def _look(self) -> None:
         """Find what there is, whoever brought it, if it is time to."""
         now = self._clock()
-        if now < self._look_at:
+        if now < self._look_at <= now + LOOK:  # it is later only if the clock was set back
             return
         self._look_at = now + LOOK
         found = await self._store.due_events()
@@ -249,6 +249,7 @@ class Sender:
         if self._draining or self._directory.snapshot.all_paused is not None:
             return waiting
         for (tenant, _), endpoint in self._endpoints.items():
+            endpoint.forget(now)
             if (room := endpoint.room(now)) > 0:
                 waiting.setdefault(tenant, deque()).append((endpoint, room))
         return waiting

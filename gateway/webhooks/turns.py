@@ -9,6 +9,7 @@ from gateway.store.rows import Place
 
 OF_TENANT: Final = 16  # requests at once
 OF_ENDPOINT: Final = 4
+FORGOTTEN: Final = 36 * 3_600_000  # ms after a pause: what is not taken comes again long before that
 
 
 @dataclass(slots=True, eq=False)
@@ -16,15 +17,23 @@ class Endpoint:
     """A webhook that has, or may have, events; times in ms. `due_at` is when the first is due, as far as is known.
 
     `worked_at` is when it last took something, or came to lead where it does: what failed before proves nothing any more.
+    Nor does what failed long ago: others may have told it much since, or there was nothing to tell.
     """
 
     webhook: Webhook
     due_at: int | None = None
+    rest: int = 0
     rest_until: int = 0
     failures: int = 0
     failing_since: int | None = None
     worked_at: int = 0
     at_work: int = 0
+
+    def forget(self, now: int) -> None:
+        """Forget what failed long ago, and what a pause is longer than it was meant to be: the clock was set back."""
+        self.rest_until = min(self.rest_until, now + self.rest)
+        if now - self.rest_until > FORGOTTEN:
+            self.failures, self.failing_since = 0, None
 
     def room(self, now: int) -> int:
         """How many requests may begin."""
@@ -48,7 +57,8 @@ class Endpoint:
         since = max(since, self.worked_at)
         if now >= self.rest_until:
             self.failures += 1
-            self.rest_until = now + round(seconds * 1000)
+            self.rest = round(seconds * 1000)
+            self.rest_until = now + self.rest
         self.failing_since = min(since, self.failing_since or since)
 
 

@@ -75,14 +75,6 @@ def test_pruning_deletes_what_the_set_made_before(shell: Shell, tenant: str, wri
     assert shell.good("templates", "list", "--tenant", tenant) == "own: x\n"
 
 
-def test_pruning_needs_the_name_of_a_set(shell: Shell, write: Write) -> None:
-    """Without one nobody knows whose leftovers are meant: exit 2."""
-    result = shell.run("apply", "--prune", write("a.toml", ""))
-
-    assert result.exit_code == 2
-    assert "--prune needs --set" in result.stderr
-
-
 def test_a_fault_is_told_where_it_stands_in_the_files(shell: Shell, tenant: str, write: Write) -> None:
     """With the file, its own count of the table's rows, the field and the object's name; nothing is changed."""
     good = write("good.toml", PROFILE.format(tenant=tenant, port=2525) + 'allowed_senders = ["a@b.test"]\n')

@@ -9,13 +9,14 @@ import sys
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
+from click.testing import CliRunner
 
-from gateway.cli import main
+from gateway.cli import cli, main
 from gateway.cli.check import check
 from gateway.directory.entries import entry
 from gateway.directory.shapes import Profile, Tenant
 from gateway.directory.snapshot import API
-from gateway.settings import SettingsError
+from gateway.settings import SettingsError, loading
 from tests.directory.provisioning import ACME, bench, profile
 from tests.peers.smtp_server import ScriptedRelay, issue_tls
 
@@ -117,6 +118,26 @@ async def test_the_database(
     assert told in "".join(capsys.readouterr())
 
 
+@pytest.mark.parametrize(
+    ("provision", "told"),
+    [
+        ('files = ["tenants.toml"]', ["[relay] speed", "tenants.toml: [[nonsense]]"]),
+        ('files = ["gone.toml"]', ["[relay] speed", "[provision] files[0]"]),
+        ('files = "tenants.toml"\nspeed = 1', ["[relay] speed", "[provision] speed"]),
+    ],
+)
+async def test_faults_of_settings_do_not_hide_those_of_files(
+    tmp_path: Path, provision: str, told: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where the settings say well which files there are, these are read, whatever else is wrong."""
+    (tmp_path / "gateway.toml").write_text(f"[relay]\nspeed = 1\n[provision]\n{provision}\n")
+    (tmp_path / "tenants.toml").write_text("[[nonsense]]\n")
+    assert await check(tmp_path / "gateway.toml", probe=False, as_json=False) == 78
+    said = capsys.readouterr().err
+    assert [one for one in told if one not in said] == []
+    assert ("nonsense" in said) == ("nonsense" in str(told))
+
+
 @pytest.mark.parametrize("command", [("check",), ("serve",)])
 @pytest.mark.parametrize(
     ("text", "told"), [("[relay]\nspeed = 1\n", "1 fault"), ("[relay]\nspeed = 1\nweight = 2\n", "2 faults")]
@@ -133,6 +154,42 @@ def test_faults_are_counted(
         main()
 
     assert (ended.value.code, capsys.readouterr().err.splitlines()[-1]) == (78, told)
+
+
+@pytest.mark.parametrize("command", ["check", "serve"])
+@pytest.mark.parametrize("variable", [False, True], ids=["option", "variable"])
+def test_a_file_that_is_named_must_be_there(
+    tmp_path: Path, command: str, variable: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also the one that is looked for when none is named: where it is gone, no daemon comes up on the defaults."""
+    path = tmp_path / "gateway.toml"
+    monkeypatch.setattr(loading, "DEFAULT_FILE", path)
+    if variable:
+        monkeypatch.setenv("NOTIFICATION_GATEWAY_CONFIG", str(path))
+    monkeypatch.setattr("sys.argv", ["notification-gateway", *(() if variable else ("-c", str(path))), command])
+    with pytest.raises(SystemExit) as ended:
+        main()
+
+    assert ended.value.code == 78
+    assert f"{path}: cannot be read (No such file or directory)" in capsys.readouterr().err
+
+
+def test_without_a_file_there_are_the_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nobody names one."""
+    monkeypatch.setattr(loading, "DEFAULT_FILE", tmp_path / "gateway.toml")
+    monkeypatch.delenv("NOTIFICATION_GATEWAY_CONFIG", raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert CliRunner().invoke(cli, ["check"]).exit_code == 0
+
+
+def test_a_file_that_cannot_be_looked_for_is_none_that_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever may not look there is told so, and gets no defaults."""
+    monkeypatch.setattr(loading, "DEFAULT_FILE", tmp_path / ("x" * 300))
+    monkeypatch.delenv("NOTIFICATION_GATEWAY_CONFIG", raising=False)
+    checked = CliRunner().invoke(cli, ["check"])
+    assert (checked.exit_code, "cannot be read" in checked.stderr) == (78, True)
 
 
 # What only the database can tell.
@@ -208,6 +265,60 @@ async def test_what_no_database_can_mend_is_a_fault(
 ) -> None:
     """What the files say of themselves holds whatever else there is."""
     assert (await checked(tmp_path, tables), told in capsys.readouterr().err) == (78, True)
+
+
+# What more than one tenant may have of an Azure vault.
+
+VAULT: Final = """
+[connections.kv]
+kind = "azure_key_vault"
+url = "https://kv.example"
+auth = {{method = "managed_identity"}}
+allow = {{{allow}}}
+"""
+MANY: Final = ", ".join(f'{tenant} = ["{tenant[0]}-"]' for tenant in (f"a{number:02}" for number in range(30)))
+
+
+@pytest.mark.parametrize(
+    ("allow", "told"),
+    [
+        ('acme = ["smtp-"], globex = ["web-"], "*" = ["", "smtp-"]', []),
+        ('acme = ["smtp-", "smtp-a-", "smtp-a-"]', []),
+        ('acme = [""], globex = []', []),
+        ('acme = ["smtp-web"], globex = ["web", "smtp-"]', ['"smtp-" of globex begins "smtp-web" of acme']),
+        ('acme = ["a-"], globex = ["a-"]', ['"a-" of acme begins "a-" of globex']),
+        (
+            'acme = ["a"], globex = ["ab", "abc"], zoo = ["abd"]',
+            ['"a" of acme begins "ab" of globex', '"a" of acme begins "abc" of globex',
+             '"a" of acme begins "abd" of zoo', '"ab" of globex begins "abd" of zoo'],
+        ),
+        (
+            'acme = ["", "a"], globex = ["b", "c"], zoo = [""]',
+            ['"" of acme begins all that others have', '"" of zoo begins all that others have'],
+        ),
+    ],
+)  # fmt: skip
+async def test_azure_prefixes_that_overlap(
+    tmp_path: Path, allow: str, told: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two tenants, of which one may have what the other has, are a remark; what is everybody's is meant so."""
+    (tmp_path / "gateway.toml").write_text(VAULT.format(allow=allow))
+    assert await check(tmp_path / "gateway.toml", probe=False, as_json=False) == 0
+    remedy = "give each tenant a prefix that begins no other's, unless that is meant"
+    assert capsys.readouterr().err.splitlines() == [f"note: [connections.kv] allow: {one}; {remedy}" for one in told]
+
+
+@pytest.mark.parametrize(("kind", "count"), [("azure_key_vault", 20), ("vault", 0)])
+async def test_twenty_overlaps_are_enough(
+    tmp_path: Path, kind: str, count: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a connection; and where a prefix ends with a segment there are none."""
+    told = VAULT.format(allow=MANY).replace("azure_key_vault", kind)
+    if kind == "vault":
+        told = told.replace('"managed_identity"', '"token", token = {env = "TOKEN"}')
+    (tmp_path / "gateway.toml").write_text(told)
+    assert await check(tmp_path / "gateway.toml", probe=False, as_json=True) == 0
+    assert len(document(capsys)["remarks"]) == count
 
 
 # The master key.

@@ -6,10 +6,13 @@ import os
 import re
 import socket
 import sys
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from subprocess import run
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from threading import Thread
+from typing import TYPE_CHECKING, Final
 
 import pytest
 from click.testing import CliRunner
@@ -20,6 +23,8 @@ from tests.peers.requirements import require
 from tests.process.daemon import ROOT
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from click.testing import Result
 
     from tests.cli.conftest import Shell
@@ -77,6 +82,95 @@ def test_an_address_without_its_scheme(tmp_path: Path) -> None:
 
     assert result.exit_code == 2
     assert "write http:// or https:// before it" in result.stderr
+
+
+@contextmanager
+def stranger(status: int, kind: str, body: bytes) -> Iterator[tuple[str, list[str]]]:
+    """Something that answers whatever it is asked; its address, and what it was asked."""
+    paths: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            paths.append(self.path)
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self.send_response(status)
+            for name, value in {"Content-Type": kind, "Content-Length": len(body), "Location": "/elsewhere"}.items():
+                self.send_header(name, str(value))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_GET = do_POST = answer  # noqa: N815 - as the library calls them
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", paths
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+STRANGERS: Final = {
+    "a proxy": (502, "text/html", b"<html>Bad Gateway</html>"),
+    "a proxy that speaks JSON": (503, "application/json", b'{"message": "no upstream"}'),
+    "a way elsewhere": (301, "text/html", b""),
+    "a way elsewhere in JSON": (302, "application/json", b"{}"),
+    "a page": (200, "text/html", b"<html>Welcome</html>"),
+    "nothing": (200, "text/plain", b""),
+    "half an answer": (200, "application/json", b"{"),
+}
+ASKING: Final = {
+    "a call": ("queue", "list"),
+    "the same in JSON": ("queue", "list", "--json"),
+    "a test": ("test", "main", "--tenant", "acme", "--to", "ann@example.test"),
+    "a test in JSON": ("test", "main", "--tenant", "acme", "--to", "ann@example.test", "--json"),
+    "a backup": ("backup", "copy.db"),
+}
+
+
+@pytest.mark.parametrize(("status", "kind", "body"), STRANGERS.values(), ids=STRANGERS)
+@pytest.mark.parametrize("words", ASKING.values(), ids=ASKING)
+def test_what_is_no_gateway(
+    words: tuple[str, ...], status: int, kind: str, body: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Told so, with what it answered; nobody is followed elsewhere, and nothing is left of a backup."""
+    monkeypatch.chdir(tmp_path)
+    with stranger(status, kind, body) as (url, paths):
+        result = CliRunner().invoke(cli, [*words, "--url", url])
+
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == f"Error: {url} is no notification gateway (it answered {status})\n"
+    assert len(paths) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_is_full_is_no_daemon_that_is_away(shell: Shell, tmp_path: Path) -> None:
+    """A backup says what became of the file."""
+    command = (sys.executable, "-B", "-m", "gateway", "-c", str(shell.daemon.folder / "gateway.toml"), "backup")
+    limited = ("sh", "-c", 'ulimit -f 8; exec "$@"', "sh", *command, str(tmp_path / "copy.db"))
+    ended = run(limited, cwd=ROOT, capture_output=True, text=True)
+
+    assert (ended.returncode, ended.stderr) == (1, f"Error: {tmp_path}/copy.db.part: File too large\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("standard_input", "told"), [("<latin.txt", "standard input is not UTF-8"), ("<&-", "standard input is closed")]
+)
+def test_a_message_that_cannot_be_read(tmp_path: Path, standard_input: str, told: str) -> None:
+    """Wrong usage, and nobody is asked; whatever the locale."""
+    (tmp_path / "latin.txt").write_bytes("Grüße".encode("latin-1"))
+    words = ("send", "--tenant", "acme", "--to", "ann@example.test", "--subject", "x", "--url", "http://127.0.0.1:1")
+    command = ("sh", "-c", f'exec "$@" {standard_input}', "sh", sys.executable, "-m", "gateway", *words)
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": str(ROOT)}
+    ended = run(command, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, **plain})
+
+    assert ended.returncode == 2
+    assert told in ended.stderr
 
 
 def test_a_notification_shows_what_the_relay_knows_it_by(shell: Shell, tenant: str) -> None:

@@ -206,6 +206,23 @@ async def test_a_terminal_gets_colours(desk: Desk) -> None:
     assert process.returncode == 1
 
 
+@pytest.mark.parametrize("gone", [True, False], ids=["a pipe that nobody reads", "a full disk"])
+async def test_an_output_that_takes_nothing_is_no_daemon_that_is_away(desk: Desk, gone: bool) -> None:
+    """Whoever does not want to read more is told no more; of another error the system's words."""
+    if gone:
+        reader, output = os.pipe()
+        os.close(reader)
+    else:
+        output = os.open("/dev/full", os.O_WRONLY)
+    process = await desk.start("test", "acme", "main", *TO, stdout=output)
+    os.close(output)
+    _, err = await process.communicate()
+
+    assert process.returncode
+    assert b"no daemon answers" not in err
+    assert (b"No space left on device" in err) is not gone
+
+
 async def test_a_daemon_that_dies_meanwhile(desk: Desk) -> None:
     """The command says so, and fails."""
     desk.relay.on("mail", Silence())

@@ -15,13 +15,15 @@ import sys
 import threading
 import time
 import warnings
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
 
-from gateway.observe import facts, foreign, log
+from gateway.observe import facts, foreign, log, metrics
 from gateway.observe.lines import Journal
 from gateway.smtp.outcome import Fault, Phase, Trouble
+from tests.http.world import running
 from tests.observe.written import FORMS
 
 if TYPE_CHECKING:
@@ -247,6 +249,28 @@ def test_without_a_journal_there_are_lines(journal: socket.socket, tmp_path: Pat
     assert (gone, full) == ("<6>stopped\n", "<6>stopped\n")
 
 
+def test_a_full_journal_is_waited_for_once_a_second(
+    journal: socket.socket, tmp_path: Path, written: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not for every line: the loop stands still meanwhile."""
+    now = 1_000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    log.configure("journal", "info", journal=tmp_path / "socket")
+    while not written.text():
+        facts.stopped()
+    journal.setblocking(False)
+    with suppress(BlockingIOError):
+        while True:
+            journal.recv(65_536)
+    facts.stopped()
+    at_once = written.text()
+    now += 1
+    facts.stopped()
+
+    assert (at_once, written.text()) == ("<6>stopped\n", "")
+    assert fields(journal.recv(65_536))["EVENT"] == "stopped"
+
+
 @pytest.mark.parametrize("same", [True, False])
 def test_only_a_standard_error_that_is_the_journal_is(same: bool) -> None:
     """JOURNAL_STREAM is inherited by processes whose standard error is another (systemd.exec(5))."""
@@ -390,3 +414,34 @@ def test_at_debug_nothing_is_left_out(written: Written) -> None:
         outcome("relayed")
 
     assert written.events() == ["relayed"] * 25
+
+
+# Keys that are refused.
+
+
+async def test_who_goes_on_guessing_fills_no_log(
+    tmp_path: Path, written: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each wrong key is counted, ten have lines and later one in six seconds; none costs a look at all living secrets."""
+    looks: list[str] = []
+    counts: list[float] = []
+    now = time.time() * 1_000
+
+    def look() -> list[str]:
+        looks.append("a look")
+        return []
+
+    log.configure("json", "info")
+    log.live_secrets = look
+    wrong = {"Authorization": "Bearer ngw_aaaaaaaa_" + "b" * 43}
+    async with running(tmp_path, on_refused=facts.key_refused) as world:
+        monkeypatch.setattr(world.outbox, "clock", lambda: int(now))
+        for number in range(1, 26):
+            now += 6_000 * (number == 20)
+            client = {"X-Forwarded-For": f"2001:db8::{number}"}
+            assert (await world.call("GET", "/v1/notifications", None, headers={**wrong, **client})).status == 401
+            counts.append(metrics.REGISTRY.get_sample_value("notification_gateway_http_keys_refused_total") or 0.0)
+
+    assert [line["client"] for line in written.lines()] == [f"2001:db8::{number}" for number in (*range(1, 11), 20)]
+    assert counts[-1] - counts[0] == 24
+    assert looks == []

@@ -364,6 +364,23 @@ async def test_profiles_and_breakers_are_told(tmp_path: Path, monkeypatch: pytes
             await until("breakers_open", 0)
 
 
+async def test_a_relays_certificate_is_told_while_it_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that was only tried, or whose profile is gone, is nobody's to renew."""
+    issued, ends = issue_tls("127.0.0.1"), "relay_certificate_end_timestamp_seconds"
+    async with ScriptedRelay(tls=issued.context) as relay:
+        secure = profile(relay.port, security="starttls", tls={"ca_certificates": issued.ca_pem})
+        used = f"127.0.0.1:{relay.port}"
+        async with world(tmp_path, secure) as at, watched(at, monkeypatch):
+            await at.post("acme")
+            await relay.wait_messages(1)
+            facts.certificate("tried.example", 25, time.time() + DAY)
+            await until(ends, 0, relay="tried.example:25")
+            kept = value(ends, relay=used)
+            await at.drop(secure)
+            await until(ends, 0, relay=used)
+    assert kept > time.time()
+
+
 async def test_how_large_the_store_is_and_how_much_room_there_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
 import signal
 import socket
 import sys
@@ -25,6 +26,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 STUCK_LOOP: Final = "import signal, time\nsignal.signal(signal.SIGUSR1, lambda *_: time.sleep(3600))\n"
+BROKEN_LOOP: Final = """
+import signal
+
+def broken(*_):
+    from gateway.observe import facts
+    facts.gauges = None  # which is told each second
+
+signal.signal(signal.SIGUSR1, broken)
+"""
 PING: Final = 0.2  # seconds between two pings
 WATCHED: Final = {"WATCHDOG_USEC": str(int(3 * PING * 1_000_000))}
 Notice = dict[str, str]
@@ -172,6 +182,26 @@ async def test_pings_end_when_the_loop_is_stuck(tmp_path: Path, relay: ScriptedR
         assert await one.manager.silent("WATCHDOG", 10 * PING)
 
 
+async def test_pings_and_reloads_outlive_a_want_of_descriptors(tmp_path: Path, relay: ScriptedRelay) -> None:
+    """While the process may open nothing there are none; after that they come again, and nobody has to end it."""
+    async with started(tmp_path, relay, **WATCHED) as one:
+        await one.manager.until("WATCHDOG")
+        assert one.daemon.process is not None
+        pid = one.daemon.process.pid
+        limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, limits[1]))
+        one.signal(signal.SIGHUP)
+        assert await one.manager.silent("WATCHDOG", 5 * PING)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+        await one.manager.until("WATCHDOG", 20 * PING)
+        one.signal(signal.SIGHUP)
+        await one.manager.until("RELOADING")
+        await one.manager.until("READY")
+        told = [json.loads(line)["event"] for line in one.daemon.log.splitlines()]
+
+    assert [event for event in told if "reload" in event] == ["reload_failed", "reloaded"]
+
+
 async def test_nobody_is_pinged_who_watches_another(tmp_path: Path, relay: ScriptedRelay) -> None:
     """WATCHDOG_PID names another process (sd_watchdog_enabled(3)): no pings, and it works."""
     async with started(tmp_path, relay, **WATCHED, WATCHDOG_PID="1") as one:
@@ -197,6 +227,27 @@ async def test_a_stop_is_told_first_and_asks_for_time(tmp_path: Path, relay: Scr
     assert first["STOPPING"] == "1"
     assert int(second["EXTEND_TIMEOUT_USEC"]) > 20_000_000  # longer than drain_seconds
     assert code == 0
+    assert len(relay.messages) == 1
+
+
+async def test_an_error_of_ours_is_told_and_asks_for_time(tmp_path: Path, relay: ScriptedRelay) -> None:
+    """A loop that dies takes the daemon down in the same order: what is on the wire is not cut off by the watchdog."""
+    (tmp_path / "sitecustomize.py").write_text(BROKEN_LOOP)
+    word = asyncio.Event()
+    held = relay.on("final", Hold(word))
+    async with started(tmp_path, relay, PYTHONPATH=str(tmp_path)) as one:
+        await one.manager.until("READY")
+        async with one.daemon.client() as client:
+            await client.post(mail())
+        await relay.wait(lambda: held.hits)
+        one.signal(signal.SIGUSR1)
+        first, second = await one.manager.next(), await one.manager.next()
+        word.set()
+        code = await one.daemon.wait()
+
+    assert first["STOPPING"] == "1"
+    assert int(second["EXTEND_TIMEOUT_USEC"]) > 20_000_000
+    assert code == 1
     assert len(relay.messages) == 1
 
 

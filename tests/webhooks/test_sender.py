@@ -211,6 +211,47 @@ async def test_one_good_answer_is_enough(world: World, endpoint: WebhookEndpoint
     assert world.found().enabled
 
 
+async def test_what_failed_a_week_ago_says_nothing_any_more(world: World, endpoint: WebhookEndpoint) -> None:
+    """Another daemon may have told the endpoint much meanwhile: it is not given up at once, nor spared for hours."""
+    endpoint.answers += [DOWN] * 5
+    await world.put(webhook(endpoint.url))
+    world.start()
+    await world.relayed(OK)
+    for number, seconds in enumerate((6, 400, 2_000, 8_000), start=1):
+        await endpoint.received(number)
+        await world.idle()
+        world.pass_time(seconds)
+    await endpoint.received(5)
+    await world.idle()
+    await world.store.drop_events("acme", HOOK)  # as if another had told it
+    world.pass_time(7 * DAY)
+    endpoint.answers.append(DOWN)
+    await world.relayed(OK)
+    await endpoint.received(6)
+    assert 3.5 < await world.due_in() <= 5
+    assert world.found().enabled
+    world.pass_time(6)
+    await endpoint.received(7)
+
+
+async def test_a_clock_that_is_set_back_keeps_nobody_waiting(world: World, endpoint: WebhookEndpoint) -> None:
+    """Neither for the end of a pause, nor for the next look at what somebody else has brought."""
+    endpoint.answers.append(DOWN)
+    await world.put(webhook(endpoint.url))
+    world.start()
+    await world.relayed(OK)
+    await endpoint.received(1)
+    await world.idle()
+    world.clock.ahead -= DAY * 1000
+    await world.store.add_events([event(2, world)])
+    world.sender._wake.set()
+    [stands] = world.sender._endpoints.values()
+    await world.until(lambda _backlog: stands.rest_until <= world.clock() + 5_000)
+    world.pass_time(6)
+    _, told = await endpoint.received(2)
+    assert told.id == "msg_00002"
+
+
 async def test_one_event_that_is_never_taken_says_little(world: World, endpoint: WebhookEndpoint) -> None:
     """An endpoint that takes all but one was not silent since that one was made."""
     await world.put(webhook(endpoint.url))
@@ -264,7 +305,7 @@ async def test_who_lets_too_much_pile_up_is_told_no_more(
 async def test_what_a_tenant_has_waiting_is_bounded(
     world: World, endpoint: WebhookEndpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What ends as it comes is told while there is room; then whoever has its share is told no more, others still are."""
+    """What ends as it comes is told while there is room, twice as much before a count; then not to who has its share."""
     monkeypatch.setattr(backlog, "MOST_OCTETS", 20_000)
     hooks = [webhook(endpoint.url, id_=f"full{number:04}") for number in range(4)]
     await world.put(*hooks, webhook(endpoint.url, "notification.failed", tenant="globex"))
@@ -278,7 +319,7 @@ async def test_what_a_tenant_has_waiting_is_bounded(
     world.start()
     await world.until(lambda _backlog: not any(world.found(id_=hook.id).enabled for hook in hooks))
 
-    assert 19_000 < sum(one.octets for one in waiting) < 22_000
+    assert 39_000 < sum(one.octets for one in waiting) < 43_000
     assert {world.found(id_=hook.id).disabled_reason for hook in hooks} == {"overflow"}
     assert world.found("globex").enabled
     await world.emptied()
@@ -295,6 +336,24 @@ async def test_what_is_told_is_waiting_no_more(
         await world.relayed(OK)
         await endpoint.received(number)
         await world.idle()
+    assert world.found().enabled
+
+
+async def test_what_another_daemon_told_is_waiting_no_more(
+    world: World, endpoint: WebhookEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What this one knows of may be over: nobody is disabled before it was counted again, and nothing is left out."""
+    monkeypatch.setattr(backlog, "MOST_EVENTS", 10)
+    await world.put(webhook(endpoint.url))
+    for _ in range(8):
+        await world.relayed(OK)
+    await world.store.drop_events("acme", HOOK)  # as if another had told them
+    told = {await world.relayed(OK) for _ in range(8)}
+    world.start()
+    await endpoint.received(8)
+    await world.emptied()
+
+    assert {json.loads(one.body)["data"]["id"] for one in endpoint.requests} == told
     assert world.found().enabled
 
 

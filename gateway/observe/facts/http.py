@@ -36,9 +36,10 @@ def request_failed(request_id: str, error: BaseException) -> None:
 
 
 def key_refused(address: str) -> None:
-    """An API key was refused."""
+    """An API key was refused, of this client; "": the log has told of the client often enough."""
     metrics.REFUSED_KEYS.add()
-    _log.warning("key_refused", client=address)
+    if address:
+        _log.warning("key_refused", client=address)
 
 
 def signed_in(how: str, tenant: str) -> None:

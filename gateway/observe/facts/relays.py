@@ -1,7 +1,7 @@
 """Relays and the profiles that use them: sessions, what relays answer, who is left alone, who stands in for whom."""
 
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import structlog
@@ -50,6 +50,11 @@ def carried(seconds: float, answers: Iterable[str]) -> None:
 def certificate(host: str, port: int, ends: float) -> None:
     """A relay showed a certificate; `ends` is in seconds since the epoch."""
     metrics.CERTIFICATES.showed((host, port), ends)
+
+
+def relays_used(relays: Collection[tuple[str, int]]) -> None:
+    """Mail of this daemon's profiles goes to those relays, and to no others."""
+    metrics.CERTIFICATES.keep(relays)
 
 
 def relay_connections(busy: int, idle: int) -> None:
