@@ -110,34 +110,36 @@ def delete_tenant(snapshot: Snapshot, actor: Actor, tenant: Tenant, unfinished: 
         raise Problem(Code.LOCKED_BY_PARENT)
     if tenant.id == ROOT or snapshot.children(tenant.id) or snapshot.links_to(tenant.id) or unfinished > 0:
         raise Problem(Code.TENANT_IN_USE)
-    belongings = [place(tenant), *_belongings(snapshot, tenant.id)]
+    belongings = [place(tenant), *_belongings(snapshot, [tenant.id])]
     _check_ours(snapshot, *belongings)
     return Change(drop=belongings)
 
 
-def _belongings(snapshot: Snapshot, tenant: str) -> Iterator[Place]:
-    for profile in snapshot.own_profiles(tenant):
-        yield place(profile)
-    if tenant in snapshot.preferences:
-        yield "preferences", tenant, ""
-    for template in snapshot.templates_of(tenant):
-        yield place(template)
-    for owner, name in snapshot.paused:
-        if owner == tenant:
-            yield "pause", tenant, name
-    for secret in snapshot.secrets_of(tenant):
-        yield place(secret)
-    for webhook in snapshot.webhooks_of(tenant):
-        yield place(webhook)
-    for key in snapshot.keys_of(tenant):
-        yield "key", tenant, key.id
+def _belongings(snapshot: Snapshot, tenants: Collection[str]) -> Iterator[Place]:
+    """All that is these tenants' own: what nobody has sorted by tenant is gone through once for all of them."""
+    if not tenants:
+        return
+    theirs = frozenset(tenants)
+    for tenant in tenants:
+        yield from map(place, snapshot.own_profiles(tenant))
+        if tenant in snapshot.preferences:
+            yield "preferences", tenant, ""
+        yield from map(place, snapshot.webhooks_of(tenant))
+    named: Mapping[str, Collection[tuple[str, str]]] = {
+        "template": snapshot.templates, "pause": snapshot.paused, "secret": snapshot.secrets,
+    }  # fmt: skip
+    for kind, places in named.items():
+        yield from ((kind, tenant, name) for tenant, name in places if tenant in theirs)
+    for key in snapshot.keys.values():
+        if key.tenant in theirs and key.id not in snapshot.revoked:
+            yield "key", key.tenant, key.id
 
 
 def from_scratch(snapshot: Snapshot, change: Change) -> Change:
     """Let a new tenant begin with nothing: code that did not know of it may have left something of the former's there."""
     kept = {place(item) for item in change.put}
     made = [item.id for item in change.put if isinstance(item, Tenant) and item.id not in snapshot.tenants]
-    left = [where for tenant in made for where in _belongings(snapshot, tenant) if where not in kept]
+    left = [where for where in _belongings(snapshot, made) if where not in kept]
     return replace(change, drop=[*change.drop, *left]) if left else change
 
 
@@ -450,14 +452,13 @@ def _concerned(item: Item) -> tuple[str, ...]:
 def cleared_out(snapshot: Snapshot, places: Iterable[Place], unfinished: Callable[[str], int]) -> list[Place]:
     """Name all that goes with what files do not speak of any more, under the rules that a caller meets too."""
     gone: dict[Place, None] = dict.fromkeys(places)
-    for where in list(gone):
-        kind, tenant, name = where
-        if kind == "tenant":
-            if unfinished(tenant) > 0:
-                raise Misplaced(Problem(Code.TENANT_IN_USE), where)
-            gone.update(dict.fromkeys(_belongings(snapshot, tenant)))
-        elif kind == "profile" and (tenant, name) in snapshot.paused:
-            gone["pause", tenant, name] = None
+    tenants = [where for where in gone if where[0] == "tenant"]
+    for where in tenants:
+        if unfinished(where[1]) > 0:
+            raise Misplaced(Problem(Code.TENANT_IN_USE), where)
+    pauses = [("pause", tenant, name) for kind, tenant, name in gone if kind == "profile"]
+    gone.update(dict.fromkeys(pause for pause in pauses if pause[1:] in snapshot.paused))
+    gone.update(dict.fromkeys(_belongings(snapshot, [tenant for _, tenant, _ in tenants])))
     return list(gone)
 
 

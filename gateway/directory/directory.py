@@ -75,8 +75,13 @@ class Directory:
 
     # Changing.
 
-    async def change(self, actor: Actor, work: Work, *, dry_run: bool = False) -> Change:
-        """Work a change out and commit it; answers it as committed. Raises the problem that keeps it from being done."""
+    async def change(
+        self, actor: Actor, work: Work, *, dry_run: bool = False, policy: rules.Policy | None = None
+    ) -> Change:
+        """Work a change out and commit it; answers it as committed. Raises the problem that keeps it from being done.
+
+        What is only worked out may be judged by another policy.
+        """
         async with self._changing:
             for _ in range(ATTEMPTS):
                 before = self.snapshot
@@ -85,7 +90,7 @@ class Directory:
                 put = [entry(item, self._origin(item, change)) for item in change.put]
                 drop = [gone(where) for where in change.drop]
                 after = changed(self.snapshot, self.snapshot.revision + 1, put, drop)
-                if faults := rules.faults(after, change.put, change.drop, self.policy):
+                if faults := rules.faults(after, change.put, change.drop, policy or self.policy):
                     raise broken(faults)
                 if dry_run or not (put or drop):
                     return change

@@ -1,7 +1,7 @@
 """What is known of much used relays: a profile that names one need not say it again.
 
-A preset fills what a profile leaves open when it is saved; what it says itself wins. Limits are those that the
-services publish, or that keep a new account out of trouble.
+A preset fills what a profile leaves open when it is saved; what it says itself wins, and with another security the
+port is that security's own. Limits are those that the services publish, or that keep a new account out of trouble.
 """
 
 from collections.abc import Mapping
@@ -51,7 +51,9 @@ if set(PRESETS) != set(get_args(Preset)):
 def filled(document: Mapping[str, Any]) -> dict[str, Any]:
     """Give a profile as written, with what its preset adds where it says nothing."""
     preset = document.get("preset")
-    known = PRESETS.get(preset, {}) if isinstance(preset, str) else {}
+    known = dict(PRESETS.get(preset, {})) if isinstance(preset, str) else {}
+    if document.get("security") not in (None, known.get("security")):
+        known.pop("port", None)  # there the relay expects the preset's security
     whole = dict(document)
     for name, value in known.items():
         own = whole.get(name)

@@ -124,7 +124,8 @@ def sender_allowed(profile: Profile, address: str) -> bool:
 def faults(snapshot: Snapshot, put: Iterable[Item], drop: Iterable[Place], policy: Policy) -> list[RuleFault]:
     """All relations that do not hold in a snapshot since these objects were put into it, and those taken away."""
     put = list(put)
-    found = [fault for place in drop for fault in _left_behind(snapshot, place)]
+    owners = cache(lambda: _owners(snapshot))
+    found = [fault for place in drop for fault in _left_behind(snapshot, place, owners)]
     told = {item.id for item in put if isinstance(item, Tenant)}
     links = {place(item) for item in put if isinstance(item, Link)}
     reaching = cache(lambda child: Counter(link.profile for link in snapshot.links_to(child)))
@@ -168,20 +169,20 @@ def _alone(snapshot: Snapshot, item: Preferences | Template | Webhook | Key, pol
             assert_never(item)
 
 
-def _left_behind(snapshot: Snapshot, place: Place) -> Iterator[RuleFault]:
-    """Nothing may refer to what is gone."""
+def _owners(snapshot: Snapshot) -> frozenset[str]:
+    """Name the tenants that have keys or templates, which nobody has sorted by tenant."""
+    keys = (key.tenant for key in snapshot.keys.values() if key.id not in snapshot.revoked)
+    return frozenset(keys) | {tenant for tenant, _ in snapshot.templates}
+
+
+def _left_behind(snapshot: Snapshot, place: Place, owners: Callable[[], Collection[str]]) -> Iterator[RuleFault]:
+    """Nothing may refer to what is gone; `owners` are asked for only where a tenant goes."""
     kind, tenant, name = place
     if kind == "profile" and place[1:] not in snapshot.profiles and snapshot.links_from(tenant, name):
         yield RuleFault(kind, tenant, name, "profile_in_use", "The profile is linked to children.")
     if kind == "tenant" and tenant not in snapshot.tenants:
         used = snapshot.children(tenant) or snapshot.links_to(tenant) or snapshot.own_profiles(tenant)
-        if (
-            used
-            or snapshot.webhooks_of(tenant)
-            or tenant in snapshot.preferences
-            or snapshot.keys_of(tenant)
-            or snapshot.templates_of(tenant)
-        ):
+        if used or snapshot.webhooks_of(tenant) or tenant in snapshot.preferences or tenant in owners():
             yield RuleFault(kind, tenant, name, "tenant_in_use", "The tenant has children or belongings.")
 
 

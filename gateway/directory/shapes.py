@@ -11,6 +11,7 @@ from pydantic.config import JsonDict
 
 from gateway.credentials.reference import Credential
 from gateway.directory.kinds import (
+    AddressOfMailbox,
     BareAddress,
     CategoryPattern,
     DisabledReason,
@@ -236,11 +237,11 @@ class Rule(Shape):
 
 
 class Preferences(Shape):
-    """A tenant's copies."""
+    """A tenant's copies; of addresses that come with a name the name is not kept."""
 
     tenant: TenantId
-    cc: Annotated[tuple[BareAddress, ...], Field(max_length=50)] = ()
-    bcc: Annotated[tuple[BareAddress, ...], Field(max_length=50)] = ()
+    cc: Annotated[tuple[AddressOfMailbox, ...], Field(max_length=50)] = ()
+    bcc: Annotated[tuple[AddressOfMailbox, ...], Field(max_length=50)] = ()
     rules: Annotated[tuple[Rule, ...], Field(max_length=100)] = ()
 
 
@@ -279,8 +280,8 @@ class WebhookFields(Shape):
 class Webhook(WebhookFields):
     """An endpoint of a tenant's that is told what happens. What it is told is signed with a secret, which is sealed.
 
-    `previous` is the secret before it, `rotated_at` (ms) when that was replaced: for a day both sign. The URL's query
-    may hold a token, so it is shown to nobody but the tenant.
+    `previous` is the secret before it, `rotated_at` (ms) when that was replaced: for a day both sign. The URL's path
+    and query may hold a token, so they are shown to nobody but the tenant's administrators.
     """
 
     tenant: TenantId

@@ -1,8 +1,8 @@
 """API keys and resolution over HTTP: who may do what in a tenant, and which profile its mail would leave by.
 
-Nobody makes a key that could do more than their own: no scope, network or mode beyond it. Its tenant cannot be wider,
-because the path's tenant is within the caller's reach. When a key was last used is this daemon's own knowledge, and
-is forgotten at a restart.
+Nobody makes a key that could do more than their own: no scope, network or mode beyond it, nor for longer. Its tenant
+cannot be wider, because the path's tenant is within the caller's reach. When a key was last used is this daemon's own
+knowledge, and is forgotten at a restart.
 """
 
 from collections.abc import Sequence
@@ -116,11 +116,19 @@ def _not_wider(call: Call, wanted: KeyRequest) -> None:
     own = None if caller.name else call.snapshot.key(caller.key_id)
     if own is not None and own.cidrs and not _all_within(wanted.cidrs, own.cidrs):
         raise Problem(Code.FORBIDDEN, "A key makes no key with wider networks than its own.")
+    if own is not None and _outlives(wanted.expires_at, own.expires_at):
+        detail = "A key makes no key that lasts longer than itself."
+        raise Problem(Code.FORBIDDEN, detail, errors=[Fault("/expires_at", Code.FORBIDDEN.code, detail)])
 
 
 def _all_within(networks: Sequence[Network], allowed: Sequence[Network]) -> bool:
     """Is each network part of an allowed one? No network at all means every address, which is wider than any list."""
     return bool(networks) and all(any(_part_of(one, other) for other in allowed) for one in networks)
+
+
+def _outlives(wanted: int | None, own: int | None) -> bool:
+    """Would a key still be good when its maker's is over? One without an end outlives all that have one."""
+    return own is not None and (wanted is None or wanted > own)
 
 
 def _part_of(one: Network, other: Network) -> bool:

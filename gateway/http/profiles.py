@@ -6,7 +6,7 @@ whoever looks. No answer holds a secret.
 
 import json
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Final
 
 from pydantic import ValidationError
 
@@ -32,9 +32,11 @@ from gateway.http.resources import (
 )
 from gateway.http.schema import PushRequest
 from gateway.problems import Code, Fault, Problem, refusal
+from gateway.store.rows import Happening
 
 READ_ONLY: Final = ("tenant", "name", "inherited", "provisioned", "paused", "warnings")
 INHERITED: Final = ("name", "inherited")
+ACTIVE: Final = "active"  # the state of a profile that nothing keeps from sending
 NEW: Final = {"inherited": False, "provisioned": False, "paused": False}
 
 
@@ -306,22 +308,31 @@ async def resume(call: Call) -> Answer:
     call.no_query()
     directory = call.services.directory
     profile = own(call.snapshot, call)
-    await directory.change(actor(call), lambda snapshot: changes.resume(snapshot, own(snapshot, call)))
-    await call.services.resume((profile.tenant, profile.name))
+    change = await directory.change(actor(call), lambda snapshot: changes.resume(snapshot, own(snapshot, call)))
+    place = (profile.tenant, profile.name)
+    if not change.drop and call.services.states().get(place, ACTIVE) != ACTIVE:
+        await _tell_resumed(call, profile)
+    await call.services.resume(place)
     return answer(view(directory.snapshot, own(directory.snapshot, call)))
 
 
+async def _tell_resumed(call: Call, profile: Profile) -> None:
+    """Write to the log that a person lets a profile go on that stood still by itself; of a pause the directory does."""
+    who = actor(call)
+    row = Happening(profile.tenant, who.name, who.tenant, "resume", profile.name, "[]")
+    await call.services.store.log([row], call.now)
+
+
 async def presets(call: Call) -> Answer:
-    """List what presets fill in."""
-    call.no_query()
-    items: list[dict[str, Any]] = [{"name": name, **fields} for name, fields in PRESETS.items()]
-    return json_answer({"items": items, "next_cursor": None})
+    """List what presets fill in, in the order in which they are offered."""
+    items: list[Document] = [{"name": name, **fields} for name, fields in PRESETS.items()]
+    places = {name: f"{place:03}" for place, name in enumerate(PRESETS)}
+    return page(call, items, lambda one: places[one["name"]], lambda one: one)
 
 
 async def connectors(call: Call) -> Answer:
     """List the proxies that the tenant may name."""
-    call.no_query()
     tenant = call.params["tenant"]
     allowed = call.services.directory.policy.connectors
-    names = sorted(name for name, tenants in allowed.items() if lent_to(tenant, tenants))
-    return json_answer({"items": [{"name": name} for name in names], "next_cursor": None})
+    names = [name for name, tenants in allowed.items() if lent_to(tenant, tenants)]
+    return page(call, names, str, lambda name: {"name": name})

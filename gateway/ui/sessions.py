@@ -120,7 +120,8 @@ class Sessions:
             await store.end_session(row.token_sha256, SessionKind.SESSION)
             return None
         if not by_itself and now - row.used_at >= self._noted_every:
-            await store.use_session(row.token_sha256, now)
+            with suppress(StoreUnavailable):  # on a full disk people may still read; the next use is noted
+                await store.use_session(row.token_sha256, now)
         return Person(row.who, row.name, caller, row.token_sha256)
 
     def caller(self, request: web.BaseRequest, who: str, name: str) -> Caller | None:

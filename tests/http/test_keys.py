@@ -55,11 +55,14 @@ async def test_networks_of_a_key(world: World) -> None:
     assert (await ask(world, key, X_Forwarded_For="198.51.100.1, 192.0.2.7, 127.0.0.9")).status == 200
 
 
-async def test_too_many_wrong_keys(world: World) -> None:
-    """A client with many wrong keys is told to wait; others and right keys are not kept out."""
+async def test_too_many_wrong_keys(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client with a thousand wrong keys is told to wait; others and right keys are not kept out."""
+    assert FAILURES == 1_000
+    monkeypatch.setattr(authentication, "FAILURES", 20)
+    world.outbox.clock = lambda: 0
     wrong = "Bearer ngw_aaaaaaaa_" + "b" * 43
-    answers = await asyncio.gather(*(ask(world, wrong, X_Forwarded_For="192.0.2.7") for _ in range(FAILURES + 5)))
-    assert {answer.status for answer in answers} == {401, 429}
+    answers = await asyncio.gather(*(ask(world, wrong, X_Forwarded_For="192.0.2.7") for _ in range(25)))
+    assert sorted(answer.status for answer in answers) == [401] * 20 + [429] * 5
     refused = await ask(world, wrong, X_Forwarded_For="192.0.2.7")
     assert (refused.code, refused.headers["Retry-After"]) == ("rate_limited", "1")
     assert (await ask(world, wrong, X_Forwarded_For="192.0.2.8")).status == 401
@@ -105,6 +108,16 @@ def test_buckets_are_bounded() -> None:
     assert len(buckets._full_at) == 10
     assert buckets.take("99", 4, interval=10, burst=1) == 6
     assert buckets.take("99", 10, interval=10, burst=1) == 0
+
+
+@pytest.mark.parametrize("burst", [1, 5])
+def test_a_clock_that_is_set_back_closes_no_bucket(burst: int) -> None:
+    """Nobody waits longer than for a bucket that is empty."""
+    buckets = Buckets()
+    for _ in range(burst):
+        assert buckets.take("acme", 1_000_000, interval=10, burst=burst) == 0
+    assert buckets.take("acme", 1_000, interval=10, burst=burst) == 10
+    assert buckets.take("acme", 1_010, interval=10, burst=burst) == 0
 
 
 # Making keys.
@@ -187,6 +200,15 @@ async def test_no_key_beyond_its_maker(world: World) -> None:
     assert (await make(world, cidrs=["127.0.0.0/7"])).status in (403, 422)
     assert (await make(world, cidrs=["::1/128"])).code == "forbidden"
     assert (await make(world, cidrs=["127.1.0.0/16"])).status == 201
+
+
+async def test_no_key_outlives_its_maker(world: World) -> None:
+    """A key that ends makes keys that end by then, and none that do not end."""
+    await world.key_for("acme:admin", expires_at=2_000_000_000_000)
+    for fields in ({}, {"expires_at": "2033-05-18T03:33:20.001Z"}):
+        refused = await make(world, **fields)
+        assert (refused.code, refused.faults) == ("forbidden", {"/expires_at": "forbidden"})
+    assert (await make(world, expires_at="2033-05-18T03:33:20Z")).status == 201
 
 
 async def test_only_administrators_make_keys(world: World) -> None:

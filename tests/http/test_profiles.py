@@ -1,11 +1,15 @@
 """Profiles over HTTP: every field, the relations between them, passwords that stay where they were meant for."""
 
+import time
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gateway.credentials.connections import made as connected
 from tests.directory.provisioning import opened_password
-from tests.http.world import World
+from tests.http.world import World, running
 
 ADMIN = "acme:admin"
 EDITOR = "acme:profiles"
@@ -72,12 +76,54 @@ async def test_a_preset_fills_what_is_left_open(world: World) -> None:
     assert (made["limits"]["connections"], made["limits"]["per_minute"]) == (2, 30)
 
 
+@pytest.mark.parametrize(
+    ("said", "port"),
+    [
+        ({"security": "implicit_tls"}, 465),
+        ({"security": "none"}, 25),
+        ({"security": "starttls"}, 587),
+        ({"security": "implicit_tls", "port": 587}, 587),
+    ],
+)
+async def test_a_presets_port_goes_with_its_security(world: World, said: dict[str, Any], port: int) -> None:
+    """Another security has another port, unless that is said."""
+    asked = {"name": "google", "preset": "gmail", "from": "a@acme.example", **said}
+    made = (await world.call("POST", PROFILES, EDITOR, json=asked)).json
+    assert (made["host"], made["port"], made["security"]) == ("smtp.gmail.com", port, said["security"])
+
+
 async def test_presets_are_listed(world: World) -> None:
     """All nine, with what they fill in."""
     listed = (await world.call("GET", "/v1/presets", "acme")).json["items"]
     assert {preset["name"] for preset in listed} == {
         "generic", "microsoft365", "gmail", "amazon_ses", "sendgrid", "mailgun", "postmark", "brevo", "postfix",
     }  # fmt: skip
+
+
+STORES = "".join(
+    f'[connections.{name}]\nkind = "cyberark"\nurl = "https://{name}.example"\napp_id = "x"\nallow = {{acme = [""]}}\n'
+    for name in ("two", "one", "three")
+)
+
+
+@pytest.mark.parametrize("path", ["/v1/presets", "/v1/tenants/acme/connectors", "/v1/tenants/acme/secret-connections"])
+async def test_what_the_operator_offers_is_listed_in_parts(tmp_path: Path, path: str) -> None:
+    """As every list is: piece by piece it is the same as at once."""
+    async with running(tmp_path, STORES) as world:
+        lent = dict.fromkeys(("two", "one", "three"), ("acme",))
+        world.directory.policy = replace(world.directory.policy, connectors=lent)
+        world.services.credentials.connections = connected(world.settings.connections, {}, time.monotonic)
+        whole = (await world.call("GET", path)).json
+        items, query = [], {"limit": "1"}
+        for _ in whole["items"]:
+            part = (await world.call("GET", path, params=query)).json
+            items += part["items"]
+            query["cursor"] = part["next_cursor"] or "none"
+        wrong = await world.call("GET", path, params={"limit": "0", "cursor": "x"})
+
+    assert (items, query["cursor"], whole["next_cursor"]) == (whole["items"], "none", None)
+    assert len(items) >= 3
+    assert wrong.faults == {"/limit": "bad_value", "/cursor": "bad_cursor"}
 
 
 async def test_unusual_is_not_wrong(world: World) -> None:
@@ -289,6 +335,21 @@ async def test_a_paused_profile_says_so(world: World) -> None:
     resumed = await world.call("POST", f"{PROFILES}/own/resume", EDITOR)
 
     assert [one.json["paused"] for one in (*paused, resumed)] == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("paused", "state", "told"),
+    [(False, "parked:auth_failed", 1), (True, "parked:auth_failed", 1), (True, "active", 1), (False, "active", 0)],
+)
+async def test_who_lets_a_profile_go_on_is_on_record(tmp_path: Path, paused: bool, state: str, told: int) -> None:
+    """Once, whatever it stood still for; what changes nothing is not told."""
+    async with running(tmp_path, states=lambda: {("acme", "own"): state}) as world:
+        if paused:
+            await world.call("POST", f"{PROFILES}/own/pause", EDITOR)
+        await world.call("POST", f"{PROFILES}/own/resume", EDITOR)
+        log = (await world.call("GET", "/v1/tenants/acme/audit", ADMIN)).json["items"]
+    rows = [(row["actor"][:4], row["object"], row["changes"]) for row in log if row["action"] == "resume"]
+    assert rows == [("key:", "own", [])] * told
 
 
 async def test_deleting(world: World) -> None:

@@ -79,6 +79,23 @@ async def test_nobody_offers_more_than_they_have(gateway: Gateway) -> None:
         assert (page.status, "wider networks than its own" in page.text) == (403, True)
 
 
+async def test_nobody_makes_a_key_that_lasts_longer(gateway: Gateway) -> None:
+    """A key that ends offers its own last day, of which it gives no more than it has itself; without one it is refused."""
+    ends = 32_503_679_999_000 - 3_600_000  # 2999-12-31T22:59:59Z
+    _, text = await gateway.running.directory.create_key(OPERATOR, "acme", "guest", ["admin"], expires_at=ends)
+    async with visiting(gateway) as visitor:
+        await visitor.post("/ui/sign-in", {"key": text})
+        asked = await visitor.get(NEW)
+        assert asked.form().fields["/expires_at"] == "2999-12-31"
+        await make(visitor, "send", name="desk", expires_at="2999-12-31")
+        assert found(gateway, "desk").expires_at == ends
+        await make(visitor, "send", name="today", expires_at="2998-01-01")
+        assert (found(gateway, "today").expires_at or ends) < ends
+        refused = await visitor.send(asked, __expires_at="")
+        assert (refused.status, "lasts longer than itself" in refused.text) == (403, True)
+        assert refused.source.count('class="fault"') == 1
+
+
 async def test_a_key_is_revoked(gateway: Gateway) -> None:
     """After a question that says what stops."""
     async with visiting(gateway, "acme") as visitor:

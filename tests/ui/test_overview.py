@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import pytest
@@ -14,7 +15,7 @@ from gateway.http.needs import Known, NeedKind
 from gateway.http.needs import needs as found
 from gateway.ui.rendering import rendered
 from gateway.ui.subjects.needs import _SENTENCES, Heard, Need, needs
-from gateway.ui.subjects.overview import Chart
+from gateway.ui.subjects.overview import Chart, _row
 from tests.http.world import ahead
 from tests.process.cluster import until
 from tests.ui import gateway as gateways
@@ -222,6 +223,18 @@ def test_credentials(credential: dict[str, object], told: str) -> None:
 def test_what_the_operator_is_told(known: dict[str, object], told: tuple[str, str]) -> None:
     """What `doctor` says needs a person, in the page's words."""
     assert operator(**known) == [told]
+
+
+def test_a_profile_called_new_is_opened() -> None:
+    """Its page stands beside the form for new ones, from wherever one comes."""
+    line = {**LINE, "profile": "new", "state": "paused", "ready": 2, "oldest_seconds": 1}
+    credential = {
+        "tenant": "acme", "profile": "new", "field": "auth.credential", "source": "vault", "state": "negative",
+        "age_seconds": None, "expires_at": None, "warning": None,
+    }  # fmt: skip
+    heard = replace(NOTHING, lines=[line], credentials=[credential])
+    ways = [need.way for need in needs(heard)]
+    assert [*ways, _row(line, heard)["way"]] == ["/ui/tenants/acme/profiles/new/edit"] * 3
 
 
 def test_there_are_words_for_all_that_can_need_a_person() -> None:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import html
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_asyncio
 
+from gateway.credentials.connections import Connections
+from gateway.problems import Code, Fault, Problem
+from gateway.ui.forms import Form
+from gateway.ui.subjects.profile_fields import faults_beside
 from tests.ui import gateway as gateways
 from tests.ui.asking import asked, opened
 from tests.ui.browser import Kind
@@ -159,14 +164,13 @@ async def test_a_service_fills_in_without_a_script(gateway: Gateway) -> None:
     """Its link gives the form with what is known of it."""
     async with visiting(gateway, "acme") as visitor:
         page = await visitor.get(f"{NEW}?preset=gmail")
-    given = page.form().fields
-    assert (given["/preset"], given["/host"], given["/port"], given["/security"]) == (
-        "gmail",
-        "smtp.gmail.com",
-        "587",
-        "starttls",
-    )
-    assert "?preset=gmail" in page.links
+        given = page.form().fields
+        assert (given["/preset"], given["/host"], given["/security"]) == ("gmail", "smtp.gmail.com", "starttls")
+        assert (given["/port"], 'placeholder="587"' in page.source) == ("", True)  # by security, whichever it will be
+        assert "?preset=gmail" in page.links
+        await visitor.send(page, __name="main", __from="a@acme.example", __security="implicit_tls")
+    profile = await shown(gateway)
+    assert (profile["port"], profile["security"]) == (465, "implicit_tls")
 
 
 async def test_a_profile_may_be_called_new(gateway: Gateway) -> None:
@@ -333,9 +337,96 @@ async def test_who_may_not_handle_secrets_keeps_the_reference(lending: Gateway) 
     assert (await shown(lending))["auth"]["credential"] == {**VAULT, "set": False}
     async with visiting(lending, "acme") as visitor:
         assert "give it again" in (await visitor.get(FORM)).text
-        told = await visitor.send(await visitor.get(FORM))
+        told = await visitor.send(await visitor.get(FORM), __auth__credential__give="on")
         assert "The profile main is saved." in told.text
     assert (await shown(lending))["auth"]["credential"] == VAULT
+
+
+async def led_elsewhere(gateway: Gateway, credential: dict[str, Any]) -> None:
+    """Make a profile with a reference, and have somebody who may not handle secrets lead it to another host."""
+    await made(gateway, security="starttls", auth={"username": "app", "credential": credential})
+    async with visiting(gateway, "acme") as visitor:
+        await become(visitor, "acme", "read", "profiles")
+        await visitor.send(await visitor.get(FORM), __host="127.0.0.66")
+
+
+@pytest.mark.parametrize(
+    "credential",
+    [
+        VAULT,
+        {"source": "vault", "connection": "corp", "entry": "relay-a"},
+        {"source": "stored", "key": " relay\n-a\0 "},
+    ],
+    ids=["key", "entry", "letters that a browser drops"],
+)
+async def test_no_save_gives_a_reference_to_somebody_elses_host(lending: Gateway, credential: dict[str, Any]) -> None:
+    """It was taken away: who may handle secrets gives it again by a box that names the host, or by changing it."""
+    await led_elsewhere(lending, credential)
+    async with visiting(lending, "acme") as visitor:
+        page = await visitor.get(FORM)
+        assert "Give it again, to 127.0.0.66" in page.text
+        key = credential.get("key", "").replace("\n", "").replace("\0", "\ufffd")
+        as_shown = {"__auth__credential__key": key}
+        told = await visitor.send(page, __footnote__text="Acme", **as_shown)
+        assert "is still to be given again" in told.text
+        profile = await shown(lending)
+        assert (profile["footnote"]["text"], profile["auth"]["credential"]) == ("Acme", {**credential, "set": False})
+        refused = await visitor.send(await visitor.get(FORM), __auth__credential__give="on", __from="nobody")
+        assert (refused.status, refused.form().fields["/auth/credential/give"]) == (422, "on")
+        await visitor.send(refused, __from="a@acme.example", **as_shown)
+    given = (await shown(lending))["auth"]["credential"]
+    assert (given["source"], "set" in given) == (credential["source"], False)
+
+
+async def test_a_changed_reference_is_given(lending: Gateway) -> None:
+    """Who writes another one means it, and need not say so twice."""
+    await led_elsewhere(lending, VAULT)
+    async with visiting(lending, "acme") as visitor:
+        await visitor.send(await visitor.get(FORM), __auth__credential__key="smtp/b")
+        assert (await shown(lending))["auth"]["credential"] == {**VAULT, "key": "smtp/b"}
+
+
+async def test_no_test_gives_a_reference_to_somebody_elses_host(lending: Gateway) -> None:
+    """As it stands in the form it has none, and the test says so; with the box it is fetched."""
+    await asked(lending, "PUT", "tenants/acme/secrets/relay-a", {"value": "open sesame"})
+    await led_elsewhere(lending, {"source": "stored", "key": "relay-a"})
+    trial = f"{TABLE}/test?name=main"
+    async with visiting(lending, "acme") as visitor:
+        fields = {**(await visitor.get(FORM)).form().fields, "test/to": "ann@example.test"}
+        kept = await visitor.post(trial, fields)
+        given = await visitor.post(trial, {**fields, "/auth/credential/give": "on"})
+    assert ["not given anew" in page.text for page in (kept, given)] == [True, False]
+    assert (await shown(lending))["auth"]["credential"]["set"] is False
+
+
+async def test_a_fault_of_what_is_not_shown_stands_beside_what_is(lending: Gateway) -> None:
+    """Who has no fields for a reference is told at its source what is wrong with it, here that it is no longer lent."""
+    await made(lending, **BY_VAULT)
+    directory = lending.running.directory
+    directory.policy = replace(directory.policy, connections=Connections())
+    async with visiting(lending, "acme") as visitor:
+        refused = await visitor.send(await visitor.get(FORM), __return_path="b@acme.example")
+        assert (refused.status, faulty(refused)) == (422, {"/auth/credential/key"})
+        await become(visitor, "acme", "read", "profiles")
+        refused = await visitor.send(await visitor.get(FORM), __return_path="b@acme.example")
+        assert (refused.status, faulty(refused)) == (422, {"/auth/credential/source"})
+
+
+@pytest.mark.parametrize(
+    ("slot", "source", "member", "place"),
+    [
+        ("/auth/credential", "vault", "username_property", "username_property"),
+        ("/dkim/key", "vault", "username_property", "key"),  # a key has no user name, and its form no field for one
+        ("/auth/credential", "stored", "connection", "key"),
+        ("/auth/credential", "plaintext", "key", "value"),
+        ("/auth/credential", "", "key", "source"),
+    ],
+)
+def test_a_fault_stands_beside_a_field_that_the_source_has(slot: str, source: str, member: str, place: str) -> None:
+    """What is wrong with another member stands at the field that is for all of it."""
+    problem = Problem(Code.INVALID, errors=[Fault(f"{slot}/{member}", "conflict", "No.")])
+    found = faults_beside(problem, Form([(f"{slot}/source", source)]), handles_secrets=True)
+    assert (found.beside, found.rest) == ({f"{slot}/{place}": ["No."]}, [])
 
 
 async def test_only_what_is_lent_is_offered(lending: Gateway) -> None:
@@ -392,10 +483,25 @@ async def test_texts_are_text(gateway: Gateway) -> None:
         assert saved.form().fields["/auth/domain"] == JINJA
         assert saved.form().fields["/footnote/html"] == HOSTILE
         checked = await visitor.post(f"{FORM}/check")
-        assert checked.elements.count("script") == 1
+        assert checked.elements.count("script") == 2
 
 
 # In a browser.
+
+
+async def test_the_box_that_gives_a_reference_again_names_the_host(lending: Gateway, browser: Browser) -> None:
+    """As it is written at the moment; beside another source, which is given anyway, there is none."""
+    await led_elsewhere(lending, VAULT)
+    seen = await opened(lending, browser, FORM)
+    box = seen.page.get_by_label("Give it again, to 127.0.0.66", exact=True)
+    assert (await box.is_visible(), await box.is_checked()) == (True, False)
+    await seen.axe()
+    await seen.no_sideways_scroll()
+    await seen.page.fill("[id='/host']", "127.0.0.9")
+    box = seen.page.get_by_label("Give it again, to 127.0.0.9", exact=True)
+    assert await box.is_visible()
+    await seen.page.select_option("[id='/auth/credential/source']", "stored")
+    assert not await box.is_visible()
 
 
 async def test_opening_and_saving_changes_nothing(lending: Gateway, browser: Browser) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from gateway.credentials.credentials import stored_place
 from gateway.directory.changes import OPERATOR, Change
+from gateway.ui.subjects.secrets import _row
 from tests.ui.scoped import become
 from tests.ui.visitor import visiting
 
@@ -114,6 +115,12 @@ async def test_a_secret_in_use_stays(gateway: Gateway) -> None:
         refused = await visitor.post(f"{RELAY}/delete")
         assert (refused.path, "The secret is in use." in refused.text) == (PAGES, True)
     assert kept(gateway) == "correct horse"
+
+
+def test_a_profile_called_new_is_led_to() -> None:
+    """And not to the form for new ones."""
+    [(_, way)] = _row("acme", {"name": "relay-a", "used_by": ["new"]})["users"]
+    assert way == "/ui/tenants/acme/profiles/new/edit"
 
 
 async def test_a_secret_nobody_uses_is_deleted(gateway: Gateway) -> None:

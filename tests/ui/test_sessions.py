@@ -13,6 +13,7 @@ import pytest
 import pytest_asyncio
 
 from gateway.http import server
+from gateway.store.protocol import StoreFull, StoreUnavailable
 from gateway.ui.rendering import HEADERS
 from gateway.ui.table import PAGES
 from tests.peers.openid_provider import OpenIdProvider
@@ -131,6 +132,26 @@ async def test_a_session_ends_in_any_case(gateway: Gateway, clock: Clock) -> Non
             assert await wire.is_in()
         clock.move(15 * MINUTE)
         assert not await wire.is_in()
+
+
+@pytest.mark.parametrize("error", [StoreFull, StoreUnavailable])
+async def test_a_use_that_cannot_be_written_keeps_nobody_from_reading(
+    gateway: Gateway, clock: Clock, monkeypatch: pytest.MonkeyPatch, error: type[StoreUnavailable]
+) -> None:
+    """The pages are what one wants to see when the disk is full; once there is room, use counts again."""
+
+    async def refuse(*_: object) -> None:
+        raise error
+
+    async with on_the_wire(gateway) as wire:
+        await wire.sign_in(gateway.keys["acme"])
+        with monkeypatch.context() as full:
+            full.setattr(type(gateway.running.store), "use_session", refuse)
+            clock.move(20 * MINUTE)
+            assert await wire.is_in(LIVE)
+        assert await wire.is_in()
+        clock.move(20 * MINUTE)
+        assert await wire.is_in()
 
 
 async def test_a_page_that_asks_by_itself_keeps_nobody_signed_in(gateway: Gateway, clock: Clock) -> None:

@@ -8,6 +8,8 @@ import pytest
 
 from tests.ui.asking import asked, opened
 from tests.ui.browser import PHONE, Kind
+from tests.ui.profiles import made
+from tests.ui.scoped import become
 from tests.ui.visitor import visiting
 
 if TYPE_CHECKING:
@@ -82,6 +84,26 @@ async def test_a_tenant_with_children_says_why_it_stays(gateway: Gateway) -> Non
         assert "acme" in gateway.running.directory.snapshot.tenants
 
 
+async def test_what_was_pushed_to_a_tenant_is_taken_back_first(gateway: Gateway) -> None:
+    """The question names it, with the way to take it back for those who can; then nothing stands in the way."""
+    await asked(gateway, "POST", "tenants", {"id": "acme-labs", "parent": "acme"})
+    await made(gateway)
+    await asked(gateway, "POST", "tenants/acme/profiles/push", {"children": ["acme-labs"], "profiles": ["main"]})
+    way = "/ui/tenants/acme/profiles/push/acme-labs/main"
+    async with visiting(gateway, "acme") as visitor:
+        page = await visitor.get("/ui/tenants/acme-labs/delete")
+        assert "It cannot be deleted yet: Pushed to it, and to be taken back first: main" in page.text
+        assert way in page.links
+        await visitor.send(await visitor.get(way))
+        assert "cannot be deleted yet" not in (await visitor.get(page.path)).text
+    await asked(gateway, "POST", "tenants/acme/profiles/push", {"children": ["acme-labs"], "profiles": ["main"]})
+    async with visiting(gateway, "acme") as visitor:
+        await become(visitor, "acme-labs", "admin")
+        page = await visitor.get("/ui/tenants/acme-labs/delete")
+        assert "to be taken back first: main" in page.text
+        assert way not in page.links
+
+
 async def test_nobody_sees_or_opens_what_is_above_them(gateway: Gateway) -> None:
     """A child's administrator finds no other tenant in any page's source, and none of their pages."""
     async with visiting(gateway, "acme-emea") as visitor:
@@ -138,7 +160,7 @@ async def test_names_are_text(gateway: Gateway) -> None:
         assert nothing.shows_as_text(HOSTILE)
         assert (await visitor.get("/ui/tenants?search=%22%3E%3Cscript%3Ealert(1)%3C/script%3E")).elements.count(
             "script"
-        ) == 1
+        ) == 2
 
 
 async def test_a_branch_opens_where_it_is(gateway: Gateway, browser: Browser) -> None:

@@ -254,11 +254,11 @@ async def test_too_many_tests_are_told(gateway: Gateway, browser: Browser) -> No
         for _ in range(TESTS_PER_MINUTE):
             assert (await visitor.post(PAGE, {"/to": "ann@example.test"})).status == 200
         page = await visitor.post(PAGE, {"/to": "ann@example.test"})
-        assert (page.status, "at most 10 tests a minute" in page.text) == (429, True)
+        assert (page.status, "at most 10 connection tests a minute" in page.text) == (429, True)
         assert page.form().fields["/to"] == "ann@example.test"
     seen = await opened(gateway, browser, PAGE)
     await run(seen)
-    assert "at most 10 tests a minute" in await seen.page.inner_text(".verdict")
+    assert "at most 10 connection tests a minute" in await seen.page.inner_text(".verdict")
     assert await seen.page.inner_text("[data-test]") == "Send the test"
 
 
@@ -427,6 +427,41 @@ async def test_faults_of_an_unsaved_profile_stand_beside_their_fields(gateway: G
     assert invalid == {"/name", "/host", "/from", "/limits/bytes", "test/to"}
     assert await seen.page.locator("[name='/limits/bytes']").is_visible()
     await seen.no_sideways_scroll()
+
+
+async def test_what_a_test_says_goes_and_what_the_page_says_stays(gateway: Gateway, browser: Browser) -> None:
+    """That a password was taken away is told still; a fault whose field is not on the page stands under the button."""
+    await made(gateway, 9, **BY_TLS, auth=signing_in("app", "right"))
+    await asked(gateway, "PATCH", "tenants/acme/profiles/main", {"host": "127.0.0.3"}, "acme")
+    seen = await opened(gateway, browser, "/ui/tenants/acme/profiles/main")
+    standing = "The password was taken away with a change of where it goes: give it again."
+    told = [
+        {"beside": {"/host": ["Not there."], "/nowhere": ["Gone."]}, "rest": []},
+        {"beside": {}, "rest": ["Come back tomorrow."]},
+    ]
+    await seen.page.route("**/profiles/test?*", lambda route: route.fulfill(json=told.pop(0)))
+    await run(seen, "test/to")
+    assert await seen.page.inner_text("#outcome .verdict") == "/nowhere: Gone."
+    assert await seen.page.locator("form .fault").all_inner_texts() == ["Not there.", standing]
+    await seen.page.click("[data-test]")
+    await seen.page.get_by_text("Come back tomorrow.").wait_for()
+    assert await seen.page.locator("form .fault").all_inner_texts() == [standing]
+    assert await seen.page.locator("[name='/host'][aria-invalid]").count() == 0
+
+
+async def test_what_a_refused_save_said_stays_beside_a_test(gateway: Gateway, browser: Browser) -> None:
+    """It is still wrong; what the test finds anew stands beside it, and the same is not said twice."""
+    browser.expect(Kind.CONSOLE, "422")
+    seen = await opened(gateway, browser, "/ui/tenants/acme/profiles/new")
+    await seen.page.fill("[name='/host']", "no host")
+    await seen.page.click("button:text-is('Make the profile')")
+    await seen.page.locator("[id='fault/host']").wait_for()
+    for _ in range(2):
+        await seen.page.fill("[name='test/to']", "ann")
+        await seen.page.click("[data-test]")
+        await seen.page.locator("[name='test/to'][aria-invalid]").wait_for()
+    assert await seen.page.locator("[name='/host'] ~ .fault").count() == 1
+    assert await seen.page.locator("[name='test/to'] ~ .fault").count() == 1
 
 
 async def test_an_unsaved_profile_without_a_script(gateway: Gateway) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, get_args
 
 import pytest
@@ -13,7 +14,7 @@ from gateway.ui.subjects.webhooks import REASONS, RESULTS, TOLD
 from gateway.webhooks.endpoint import Result
 from tests.peers.webhook_endpoint import Reply, WebhookEndpoint
 from tests.ui.asking import opened
-from tests.ui.browser import PHONE
+from tests.ui.browser import PATIENCE, PHONE
 from tests.ui.gateway import running
 from tests.ui.scoped import become
 from tests.ui.visitor import visiting
@@ -21,6 +22,8 @@ from tests.ui.visitor import visiting
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
+
+    from playwright.async_api import Route
 
     from gateway.directory.shapes import Webhook
     from tests.ui.browser import Browser
@@ -96,6 +99,19 @@ async def test_faults_stand_beside_their_fields(gateway: Gateway) -> None:
         assert "Tuple" not in page.text
 
 
+async def test_a_secret_that_was_written_is_asked_for_again(gateway: Gateway) -> None:
+    """No page has it, so beside another field's fault there is a word that it would be left out."""
+    async with visiting(gateway, "acme") as visitor:
+        again = "is not kept on this page: write it again"
+        assert again in (await make(visitor, "nowhere", GIVEN)).text
+        assert again not in (await make(visitor, "nowhere")).text
+        await make(visitor)
+        path = f"{PAGES}/{saved(gateway).id}"
+        page = await visitor.get(path)
+        assert again not in page.text
+        assert again in (await visitor.send(page, __url="nowhere", __secret=GIVEN)).text
+
+
 async def test_a_webhook_keeps_its_secret(gateway: Gateway) -> None:
     """Unless somebody writes another one; events that are not ticked any more are gone."""
     async with visiting(gateway, "acme") as visitor:
@@ -148,15 +164,42 @@ async def test_a_test_without_scripts(gateway: Gateway) -> None:
 
 
 async def test_webhooks_are_for_administrators(gateway: Gateway) -> None:
-    """Others are refused, and told no address."""
+    """Others change and try none; who may read is not led there, and told no more of an address than where it leads."""
     async with visiting(gateway, "acme") as visitor:
-        await make(visitor)
+        await make(visitor, "http://127.0.0.1:9/t0ken")
         path = f"{PAGES}/{saved(gateway).id}"
         await become(visitor, "acme", "read", "profiles", "secrets")
         assert PAGES not in (await visitor.get("/ui/tenants/acme/settings")).links
-        for page in (await visitor.get(PAGES), await visitor.get(path), await visitor.post(f"{path}/test")):
-            assert (page.status, "127.0.0.1:9" in page.source) == (403, False)
+        for page in (await visitor.get(PAGES), await visitor.get(path)):
+            assert (page.status, "t0ken" in page.source) == (200, False)
+        assert (await visitor.post(f"{path}/test")).status == 403
+        await visitor.post(f"{path}/delete")
     assert saved(gateway)
+
+
+async def test_a_form_on_its_way_is_not_sent_again(gateway: Gateway, browser: Browser) -> None:
+    """Who presses twice makes one webhook; a page that is shown anew, by a browser that comes back to it, sends again."""
+    posts: asyncio.Queue[str] = asyncio.Queue()
+
+    async def take(route: Route) -> None:
+        if route.request.method == "POST":
+            posts.put_nowait(route.request.post_data or "")
+            await route.fulfill(status=204)  # the page stays
+        else:
+            await route.continue_()
+
+    seen = await opened(gateway, browser, NEW)
+    await seen.page.route(f"**{NEW}", take)
+    waiting = seen.page.locator("button.primary[aria-disabled=true]")
+    await seen.page.get_by_label("URL", exact=True).fill("http://127.0.0.1:9/hook")
+    await seen.page.keyboard.press("Enter")
+    assert "hook" in await asyncio.wait_for(posts.get(), PATIENCE)
+    assert await waiting.count() == 1
+    await seen.page.keyboard.press("Enter")
+    await seen.page.evaluate("dispatchEvent(new Event('pageshow'))")
+    assert (await waiting.count(), posts.empty()) == (0, True)
+    await seen.page.keyboard.press("Enter")
+    await asyncio.wait_for(posts.get(), PATIENCE)
 
 
 async def test_webhooks_are_tried_in_place(gateway: Gateway, browser: Browser) -> None:

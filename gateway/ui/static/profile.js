@@ -1,10 +1,16 @@
 // The profile's form: what a service is known for is filled in, the port follows the security, and of secret connections
-// those of the chosen kind are shown. Without this all of it can be written by hand.
+// those of the chosen kind are shown. A secret that is given again says to which host. Without this all of it can be
+// written by hand.
 
 const field = name => document.getElementById(name);
 const service = field("/preset"), host = field("/host"), port = field("/port"), security = field("/security");
 const usual = () => security.selectedOptions[0].dataset.port;
+const goes = document.querySelectorAll("[data-goes]");
 const isUsual = text => [...security.options].some(one => one.dataset.port === text);
+
+const tellHost = () => { for (const one of goes) one.textContent = host.value || "the host above"; };
+host.addEventListener("input", tellHost);
+addEventListener("pageshow", tellHost);  // a browser that comes back writes fields again
 
 security.addEventListener("change", () => {
   if (port.value === "" || isUsual(port.value)) port.value = "";
@@ -18,6 +24,7 @@ service.addEventListener("change", () => {
   host.value = known.host;
   port.value = known.port;
   port.placeholder = usual();
+  tellHost();
 });
 
 for (const credential of document.querySelectorAll(".credential")) {

@@ -138,13 +138,18 @@ class Outcome {
     return (of("codes", code) ?? of("phases", this.failed))?.cloneNode(true);
   }
 
-  /** Show what keeps the test from beginning, each fault beside its field. */
+  /** Show what keeps the test from beginning, each fault beside its field; what has none here stands with the rest. */
   refuse({beside, rest}) {
     this.over = true;
     this.place.replaceChildren();
-    for (const [name, details] of Object.entries(beside)) blame(this.button.form.elements[name], details.join(" "));
+    const {elements} = this.button.form;
+    const others = [...rest];
+    for (const [name, details] of Object.entries(beside)) {
+      const text = details.join(" ");
+      if (!blame(fieldOf(elements, name), text)) others.push(`${name}: ${text}`);
+    }
     this.button.form.querySelector("[aria-invalid]")?.focus();
-    for (const detail of rest) this.fail({detail});
+    for (const detail of others) this.fail({detail});
     this.verdict = "";
   }
 
@@ -163,29 +168,40 @@ function following(order, last) {
   return order[order.indexOf(last) + 1] ?? null;
 }
 
+/** Find a field by its name: of a box and what stands for its absence, the box. */
+function fieldOf(elements, name) {
+  const found = elements[name];
+  return found instanceof RadioNodeList ? found[found.length - 1] : found;
+}
+
+/** Say beside a field what is wrong with it, if it is there and the page does not say so yet. */
 function blame(input, text) {
-  if (input instanceof RadioNodeList) input = input[input.length - 1];
-  if (!input) return;
+  if (!input) return false;
   input.closest("details")?.setAttribute("open", "");
+  const field = input.closest(".field");
+  if ([...field?.querySelectorAll(".fault") ?? []].some(one => one.textContent === text)) return true;
   const fault = document.createElement("span");
   fault.className = "fault";
-  fault.id = `fault${input.name}`;
+  fault.id = `told${input.name}`;
+  fault.dataset.told = input.name;
   fault.textContent = text;
-  const field = input.closest(".field");
   if (field) field.append(fault);
   else input.after(fault);
   input.setAttribute("aria-invalid", "true");
   input.setAttribute("aria-describedby", [...described(input), fault.id].join(" "));
+  return true;
 }
 
+/** Take away what a test before said of fields; what the page itself says stays. */
 function clear(form) {
-  for (const input of form.querySelectorAll("[aria-invalid]")) {
-    input.removeAttribute("aria-invalid");
-    const rest = described(input).filter(id => !id.startsWith("fault"));
-    input.toggleAttribute("aria-describedby", rest.length > 0);
+  for (const fault of form.querySelectorAll("[data-told]")) {
+    const input = fieldOf(form.elements, fault.dataset.told);
+    const rest = described(input).filter(id => id !== fault.id);
     if (rest.length > 0) input.setAttribute("aria-describedby", rest.join(" "));
+    else input.removeAttribute("aria-describedby");
+    if (!rest.some(id => id.startsWith("fault"))) input.removeAttribute("aria-invalid");
+    fault.remove();
   }
-  for (const fault of form.querySelectorAll(".fault")) fault.remove();
 }
 
 const described = input => (input.getAttribute("aria-describedby") ?? "").split(" ").filter(Boolean);

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
+from gateway.directory.snapshot import Key
 from gateway.http.call import Answer
 from gateway.message.times import time_text
 from gateway.problems import Problem
@@ -17,6 +18,7 @@ SCOPES: Final = "/scopes"
 EXPIRES: Final = "/expires_at"
 POINTERS: Final = (*(field.pointer for field in FIELDS), SCOPES, EXPIRES)
 DAYS_END: Final = "T23:59:59Z"
+DAY: Final = 10  # letters of a time that name its day
 MAY: Final[Mapping[str, str]] = {
     "send": "Post notifications, and read and cancel those that it posted.",
     "read": "Read everything but secrets, keys and the audit log.",
@@ -47,10 +49,19 @@ def _row(visit: Visit, key: Document) -> Document:
 
 
 async def new(visit: Visit) -> Answer:
-    """Ask what the new key shall be; one that is tied to networks can make none that is not."""
-    own = visit.snapshot.key(visit.person.caller.key_id)
+    """Ask what the new key shall be; the networks and the last day of one's own stand there, for none goes beyond them."""
+    own = _own(visit)
     usual = {"mode": "live", "cidrs": [str(network) for network in own.cidrs] if own else []}
-    return await _new(visit, {**values(FIELDS, usual), SCOPES: ["send", "read"], EXPIRES: ""})
+    return await _new(visit, {**values(FIELDS, usual), SCOPES: ["send", "read"], EXPIRES: _end(own)[:DAY]})
+
+
+def _own(visit: Visit) -> Key | None:
+    return visit.snapshot.key(visit.person.caller.key_id)
+
+
+def _end(key: Key | None) -> str:
+    """Tell when a key ends; nothing of one that does not."""
+    return "" if key is None or key.expires_at is None else time_text(key.expires_at)
 
 
 async def _new(visit: Visit, known: Mapping[str, object], problem: Problem | None = None) -> Answer:
@@ -66,13 +77,19 @@ async def _new(visit: Visit, known: Mapping[str, object], problem: Problem | Non
 async def create(visit: Visit) -> Answer:
     """Make a key, and show it this once: the answer is not kept, and no address leads to it again."""
     scopes, day = visit.form.all(SCOPES), visit.form.get(EXPIRES).strip()
-    given = {**document(FIELDS, visit.form), "scopes": scopes, **({"expires_at": day + DAYS_END} if day else {})}
+    given = {**document(FIELDS, visit.form), "scopes": scopes, **({"expires_at": _until(visit, day)} if day else {})}
     try:
         made = await visit.ask("POST", at("tenants", visit.params["tenant"], "keys"), given)
     except Problem as problem:
         written = {**as_written(FIELDS, visit.form), SCOPES: scopes, EXPIRES: day}
         return await _new(visit, written, problem)
     return visit.page("keys/made.html", {**await frame(visit, "keys"), "key": made.document})
+
+
+def _until(visit: Visit, day: str) -> str:
+    """Give the end of a day; of the last day of one's own key that key's end, which no key goes beyond."""
+    end = _end(_own(visit))
+    return end if end[:DAY] == day else day + DAYS_END
 
 
 async def ask_revoke(visit: Visit) -> Answer:

@@ -13,6 +13,7 @@ from gateway.http.needs import needs as decided
 from gateway.message.times import time_text
 from gateway.ui.forms import Document
 from gateway.ui.standing import PARKED, why
+from gateway.ui.subjects.profile_form import own_path
 from gateway.ui.visit import place
 from gateway.ui.words import age, day_and_time, size, words
 
@@ -124,8 +125,7 @@ def _held(one: Document, _heard: Heard) -> Need:
 
 
 def _of_profile(look: Look, word: str, text: str, one: Document) -> Need:
-    way = place("tenants", one["tenant"], "profiles", one["profile"])
-    return Need(look, word, f"{text} {_waits(one)}", way, f"Open {_name(one)}")
+    return Need(look, word, f"{text} {_waits(one)}", own_path(one["tenant"], one["profile"]), f"Open {_name(one)}")
 
 
 def _tenant_disabled(one: Document, _heard: Heard) -> Need:
@@ -166,7 +166,7 @@ def _mails(count: int) -> str:
 
 def _credential(one: Document, heard: Heard) -> Need:
     look, text = _of_credential(one)
-    way = place("tenants", one["tenant"], "profiles", one["profile"]) if heard.may_read else ""
+    way = own_path(one["tenant"], one["profile"]) if heard.may_read else ""
     return Need(look, "credential", f"{_name(one)}: {text}", way, f"Open {_name(one)}")
 
 

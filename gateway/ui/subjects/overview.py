@@ -13,6 +13,7 @@ from gateway.ui.forms import Document
 from gateway.ui.page import Page
 from gateway.ui.standing import why
 from gateway.ui.subjects.needs import Heard, needs
+from gateway.ui.subjects.profile_form import own_path
 from gateway.ui.visit import MOST_AT_ONCE, Visit, at, place
 from gateway.ui.words import age, mark, moment
 
@@ -114,7 +115,7 @@ async def _connections(visit: Visit, doctor: Document | None) -> list[Document]:
         return told
     if not (visit.may("read") or visit.may("secrets")):
         return []
-    listed = (await visit.get(at("tenants", visit.root, "secret-connections")))["items"]
+    listed = await visit.every(at("tenants", visit.root, "secret-connections"))
     return [{**one, "answered_seconds": None} for one in listed]
 
 
@@ -160,7 +161,7 @@ def _row(line: Document, heard: Heard) -> Document:
     elif profile is None:
         name, way = f"{tenant}, without a profile", place("tenants", tenant, "profiles")
     else:
-        name, way = f"{tenant}/{profile}", place("tenants", tenant, "profiles", profile)
+        name, way = f"{tenant}/{profile}", own_path(tenant, profile)
     return {**line, "name": name, "way": way, "kind": line["state"].partition(":")[0], "why": _why(line, heard)}
 
 

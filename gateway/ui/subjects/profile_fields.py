@@ -2,15 +2,16 @@
 
 A credential is several fields below its member (`/auth/credential/source`, …); only those that its source has are read.
 A password that is there is never shown, and stays if none is written. Whoever may not handle secrets gives a reference
-back as it was read.
+back as it was read; one that was taken away stays so until somebody who may changes it, or says that it is given again.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from gateway.directory.shapes import DEFAULT_PORTS
 from gateway.problems import Code, Fault, Problem
-from gateway.ui.forms import Document, Faults, Field, Form, Kind, as_written, document, placed, put, values
+from gateway.ui.forms import ON, Document, Faults, Field, Form, Kind, as_written, document, placed, put, values
 
 PLAINTEXT: Final = "plaintext"
 PASSWORD: Final = "/auth/credential"  # noqa: S105 - the name of a field
@@ -77,6 +78,8 @@ CHOSEN: Final = ("/dsn/notify", "/failover")
 """Lists that are chosen from: each of their values is a field of this name."""
 MOST_CHOSEN: Final = 20  # that are shown again: the page grows with their square
 REFERENCE: Final = tuple(Field(f"{slot}/{member}") for slot in SLOTS for member in ("source", *CONNECTED))
+GIVEN_AGAIN: Final = tuple(Field(f"{slot}/give", Kind.SWITCH) for slot in SLOTS)
+SHOWN: Final = (NAME, *FIELDS, *REFERENCE, *GIVEN_AGAIN)
 WRITTEN_ONCE: Final = tuple(f"{slot}/{member}" for slot in SLOTS for member in ("value", "again", "text"))
 POINTERS: Final = (
     NAME.pointer, *(field.pointer for field in FIELDS), *CHOSEN, *(field.pointer for field in REFERENCE), *WRITTEN_ONCE,
@@ -103,14 +106,14 @@ class Kept:
 def shown_values(shown: Document) -> dict[str, object]:
     """Give every field what a profile's document says."""
     whole = {"footnote": {"enabled": True}, **shown}
-    known: dict[str, object] = values((NAME, *FIELDS, *REFERENCE), whole)
+    known: dict[str, object] = values(SHOWN, whole)
     dsn = shown.get("dsn") or {}
     return {**known, "/dsn/notify": list(dsn.get("notify", ())), "/failover": list(shown.get("failover", ()))}
 
 
 def written_values(form: Form) -> dict[str, object]:
     """Give every field what somebody wrote, but passwords."""
-    known: dict[str, object] = as_written((NAME, *FIELDS, *REFERENCE), form)
+    known: dict[str, object] = as_written(SHOWN, form)
     return {**known, **{name: _chosen(form, name)[:MOST_CHOSEN] for name in CHOSEN}}
 
 
@@ -167,11 +170,24 @@ def _credential(form: Form, slot: str, before: Document | None, *, handles_secre
     if not source:
         return None
     same = before if before is not None and before["source"] == source else None
-    if source != PLAINTEXT and (handles_secrets or same is None):
+    if source != PLAINTEXT and (same is None or (handles_secrets and not _stays_away(form, slot, same))):
         return {"source": source, **dict(_members(form, slot, source, same))}
     if source == PLAINTEXT and (value := form.get(f"{slot}/value") or form.get(f"{slot}/text")):
         return {"source": source, "value": value}
     return same or {"source": source}
+
+
+def _stays_away(form: Form, slot: str, before: Document) -> bool:
+    """Was a reference taken away, and not given again? Any Save would send its secret to where somebody has led it."""
+    if before.get("set") is not False or form.get(f"{slot}/give") == ON:
+        return False
+    shown = [name for name in MEMBERS.get(before["source"], ()) if f"{slot}/{name}" in form]
+    return all(_letters(form.get(f"{slot}/{name}")) == _letters(before.get(name)) for name in shown)
+
+
+def _letters(value: object) -> str:
+    """Give what a browser leaves of a text that nobody changes: line breaks, the ends and NUL it does not keep."""
+    return "" if value is None else "".join(one for one in str(value) if one.isprintable() and one not in " \ufffd")
 
 
 def _members(form: Form, slot: str, source: str, before: Document | None) -> Iterator[tuple[str, object]]:
@@ -204,22 +220,37 @@ def mismatch(form: Form) -> Problem | None:
     return Problem(Code.INVALID, errors=[Fault(f"{PASSWORD}/again", "conflict", "The two are not the same.")])
 
 
-def faults_beside(problem: Problem, form: Form) -> Faults:
-    """Put each fault beside its field; what is about a member as a whole stands at its first field."""
+def faults_beside(problem: Problem, form: Form, *, handles_secrets: bool) -> Faults:
+    """Put each fault beside a field that is shown; what is about a member as a whole stands at its first one."""
     if problem.code is Code.NAME_TAKEN and not problem.errors:
         problem = Problem(problem.code, errors=[Fault("/name", problem.code.code, "This name is taken.")])
-    moved = [Fault(_field(fault.pointer, form), fault.code, fault.detail) for fault in problem.errors]
+    moved = [
+        Fault(_field(fault.pointer, form, handles_secrets=handles_secrets), fault.code, fault.detail)
+        for fault in problem.errors
+    ]
     return placed(Problem(problem.code, problem.detail, errors=moved), POINTERS)
 
 
-def _field(pointer: str, form: Form) -> str:
-    if pointer not in SLOTS:
+def _field(pointer: str, form: Form, *, handles_secrets: bool) -> str:
+    slot = next((slot for slot in SLOTS if pointer == slot or pointer.startswith(f"{slot}/")), None)
+    if slot is None:
         return {"/auth/oauth": "/auth/oauth/provider", "/dkim": "/dkim/domain"}.get(pointer, pointer)
-    source = form.get(f"{pointer}/source")
+    first, *others = _seen(form, slot, handles_secrets=handles_secrets)
+    member = pointer.removeprefix(slot).removeprefix("/")
+    return f"{slot}/{member if member in others else first}"
+
+
+def _seen(form: Form, slot: str, *, handles_secrets: bool) -> Sequence[str]:
+    """Name the fields that people see of a slot, first the one for what is wrong with all of it."""
+    source = form.get(f"{slot}/source")
     if source == PLAINTEXT:
-        long = pointer == PASSWORD and form.get("/auth/oauth/grant") in KEY_FILES
-        return f"{pointer}/text" if long else f"{pointer}/value"
-    return f"{pointer}/key" if source else f"{pointer}/source"
+        if slot != PASSWORD:
+            return ("value", "source")
+        return ("text", "source") if form.get("/auth/oauth/grant") in KEY_FILES else ("value", "again", "source")
+    if not handles_secrets or source not in MEMBERS:
+        return ("source",)
+    here = [name for name in MEMBERS[source] if slot == PASSWORD or name != "username_property"]
+    return ("key", "source", *here)
 
 
 def dropped(before: Document, after: Document) -> list[str]:
@@ -229,5 +260,8 @@ def dropped(before: Document, after: Document) -> list[str]:
 
 
 def filled_by(preset: Mapping[str, Any]) -> dict[str, object]:
-    """Give the fields that a preset fills visibly."""
-    return {f"/{name}": str(preset[name]) for name in ("host", "port", "security") if name in preset}
+    """Give the fields that a preset fills visibly; a port that its security has anyway is left to the security."""
+    known: dict[str, object] = {f"/{name}": str(preset[name]) for name in ("host", "security") if name in preset}
+    if "port" in preset:
+        known["/port"] = "" if preset["port"] == DEFAULT_PORTS.get(preset["security"]) else str(preset["port"])
+    return known

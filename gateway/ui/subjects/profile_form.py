@@ -42,6 +42,7 @@ TAKEN_AWAY: Final = (
     "The profile {name} is saved, but its password or key was taken away, because where it goes has changed. "
     "Mail waits until it is given again."
 )
+STAYS_AWAY: Final = "The profile {name} is saved. The password or key that was taken away is still to be given again."
 
 
 def own_path(tenant: str, name: str) -> str:
@@ -108,7 +109,9 @@ async def save(visit: Visit) -> Answer:
         return await _form(visit, {**written, "/name": name}, before.document, version=version, problem=problem)
     if fields.dropped(before.document, after.document):
         return visit.go(own_path(tenant, name), TAKEN_AWAY.format(name=name), good=False)
-    return visit.go(place("tenants", tenant, "profiles"), f"The profile {name} is saved.")
+    away = any(one.dropped for one in fields.kept(after.document).values())
+    told = STAYS_AWAY.format(name=name) if away else f"The profile {name} is saved."
+    return visit.go(place("tenants", tenant, "profiles"), told)
 
 
 async def _filled(visit: Visit) -> dict[str, object]:
@@ -148,16 +151,16 @@ async def _form(
 def _faults(visit: Visit, problem: Problem) -> Faults:
     if problem.code is Code.PRECONDITION_FAILED:
         return Faults({}, [OUTDATED])
-    return fields.faults_beside(problem, visit.form)
+    return fields.faults_beside(problem, visit.form, handles_secrets=visit.may("secrets"))
 
 
 async def _choices(visit: Visit, known: Mapping[str, Any], name: str) -> dict[str, object]:
     """Give all that the fields offer to choose from."""
     tenant = visit.params["tenant"]
-    connectors = [one["name"] for one in (await visit.get(at("tenants", tenant, "connectors")))["items"]]
+    connectors = [one["name"] for one in await visit.every(at("tenants", tenant, "connectors"))]
     others = [one["name"] for one in await visit.every(at("tenants", tenant, "profiles")) if one["name"] != name]
     secrets = await visit.every(at("tenants", tenant, "secrets")) if visit.may("secrets") else []
-    presets = (await visit.get(at("presets")))["items"]
+    presets = await visit.every(at("presets"))
     failover = known["/failover"]
     return {
         "presets": [{"host": "", "port": "", "security": "", **one, "words": PRESETS[one["name"]]} for one in presets],
@@ -166,7 +169,7 @@ async def _choices(visit: Visit, known: Mapping[str, Any], name: str) -> dict[st
         "others": _with(others, *failover),
         "failovers": [*failover, *[""] * max(0, min(MOST_FAILOVERS, len(others)) - len(failover))],
         "secrets": [one["name"] for one in secrets],
-        "connections": (await visit.get(at("tenants", tenant, "secret-connections")))["items"],
+        "connections": await visit.every(at("tenants", tenant, "secret-connections")),
         "kinds": CONNECTIONS,
     }
 

@@ -7,6 +7,7 @@ from gateway.problems import Fault, Problem, refusal
 from gateway.ui.forms import Document, Form, as_written, placed, status_of, values
 from gateway.ui.page import Page
 from gateway.ui.subjects.frame import NAME, frame, listed, make
+from gateway.ui.subjects.profile_form import own_path
 from gateway.ui.visit import Visit, at, place
 
 SHOWN: Final = 100  # at once
@@ -26,7 +27,7 @@ async def listing(visit: Visit) -> Answer:
 
 
 def _row(tenant: str, secret: Document) -> Document:
-    users = [(name, place("tenants", tenant, "profiles", name)) for name in secret["used_by"]]
+    users = [(name, own_path(tenant, name)) for name in secret["used_by"]]
     return {**secret, "path": place("tenants", tenant, "secrets", secret["name"]), "users": users}
 
 

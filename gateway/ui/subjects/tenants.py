@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from gateway.directory.shapes import Link
 from gateway.http.call import Answer
 from gateway.problems import Code, Problem
 from gateway.ui.forms import Document, Field, Kind, as_written, document, placed, status_of, values
@@ -140,12 +141,26 @@ async def ask_delete(visit: Visit) -> Answer:
     consequences = {
         "children": sorted(snapshot.children(tenant)),
         "profiles": sorted(profile.name for profile in snapshot.own_profiles(tenant)),
-        "links": sorted({link.child for link in snapshot.links_from(tenant)}),
+        "pushed": sorted({link.child for link in snapshot.links_from(tenant)}),
+        "inherited": [
+            (link.profile, _take_back(visit, link)) for link in sorted(snapshot.links_to(tenant), key=_profile_of)
+        ],
         "keys": len(snapshot.keys_of(tenant)),
         "queued": visit.services.outbox.queued[tenant],
         "version": reply.version,
     }
     return visit.page("tenants/delete.html", {**await frame(visit, "settings"), **consequences})
+
+
+def _profile_of(link: Link) -> str:
+    return link.profile
+
+
+def _take_back(visit: Visit, link: Link) -> str:
+    """Name the page where a profile is taken back from a child; it is the owner's, who may be out of sight."""
+    if not visit.snapshot.within(link.tenant, visit.root):
+        return ""
+    return place("tenants", link.tenant, "profiles", "push", link.child, link.profile)
 
 
 async def delete(visit: Visit) -> Answer:

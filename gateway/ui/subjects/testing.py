@@ -16,7 +16,7 @@ from gateway.http.call import Answer, json_answer
 from gateway.http.stream import MEDIA_TYPE
 from gateway.problems import Problem
 from gateway.smtp.probe import Trial
-from gateway.ui.forms import NO_FAULTS, Document, Faults, Field, Form, as_written, document, placed, values
+from gateway.ui.forms import NO_FAULTS, Document, Faults, Field, as_written, document, placed, values
 from gateway.ui.page import Page
 from gateway.ui.subjects import profile_fields
 from gateway.ui.subjects.frame import frame
@@ -106,7 +106,7 @@ async def run_unsaved(visit: Visit) -> Answer:
             return await events(visit, path, given)
         reply = await visit.ask("POST", path, given)
     except Problem as problem:
-        faults = _faults_of_unsaved(problem, form)
+        faults = _faults_of_unsaved(visit, problem)
         if wants_events(visit):
             return refused(faults, problem.code.status)
         return await _unsaved_page(visit, name, NOTHING, faults, problem.code.status)
@@ -118,7 +118,7 @@ def _profile(visit: Visit, shown: Document, name: str) -> Document:
     return {**profile, "name": name} if name else profile
 
 
-def _faults_of_unsaved(problem: Problem, form: Form) -> Faults:
+def _faults_of_unsaved(visit: Visit, problem: Problem) -> Faults:
     """Put each fault beside its field: the profile's under its own name, the recipient's under that of the test."""
     to = [fault.detail for fault in problem.errors if fault.pointer.startswith("/to")]
     others = [
@@ -128,7 +128,8 @@ def _faults_of_unsaved(problem: Problem, form: Form) -> Faults:
     ]
     if to and not others:
         return Faults({TO: to}, ())
-    found = profile_fields.faults_beside(Problem(problem.code, problem.detail, errors=others), form)
+    told = Problem(problem.code, problem.detail, errors=others)
+    found = profile_fields.faults_beside(told, visit.form, handles_secrets=visit.may("secrets"))
     return replace(found, beside={**found.beside, TO: to}) if to else found
 
 

@@ -11,7 +11,8 @@ from gateway.ui.subjects.frame import frame
 from gateway.ui.visit import Visit, at, place
 from gateway.ui.words import words
 
-FIELDS: Final = (Field("/url"), Field("/enabled", Kind.SWITCH), Field("/secret", Kind.SECRET))
+SECRET: Final = "/secret"  # noqa: S105 - the name of a field
+FIELDS: Final = (Field("/url"), Field("/enabled", Kind.SWITCH), Field(SECRET, Kind.SECRET))
 EVENTS: Final = "/events"
 POINTERS: Final = (*(field.pointer for field in FIELDS), EVENTS)
 TOLD: Final[Mapping[str, str]] = {
@@ -77,13 +78,14 @@ async def _new(visit: Visit, known: Mapping[str, object], problem: Problem | Non
 
 
 async def _form(visit: Visit, template: str, shown: Mapping[str, object], problem: Problem | None) -> Answer:
-    faults = placed(problem, POINTERS)
-    around = await frame(visit, "webhooks")
-    return visit.page(
-        template,
-        {**around, **shown, "faults": faults, "events": [(event, event, what) for event, what in TOLD.items()]},
-        status=status_of(problem),
-    )
+    context = {
+        **await frame(visit, "webhooks"),
+        **shown,
+        "faults": placed(problem, POINTERS),
+        "again": problem is not None and bool(visit.form.get(SECRET)),
+        "events": [(event, event, what) for event, what in TOLD.items()],
+    }
+    return visit.page(template, context, status=status_of(problem))
 
 
 async def create(visit: Visit) -> Answer:
