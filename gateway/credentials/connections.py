@@ -2,7 +2,8 @@
 
 A tenant names a connection and a key; address, identity and mount are the operator's. `allow` maps the tenant that
 owns a profile (`*`: any) to beginnings of keys: of paths whole segments, of Azure's names the letters, of CyberArk's
-keys their parts. It is asked when a profile is saved and before every use. `system` may use every connection.
+keys their parts. It is asked when a profile is saved and before every use. `system` may use every connection; but
+nobody a key that CyberArk would not be asked for.
 """
 
 import asyncio
@@ -64,6 +65,8 @@ class Connection:
 
     def permits(self, owner: str, key: str) -> bool:
         """May profiles of this tenant have this key?"""
+        if self.settings.kind == "cyberark" and not _names_account(key):
+            return False
         if owner == OPERATORS:
             return True
         allow = self.settings.allow
@@ -93,6 +96,17 @@ class Connection:
     def answered_seconds(self) -> float | None:
         """How long ago it last answered; None if it never did."""
         return None if self.line.answered_at is None else self.line.clock() - self.line.answered_at
+
+
+def _names_account(key: str) -> bool:
+    """Is a CyberArk key made of parts that there are, each of them once?"""
+    from gateway.credentials.providers.cyberark import parse_key
+
+    try:
+        parse_key(key)
+    except CredentialError:
+        return False
+    return True
 
 
 def _has_parts(key: str, wanted: str) -> bool:

@@ -175,10 +175,6 @@ def _notification(
     send_at = request.send_at if request.send_at is not None and request.send_at > now else None
     ttl = request.ttl_seconds or call.services.settings.relay.default_ttl_seconds
     addressees = _addressees(request, resolution, _default_to(call, profile))
-    sender = request.sender or profile.sender
-    domain = sender.address.rpartition("@")[2]
-    if request.sender is None and not resolution.visible(call.caller.tenant):
-        domain = call.services.settings.relay.ehlo_name  # whose address it is sent from is not told
     return Notification(
         id=id_,
         tenant=resolution.tenant,
@@ -188,7 +184,7 @@ def _notification(
         severity=request.severity,
         priority=PRIORITIES[request.priority],
         on_ambiguous=request.on_ambiguous,
-        message_id=f"<{id_}@{domain}>",
+        message_id=f"<{id_}@{_domain(call, request, resolution, profile)}>",
         accepted_at=now,
         send_at=send_at,
         expires_at=(send_at or now) + ttl * 1000,
@@ -198,6 +194,16 @@ def _notification(
         content=_content(request, addressees),
         traceparent=call.traceparent,
     )
+
+
+def _domain(call: Call, request: NotificationRequest, resolution: Resolution, profile: Profile) -> str:
+    """Give the Message-ID its domain: that of the From address, unless the profile is another tenant's.
+
+    Who posts it may know that profile; but the tenant that it is for reads it, too.
+    """
+    if request.sender is None and profile.tenant != resolution.tenant:
+        return call.services.settings.relay.ehlo_name
+    return (request.sender or profile.sender).address.rpartition("@")[2]
 
 
 def _addressees(request: NotificationRequest, resolution: Resolution, default_to: tuple[Mailbox, ...]) -> _Addressees:

@@ -1,4 +1,4 @@
-"""How much may come in: a tenant's rate and queue limits, counted before anything is written, its connection tests, sign-ins.
+"""How much may come in: a tenant's rate and queue limits, counted before anything is written, its tests, and sign-ins.
 
 What is counted here is the daemon's own. Where several share a database, their store decides about a tenant's rate when
 it commits, for all of them together; this is the wall before it. How much is queued is then known from a count of all that
@@ -12,6 +12,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Final
 
 from gateway.directory.shapes import Tenant
@@ -21,8 +22,17 @@ MINUTE: Final = 60_000
 MAX_BUCKETS: Final = 10_000
 QUEUE_RETRY_SECONDS: Final = 30
 TESTS_PER_MINUTE: Final = 10
-TESTS_AT_ONCE: Final = 2
+TESTS_AT_ONCE: Final = TESTS_PER_MINUTE
 SIGN_INS_PER_MINUTE: Final = 20
+
+
+class Tested(StrEnum):
+    """What a tenant tries out, as it is told of too many; of each so many a minute, and none at another's expense."""
+
+    CONNECTION = "connection tests"
+    CREDENTIAL = "credential checks"
+    REFRESH = "credential refreshes"
+    WEBHOOK = "webhook tests"
 
 
 @dataclass(slots=True)
@@ -37,9 +47,10 @@ class Buckets:
 
         Answers 0.0 if there was one, else how long until there is; nothing is taken then.
         """
-        full_at = max(self._full_at.get(name, now), now)
+        full_at = min(max(self._full_at.get(name, now), now), now + burst * interval)  # the clock may be set back
         wait = full_at - now - (burst - 1) * interval
         if wait > interval / 100:  # less is rounding, of sums as large as the time of day
+            self._full_at[name] = full_at
             return wait
         self._full_at[name] = full_at + interval
         self._full_at.move_to_end(name)
@@ -49,13 +60,13 @@ class Buckets:
 
 
 class Admission:
-    """Lets notifications and connection tests in, or says when to come back."""
+    """Lets notifications and tests in, or says when to come back."""
 
     def __init__(self) -> None:
         self._buckets = Buckets()
-        self._tests = Buckets()
+        self._tests = {what: Buckets() for what in Tested}
         self._sign_ins = Buckets()
-        self._testing: Counter[str] = Counter()
+        self._testing: Counter[tuple[Tested, str]] = Counter()
         self._entering: Counter[str] = Counter()
         self._closed: Counter[str] = Counter()
 
@@ -97,23 +108,21 @@ class Admission:
             del self._entering[tenant_id]
 
     @contextmanager
-    def testing(self, tenant_id: str, now: int) -> Iterator[None]:
-        """Count a connection test in for as long as the block lasts. Raises `rate_limited`."""
-        if self._testing[tenant_id] >= TESTS_AT_ONCE:
-            raise Problem(Code.RATE_LIMITED, f"At most {TESTS_AT_ONCE} tests of a tenant run at once.")
-        if wait := self._tests.take(tenant_id, now, interval=MINUTE / TESTS_PER_MINUTE, burst=TESTS_PER_MINUTE):
-            raise Problem(
-                Code.RATE_LIMITED,
-                f"A tenant has at most {TESTS_PER_MINUTE} tests a minute.",
-                headers={"Retry-After": seconds(wait)},
-            )
-        self._testing[tenant_id] += 1
+    def testing(self, what: Tested, tenant_id: str, now: int) -> Iterator[None]:
+        """Count a test in for as long as the block lasts. Raises `rate_limited`."""
+        under_way, interval = (what, tenant_id), MINUTE / TESTS_PER_MINUTE
+        if wait := self._tests[what].take(tenant_id, now, interval=interval, burst=TESTS_PER_MINUTE):
+            detail = f"A tenant has at most {TESTS_PER_MINUTE} {what} a minute."
+            raise Problem(Code.RATE_LIMITED, detail, headers={"Retry-After": seconds(wait)})
+        if self._testing[under_way] >= TESTS_AT_ONCE:
+            raise Problem(Code.RATE_LIMITED, f"A tenant has at most {TESTS_AT_ONCE} {what} at once.")
+        self._testing[under_way] += 1
         try:
             yield
         finally:
-            self._testing[tenant_id] -= 1
-            if not self._testing[tenant_id]:
-                del self._testing[tenant_id]
+            self._testing[under_way] -= 1
+            if not self._testing[under_way]:
+                del self._testing[under_way]
 
     def signing_in(self, who: str, now: int) -> None:
         """Count a session, or a link that promises one: each is kept for a while. Raises `rate_limited`."""

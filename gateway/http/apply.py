@@ -13,12 +13,12 @@ from gateway.directory.directory import Broken
 from gateway.directory.entries import Item, place
 from gateway.directory.presets import filled
 from gateway.directory.shapes import Link, Preferences, Profile, Shape, Template, Tenant
-from gateway.directory.snapshot import API, Place, Snapshot
+from gateway.directory.snapshot import ROOT, Place, Snapshot
 from gateway.http.call import Answer, Call, json_answer
 from gateway.http.profiles import read_profile
 from gateway.http.resources import Document, actor, document, validated
 from gateway.http.schema import ApplyQuery
-from gateway.http.tenants import guesses_parent
+from gateway.http.tenants import guesses_parent, untold
 from gateway.problems import MAX_FAULTS, Code, Fault, Problem, refusal
 
 MOST_ROWS: Final = 5_000
@@ -57,7 +57,7 @@ async def apply(call: Call) -> Answer:
         if read.faults:
             raise refusal(read.faults)
         items = [directory.with_kept_secrets(snapshot, item) for item in read.items]
-        origin = API if query.set is None else f"set:{who.tenant}/{query.set}"  # of its own for each who apply files
+        origin = f"set:{who.tenant}/{query.set or ''}"  # of its own for each who apply files
         wanted = set(map(place, items))
         gone = changes.prune(snapshot, who, wanted, origin, unfinished) if query.prune else ()
         change = changes.declare(snapshot, who, items, origin, read.supplied, gone)
@@ -95,7 +95,7 @@ def _placed(problem: Problem, faults: Iterable[tuple[Place, Fault]], pointers: d
 
 def _read(call: Call, snapshot: Snapshot, tables: Document) -> _Read:
     read = _Read()
-    rows = {name: rows for name, rows in tables.items() if name in TABLES and isinstance(rows, list)}
+    rows = {name: [*rows] for name, rows in tables.items() if name in TABLES and isinstance(rows, list)}
     for name in islice(tables.keys() - rows.keys(), MAX_FAULTS):
         read.faults.append(Fault(f"/{name}", *_no_table(name)))
     if sum(map(len, rows.values())) > MOST_ROWS:
@@ -123,7 +123,7 @@ def _no_table(name: str) -> tuple[str, str]:
 
 
 def _place_tenants(call: Call, snapshot: Snapshot, rows: list[Any], read: _Read) -> None:
-    """Give tenants without a parent the one that they have, else the caller's; and find out whom the rows may concern."""
+    """Give tenants what their rows leave to others, new ones the caller as parent; and find out whom the rows may concern."""
     made: dict[str, str | None] = {}
     for index, row in enumerate(rows):
         if not isinstance(row, dict) or not isinstance(id_ := row.get("id"), str):
@@ -132,11 +132,11 @@ def _place_tenants(call: Call, snapshot: Snapshot, rows: list[Any], read: _Read)
         if guesses_parent(call, id_, row):
             fault = Fault(f"/tenants/{index}/parent", Code.LOCKED_BY_PARENT.code, Code.LOCKED_BY_PARENT.title)
             raise Problem(Code.LOCKED_BY_PARENT, errors=[fault])
-        if known is not None and (id_ == call.caller.tenant or "parent" not in row):
-            parent = known.parent
+        if known is None or known.id == ROOT:
+            rows[index] = {"parent": call.caller.tenant if known is None else None, **row}
         else:
-            parent = row.get("parent", call.caller.tenant)
-        rows[index] = {**row, "parent": parent}
+            rows[index] = untold(call, known, row)
+        parent = rows[index]["parent"]
         made[id_] = parent if isinstance(parent, str) else None
     read.ours = changes.reached(snapshot, actor(call), made)
 

@@ -6,6 +6,7 @@ decompressed: a body that says it is encoded is refused, and with it what could 
 """
 
 import asyncio
+from collections.abc import Sequence
 from typing import Final
 
 from aiohttp import web
@@ -14,16 +15,24 @@ from gateway.http.density import MAX_VALUES, has_more_values
 from gateway.problems import Code, Problem
 from gateway.settings import Http
 
+JSON: Final = "application/json"
+MERGE_PATCH: Final = "application/merge-patch+json"  # RFC 7396 §4
 CLOSE: Final = {"Connection": "close"}
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 async def read_body(request: web.BaseRequest, http: Http) -> bytes:
     """Read the whole JSON body. Raises problems for its kind, its size, its many values and its slowness."""
-    _check_kind(request.headers.get("Content-Type", ""), request.headers.get("Content-Encoding", ""))
+    kind, encoding = (request.headers.get(name, "") for name in ("Content-Type", "Content-Encoding"))
+    _check_kind(kind, encoding, kinds_of(request.method))
     body = await read_octets(request, http.max_body_bytes, http.body_timeout_seconds)
     check_values(body)
     return body
+
+
+def kinds_of(method: str) -> Sequence[str]:
+    """Name the media types that a body of this method may have."""
+    return (JSON, MERGE_PATCH) if method == "PATCH" else (JSON,)
 
 
 def check_values(body: bytes) -> None:
@@ -67,13 +76,13 @@ async def _arriving(request: web.BaseRequest, most: int) -> bytes:
     return b"".join(chunks)
 
 
-def _check_kind(content_type: str, encoding: str) -> None:
+def _check_kind(content_type: str, encoding: str, kinds: Sequence[str]) -> None:
     if encoding and encoding.lower() != "identity":
         raise Problem(Code.UNSUPPORTED_MEDIA_TYPE, "The body must not have a Content-Encoding.")
-    if content_type == "application/json":
+    if content_type in kinds:
         return
     kind, _, parameters = content_type.partition(";")
-    if kind.strip().lower() != "application/json":
+    if kind.strip().lower() not in kinds:
         raise Problem(Code.UNSUPPORTED_MEDIA_TYPE)
     charset = parameters.strip().lower().replace(" ", "").replace('"', "")
     if charset not in ("", "charset=utf-8", "charset=utf8"):

@@ -1,7 +1,7 @@
 """Whether a profile's credentials can be had: asked for as sending asks, or fetched anew by a person's word.
 
-No answer holds a value. An inherited profile's credentials are its owner's alone. Both count as tests of the tenant:
-the store is everybody's, and so is the daemon's account there.
+No answer holds a value. An inherited profile's credentials are its owner's alone. A tenant has so many of each a
+minute: the store is everybody's, and so is the daemon's account there.
 """
 
 from typing import Any, Final
@@ -13,6 +13,7 @@ from gateway.credentials.reference import Source
 from gateway.directory.changes import Slot
 from gateway.directory.directory import seal_place
 from gateway.directory.shapes import Profile
+from gateway.http.admission import Tested
 from gateway.http.call import Answer, Call, json_answer
 from gateway.http.profiles import own
 from gateway.http.resources import Document, page
@@ -87,7 +88,7 @@ async def check(call: Call) -> Answer:
     """Say whether a profile's credentials can be had."""
     call.no_query()
     profile = own(call.snapshot, call)
-    with call.services.admission.testing(profile.tenant, call.now):
+    with call.services.admission.testing(Tested.CREDENTIAL, profile.tenant, call.now):
         return await _verdict(call, profile, why=Why.USE)
 
 
@@ -95,7 +96,7 @@ async def refresh(call: Call) -> Answer:
     """Fetch a profile's credentials anew, and let the profile go on."""
     call.no_query()
     profile = own(call.snapshot, call)
-    with call.services.admission.testing(profile.tenant, call.now):
+    with call.services.admission.testing(Tested.REFRESH, profile.tenant, call.now):
         verdict = await _verdict(call, profile, why=Why.PERSON)
     await call.services.resume((profile.tenant, profile.name))
     return verdict

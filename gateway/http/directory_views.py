@@ -154,7 +154,7 @@ class PresetList(View):
     """The presets."""
 
     items: tuple[PresetView, ...]
-    next_cursor: None
+    next_cursor: str | None
 
 
 class NameView(View):
@@ -167,7 +167,7 @@ class NameList(View):
     """Names."""
 
     items: tuple[NameView, ...]
-    next_cursor: None
+    next_cursor: str | None
 
 
 TenantChange = create_model(
@@ -357,4 +357,4 @@ class SecretConnectionList(View):
     """The secret stores that a tenant may name."""
 
     items: tuple[SecretConnectionView, ...]
-    next_cursor: None
+    next_cursor: str | None

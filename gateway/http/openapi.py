@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from gateway import __version__
+from gateway.http.body import kinds_of
 from gateway.http.meanings import meaning
 from gateway.http.routing import Route
 from gateway.http.stream import MEDIA_TYPE as EVENTS
@@ -152,7 +153,8 @@ def _operation(route: Route, references: References) -> Json:
         operation["description"] = f"{route.description} Scope: {names}.".strip()
     if route.body is not None:
         schema = references[route.body, "validation"]
-        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+        content = {kind: {"schema": schema} for kind in kinds_of(route.method)}
+        operation["requestBody"] = {"required": True, "content": content}
     return operation
 
 

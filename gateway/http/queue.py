@@ -56,13 +56,15 @@ class Line:
 
 
 async def listing(call: Call) -> Answer:
-    """List the profiles that mail of the reach waits for, and those of the reach that stand still; or one tenant's."""
+    """List the profiles that mail of the reach waits for, and those of the reach that stand still; or all of one tenant's."""
     query, snapshot, root = call.query(QueueQuery), call.snapshot, call.caller.tenant
     if query.tenant is not None:
         call.within_reach(query.tenant)
     states = {**call.services.states(), **dict.fromkeys(snapshot.paused, PAUSED)}
     depths = [one for one in await call.services.store.depths() if snapshot.within(one.flow.tenant, root)]
     lines = by_profile(snapshot, root, states, depths)
+    if query.tenant is not None:
+        lines += _idle(snapshot, query.tenant, lines)
     if snapshot.all_paused is not None:
         for line in lines:
             line.state = line.state if line.state in (HELD, UNKNOWN) else PAUSED
@@ -83,6 +85,16 @@ def by_profile(
     for depth in depths:
         _line(lines, snapshot, depth, root, states).add(depth)
     return list(lines.values())
+
+
+def _idle(snapshot: Snapshot, tenant: str, lines: Iterable[Line]) -> list[Line]:
+    """Give a tenant's profiles in use that nothing waits for."""
+    told = {line.profile for line in lines if line.tenant == tenant}
+    return [
+        Line(tenant, one.name, "active")
+        for one in snapshot.own_profiles(tenant)
+        if one.enabled and one.name not in told
+    ]
 
 
 def _name(line: Line) -> str:

@@ -36,7 +36,8 @@ class Route:
     """One method of one path.
 
     `scopes`: any of them will do; empty means that nobody is asked who they are. `locate` finds the object of the
-    path, or raises `not_found`, before scopes are looked at. A route with a `body` takes JSON, and nothing else.
+    path, or raises `not_found`, before scopes are looked at. A route with a `body` takes JSON, for PATCH also under the
+    name of a merge patch, and nothing else.
     """
 
     method: str

@@ -253,7 +253,7 @@ class TenantQuery(PageQuery):
 
 
 class QueueQuery(PageQuery):
-    """Which part of what waits: all in reach, or that of one tenant's profiles."""
+    """Which part of what waits: all in reach, or that of one tenant's profiles, idle ones included."""
 
     tenant: TenantId | None = None
 
@@ -307,16 +307,11 @@ class TrialRequest(Shape):
 
 
 class ApplyQuery(Shape):
-    """How to apply: only look, delete what is gone from the same `set` of files, and that set's name."""
+    """How to apply: only look, delete what is gone from the same `set` of files, and that set's name, if it has one."""
 
     dry_run: bool = False
     prune: bool = False
     set: ObjectName | None = None
-
-    def contradictions(self, broken: frozenset[str]) -> Iterable[Fault]:
-        """Give the faults between fields."""
-        if self.prune and self.set is None and "set" not in broken:
-            yield Fault("/set", "required", "Pruning needs the name of the set of files.")
 
 
 class KeyRequest(Shape):

@@ -2,6 +2,7 @@
 
 from pydantic import TypeAdapter, ValidationError
 
+from gateway.credentials.connections import Connection
 from gateway.credentials.secret import Secret
 from gateway.directory import changes, rewrapping
 from gateway.directory.changes import Change
@@ -139,15 +140,15 @@ def _place(cursor: bytes) -> Place:
 
 async def connections(call: Call) -> Answer:
     """List the secret stores that the tenant may name, with what the operator offers there, and how they are."""
-    call.no_query()
     tenant = call.params["tenant"]
-    items = [
-        {
+
+    def shown(connection: Connection) -> Document:
+        return {
             "name": connection.name,
             "kind": connection.settings.kind,
             "entries": connection.entries_for(tenant),
             "health": connection.health(),
         }
-        for connection in call.services.credentials.connections.usable_by(tenant)
-    ]
-    return json_answer({"items": sorted(items, key=lambda item: str(item["name"])), "next_cursor": None})
+
+    usable = list(call.services.credentials.connections.usable_by(tenant))
+    return page(call, usable, lambda connection: connection.name, shown)

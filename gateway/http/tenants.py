@@ -80,7 +80,7 @@ async def save(call: Call) -> Answer:
         given, faults = writable(wanted(call, seen), seen, READ_ONLY)
         if guesses_parent(call, tenant_id, given):
             raise Problem(Code.LOCKED_BY_PARENT)
-        after = parsed(Tenant, {**_untold(call, before, given), "id": tenant_id}, faults)
+        after = parsed(Tenant, {**untold(call, before, given), "id": tenant_id}, faults)
         change = changes.save_tenant(snapshot, actor(call), before, after)
         check_version(call, seen)
         return change
@@ -95,7 +95,7 @@ def guesses_parent(call: Call, tenant_id: str, given: Document) -> bool:
     return tenant_id == call.caller.tenant and given.get("parent") is not None
 
 
-def _untold(call: Call, before: Tenant, given: Document) -> Document:
+def untold(call: Call, before: Tenant, given: Document) -> Document:
     """What a document leaves out stays, if the caller could not have said it: a tenant keeps its parent."""
     kept: Document = before.model_dump(mode="json", include={*PARENTS_FIELDS})
     if before.id != call.caller.tenant:

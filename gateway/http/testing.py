@@ -5,9 +5,10 @@ minutes. Profiles that are disabled or paused are tested like others, so that so
 an inherited one only if the child's mail could go by it now. What a child is answered, and what its log says, has
 neither times nor words: the relay is its owner's.
 
-A profile that is not saved meets all the rules of saving but that its name is taken. Its password is sealed for the
-place it would have and kept nowhere. Where saving would drop a secret the test is refused, because it would be green
-or red for another reason than the saved profile.
+A profile that is not saved meets all the rules of saving but that its name is taken, and that egress permits where it
+leads: that is for the phase `resolve` to say, as of a saved one. Its password is sealed for the place it would have and
+kept nowhere. Where saving would drop a secret the test is refused, because it would be green or red for another reason
+than the saved profile.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from ipaddress import ip_network
 from itertools import count
 from typing import Any, Final, cast
 
@@ -25,6 +27,7 @@ from gateway.directory.changes import Change
 from gateway.directory.presets import filled
 from gateway.directory.shapes import Profile
 from gateway.directory.snapshot import ROOT, Snapshot
+from gateway.http.admission import Tested
 from gateway.http.call import Answer, Call, json_answer
 from gateway.http.directory_views import EXAMPLE, ProfileBody
 from gateway.http.faults import read, whole
@@ -35,6 +38,8 @@ from gateway.http.stream import Tell, streamed, wants_events
 from gateway.http.views import View
 from gateway.message.notification import compact
 from gateway.problems import Code, Fault, Problem, refusal
+from gateway.settings import EgressRule
+from gateway.smtp.egress import EgressPolicy
 from gateway.smtp.hints import Advice
 from gateway.smtp.outcome import Phase
 from gateway.smtp.probe import Report, Step, Trial, next_phase
@@ -42,6 +47,7 @@ from gateway.smtp.session import Security
 from gateway.store.rows import Happening
 
 LONGEST_SECONDS: Final = 120.0
+ANYWHERE: Final = EgressPolicy((), tuple(EgressRule(ip_network(one), None) for one in ("0.0.0.0/0", "::/0")))
 
 
 class UnsavedTrialRequest(TrialRequest):
@@ -151,19 +157,23 @@ def _check_tenant(call: Call, *, own: bool) -> None:
 
 
 async def _as_saved(call: Call, given: object) -> Profile:
-    """Make a profile of a document and give it as saving would leave it, sealed. Raises what keeps it from being saved."""
+    """Make a profile of a document and give it as saving would leave it, sealed. Raises what keeps it from being saved.
+
+    Where it leads is not judged here.
+    """
     if given is None:
         raise refusal([Fault("", "required", "This field is required.")])
     if not isinstance(given, dict):
         raise refusal([Fault("", "bad_value", "A JSON object is expected.")])
     tenant, directory, who = call.params["tenant"], call.services.directory, actor(call)
+    policy = replace(directory.policy, egress=ANYWHERE)
 
     def work(snapshot: Snapshot) -> Change:
         before = snapshot.profiles.get((tenant, str(given.get("name"))))
         seen = {"tenant": tenant, **NEW} if before is None else view(snapshot, before)
         fields, faults = writable(given, seen, ("tenant", *NEW))
         fields.pop("warnings", None)
-        profile, supplied = read_profile(directory.policy, tenant, filled(fields), before, faults)
+        profile, supplied = read_profile(policy, tenant, filled(fields), before, faults)
         # On an empty snapshot, because a test takes no name, and changes nothing that is the operator's.
         put = changes.save_profile(Snapshot(), who, before, profile, supplied).put
         kept = cast("Profile", put[0]) if put else profile
@@ -171,7 +181,7 @@ async def _as_saved(call: Call, given: object) -> Profile:
         name = _free_name(snapshot, tenant) if before is None else before.name
         return Change([kept.model_copy(update={"is_default": False, "name": name})])
 
-    change = await directory.change(who, work, dry_run=True)
+    change = await directory.change(who, work, dry_run=True, policy=policy)
     return cast("Profile", change.put[0])
 
 
@@ -279,7 +289,7 @@ def _timed_out(phase: Phase) -> Advice:
 async def _answered(test: _Test) -> Answer:
     """Run a test within the tenant's limits, and answer it in the way that was asked for."""
     call = test.call
-    with call.services.admission.testing(call.params["tenant"], call.now):
+    with call.services.admission.testing(Tested.CONNECTION, call.params["tenant"], call.now):
         if wants_events(call):
             return await streamed(call, test.run)
         return json_answer(await test.run(lambda _name, _document: None))

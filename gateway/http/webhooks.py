@@ -2,12 +2,14 @@
 
 A secret that signs is shown once, in the answer to the request that had it made; who brings one is shown nothing. A new
 one rotates: for a day what is sent is signed with the old one too. Of what an endpoint answers only the status is told.
+Path and query of its address may hold a token, so only administrators see them.
 """
 
 import base64
 import os
 from contextlib import suppress
 from typing import Literal
+from urllib.parse import urlsplit
 
 from pydantic import ConfigDict, Field
 
@@ -18,7 +20,8 @@ from gateway.directory.changes import Change
 from gateway.directory.kinds import SIGNING_PREFIX, DisabledReason, SigningSecret
 from gateway.directory.shapes import Shape, Webhook, WebhookFields
 from gateway.directory.snapshot import Snapshot
-from gateway.http.call import JSON_HEADERS, Answer, Call, json_answer
+from gateway.http.admission import Tested
+from gateway.http.call import JSON_HEADERS, Answer, Call, Caller, json_answer
 from gateway.http.resources import (
     NO_CONTENT,
     Document,
@@ -90,7 +93,10 @@ class WebhookChange(Shape):
 
 
 class WebhookView(View):
-    """A webhook. `disabled_reason` says why the gateway itself tells it nothing any more."""
+    """A webhook. `disabled_reason` says why the gateway itself tells it nothing any more.
+
+    Who does not hold `admin` sees of `url` where it leads, and `/…`.
+    """
 
     id: str
     url: str
@@ -124,11 +130,11 @@ class WebhookTestView(View):
     error: str | None = None
 
 
-def view(snapshot: Snapshot, webhook: Webhook) -> Document:
-    """Show a webhook without its secret."""
+def view(caller: Caller, snapshot: Snapshot, webhook: Webhook) -> Document:
+    """Show a webhook without its secret, as this caller may see it."""
     return {
         "id": webhook.id,
-        "url": webhook.url,
+        "url": webhook.url if caller.may("admin") else _place(webhook.url),
         "events": list(webhook.events),
         "secret": KEPT,
         "enabled": webhook.enabled,
@@ -136,6 +142,12 @@ def view(snapshot: Snapshot, webhook: Webhook) -> Document:
         "created_at": time_text(webhook.created_at),
         "provisioned": snapshot.provisioned(("webhook", webhook.tenant, webhook.id)),
     }
+
+
+def _place(url: str) -> str:
+    """Give scheme, host and port of a web address, and that there is more."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}/…"
 
 
 def _find(call: Call, snapshot: Snapshot) -> Webhook:
@@ -152,15 +164,15 @@ async def locate(call: Call) -> None:
 
 async def listing(call: Call) -> Answer:
     """List a tenant's webhooks, by id."""
-    snapshot = call.snapshot
+    caller, snapshot = call.caller, call.snapshot
     webhooks = snapshot.webhooks_of(call.params["tenant"])
-    return page(call, webhooks, lambda webhook: webhook.id, lambda webhook: view(snapshot, webhook))
+    return page(call, webhooks, lambda webhook: webhook.id, lambda webhook: view(caller, snapshot, webhook))
 
 
 async def show(call: Call) -> Answer:
     """Show one webhook."""
     call.no_query()
-    return answer(view(call.snapshot, _find(call, call.snapshot)))
+    return answer(view(call.caller, call.snapshot, _find(call, call.snapshot)))
 
 
 async def create(call: Call) -> Answer:
@@ -176,7 +188,7 @@ async def create(call: Call) -> Answer:
         sealed=directory.seal.close(Secret(secret), ("webhook", tenant, id_)),
     )  # fmt: skip
     await directory.change(actor(call), lambda snapshot: changes.save_webhook(snapshot, made))
-    seen = view(directory.snapshot, made)
+    seen = view(call.caller, directory.snapshot, made)
     shown = seen if fields.secret is not None else {**seen, "secret": secret}
     where = {"ETag": etag(seen), "Location": f"/v1/tenants/{tenant}/webhooks/{id_}"}
     return Answer(201, written(shown), {**JSON_HEADERS, **where})
@@ -189,7 +201,7 @@ async def save(call: Call) -> Answer:
 
     def work(snapshot: Snapshot) -> Change:
         before = _find(call, snapshot)
-        seen = view(snapshot, before)
+        seen = view(call.caller, snapshot, before)
         given, faults = writable(wanted(call, seen), {**seen, "tenant": before.tenant}, ("tenant", *READ_ONLY))
         if given.get("secret") == KEPT:
             del given["secret"]
@@ -198,7 +210,7 @@ async def save(call: Call) -> Answer:
         return changes.save_webhook(snapshot, _changed(directory.seal, before, fields, call.now))
 
     await directory.change(actor(call), work)
-    return answer(view(directory.snapshot, _find(call, directory.snapshot)))
+    return answer(view(call.caller, directory.snapshot, _find(call, directory.snapshot)))
 
 
 def _changed(seal: Seal, before: Webhook, fields: WebhookGiven, now: int) -> Webhook:
@@ -225,7 +237,7 @@ async def delete(call: Call) -> Answer:
 
     def work(snapshot: Snapshot) -> Change:
         webhook = _find(call, snapshot)
-        check_version(call, view(snapshot, webhook))
+        check_version(call, view(call.caller, snapshot, webhook))
         return changes.delete_webhook(webhook)
 
     await call.services.directory.change(actor(call), work)
@@ -238,7 +250,7 @@ async def test(call: Call) -> Answer:
     """Send a test event at once, and say what came of it."""
     call.no_query()
     webhook = _find(call, call.snapshot)
-    with call.services.admission.testing(webhook.tenant, call.now):
+    with call.services.admission.testing(Tested.WEBHOOK, webhook.tenant, call.now):
         tried = await call.services.test_webhook(webhook)
     who = actor(call)
     told = compact([{"field": "ok", "after": tried.ok}])

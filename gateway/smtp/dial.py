@@ -84,9 +84,9 @@ class Dialer:
     ) -> socket.socket | Fault:
         """Connect to one of the host's permitted addresses; a Fault says in which phase it failed and why."""
         policy = self.policy if proxy is None or not proxy.targets else EgressPolicy((), proxy.targets)
+        if not policy.permits_port(port):
+            return Fault(Phase.RESOLVE, Trouble.EGRESS_REFUSED, "egress_refused")
         if proxy is not None and proxy.remote_dns and not _is_address(host):
-            if not policy.permits_port(port):
-                return Fault(Phase.RESOLVE, Trouble.EGRESS_REFUSED, "egress_refused")
             watch(Phase.RESOLVE, "left to the proxy")
             return await self._connect(_through(proxy, [host], port), watch)
         addresses = await self._resolve(host, port, policy)

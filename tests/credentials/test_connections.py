@@ -113,6 +113,11 @@ def reference(source: str, connection: str, key: str | None, **more: Any) -> Cre
         ("acme", "cyberark", "ccp", "Safe=SMTP;Object=a", False),
         ("acme", "cyberark", "ccp", "Safe=SMTPX;Folder=Root;Object=a", False),
         ("acme", "cyberark", "ccp", "Object=Safe=SMTP;Folder=Root", False),
+        ("acme", "cyberark", "ccp", "Safe=Other;safe=SMTP;Folder=Root;Object=a", False),
+        ("acme", "cyberark", "ccp", "Safe=SMTP;Folder=Root;Address=10.0.0.1", False),
+        ("acme", "cyberark", "ccp", "Safe=SMTP;Folder=Root;", False),
+        ("system", "cyberark", "ccp", "Safe=Other;Object=a", True),
+        ("system", "cyberark", "ccp", "Safe=Other;Safe=SMTP;Object=a", False),
     ],
 )
 def test_who_may_have_what(
@@ -204,6 +209,26 @@ def test_a_profile_that_picks_an_entry(
     )  # fmt: skip
 
     assert {fault.pointer: fault.code for fault in profile_faults(picking, policy)} == faults
+
+
+@pytest.mark.parametrize(
+    ("key", "faults"),
+    [
+        ("Safe=SMTP;Folder=Root;Object=a", {}),
+        ("Safe=SMTP;Folder=Root;Object=a;Object=b", {"/auth/credential/key": "secret_not_allowed"}),
+        ("Safe=SMTP;Folder=Root;Query=Object=a", {"/auth/credential/key": "secret_not_allowed"}),
+    ],
+)
+def test_a_profile_with_a_key_that_names_no_account(credentials: Credentials, key: str, faults: dict[str, str]) -> None:
+    """It is not saved, and not only refused its secret later."""
+    policy = Policy(EgressPolicy((587,)), connections=credentials.connections)
+    asking = Profile.model_validate(
+        {
+            "tenant": "acme", "name": "main", "host": HOST, "from": "a@acme.example",
+            "auth": {"username": "app", "credential": {"source": "cyberark", "connection": "ccp", "key": key}},
+        }
+    )  # fmt: skip
+    assert {fault.pointer: fault.code for fault in profile_faults(asking, policy)} == faults
 
 
 @pytest.mark.parametrize(("second", "faults"), [("relay-c", []), ("relay-b", ["duplicate_profile"])])

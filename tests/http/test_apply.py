@@ -161,9 +161,25 @@ async def test_a_tenant_that_moves_may_bring_a_default(world: World) -> None:
     assert (applied.status, snapshot.tenants["acme-emea"].parent, snapshot.links_to("acme-emea")) == (200, "globex", [])
 
 
-async def test_pruning_needs_the_name_of_the_set(world: World) -> None:
-    """Or it would be everything."""
-    assert (await apply(world, {}, "?prune=true")).faults == {"/set": "required"}
+async def test_ones_own_tenant_keeps_what_others_set(world: World) -> None:
+    """Whoever may not say their own limits need not say them; what they may say is as the files have it."""
+    limits = {"limits": {"per_minute": 60}, "name": "Acme"}
+    await world.call("PATCH", "/v1/tenants/acme", "system", json=limits)
+    applied = await apply(world, {"tenants": [{"id": "acme"}]})
+    kept = world.directory.snapshot.tenants["acme"]
+
+    assert (applied.status, kept.limits.per_minute, kept.name) == (200, 60, "")
+
+
+async def test_files_without_a_name_are_a_set_too(world: World) -> None:
+    """Pruning takes what they made before; what a named set or a call made stays."""
+    made = [{"id": f"acme-{name}", "parent": "acme"} for name in ("a", "b", "c")]
+    await apply(world, {"tenants": made[:1]}, "?set=a")
+    await apply(world, {"tenants": made[1:]})
+    await world.call("POST", "/v1/tenants", ADMIN, json={"id": "acme-d"})
+    pruned = await apply(world, {"tenants": made[1:2]}, "?prune=true")
+
+    assert [(one["action"], one["tenant"]) for one in pruned.json["changes"]] == [("delete", "acme-c")]
 
 
 async def test_only_administrators_apply(world: World) -> None:

@@ -35,7 +35,9 @@ async def test_every_route_is_described(world: World) -> None:
             assert {"401", "403", "500"} <= set(operation["responses"])
         if route.body is not None:
             assert {"400", "408", "413", "415", "422"} <= set(operation["responses"])
-            assert operation["requestBody"]["content"]["application/json"]["schema"]
+            content = operation["requestBody"]["content"]
+            assert content["application/json"]["schema"]
+            assert ("application/merge-patch+json" in content) == (route.method == "PATCH")
 
 
 def test_references_resolve() -> None:
@@ -89,6 +91,15 @@ def test_names_are_the_apis() -> None:
     assert "sender" not in str(schemas["NotificationRequest"]["properties"].keys())
     assert schemas["NotificationRequest"]["additionalProperties"] is False
     assert set(schemas["Problem"]["properties"]["code"]["enum"]) == {code.code for code in Code}
+
+
+def test_addresses_are_described_in_both_forms() -> None:
+    """Also of those whom a tenant copies."""
+    schemas = specification(ROUTES)["components"]["schemas"]
+    forms = schemas["NotificationRequest"]["properties"]["cc"]["items"]
+    assert len(forms["oneOf"]) == 2
+    for model in ("PreferencesBody", "Preferences"):
+        assert [schemas[model]["properties"][name]["items"] for name in ("cc", "bcc")] == [forms, forms]
 
 
 def test_every_body_is_shown_by_an_example() -> None:

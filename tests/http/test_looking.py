@@ -134,6 +134,32 @@ async def test_inherited_profile_is_named_but_not_quoted(world: World, by: str) 
     assert "secret words" in str(await show(world, id_, "acme"))
 
 
+@pytest.mark.parametrize("poster", ["acme-emea", "acme", "system"])
+async def test_inherited_profile_does_not_tell_its_sender(world: World, poster: str) -> None:
+    """Whoever posts by it, the child finds its From nowhere, nor the domain of it in a Message-ID."""
+    await world.put(profile("acme", "lent", **{"from": "desk@canary.example"}))
+    id_ = await world.posted(poster, tenant="acme-emea", profile="lent")
+    await world.settle("acme-emea", relayed(), profile="lent", by="acme/lent")
+    at = "/v1/tenants/acme-emea"
+    told = [
+        await world.call("GET", path, "acme-emea:admin")
+        for path in (
+            f"/v1/notifications/{id_}?include=content", "/v1/notifications", "/v1/queue", f"{at}/audit",
+            f"{at}/resolution?profile=lent", f"{at}/profiles", f"{at}/profiles/lent",
+        )
+    ]  # fmt: skip
+    assert [one.status for one in told] == [200] * len(told)
+    assert not any("canary" in one.text for one in told)
+    assert told[0].json["message_id"] == f"<{id_}@{world.settings.relay.ehlo_name}>"
+
+
+async def test_own_profile_gives_the_message_id_its_domain(world: World) -> None:
+    """Also where the operator posts for the tenant."""
+    for poster in ("acme", "system"):
+        id_ = await world.posted(poster, tenant="acme")
+        assert (await show(world, id_))["message_id"] == f"<{id_}@acme.example>"
+
+
 async def test_lost_profile_is_not_quoted(world: World) -> None:
     """When nobody can say whose relay it was, it is treated as a stranger's."""
     id_ = await world.posted(profile="lent")

@@ -177,6 +177,52 @@ REFUSED = {
         for kind in ("own", "parent", *OUTSIDE)
     },
 }
+# What each scope is promised to admit to, written by hand, so that a route with another one is noticed. `admin` admits
+# to everything; under its own name is what nothing else admits to, and under no name what is open to everybody.
+ADMITS = {
+    "send": {
+        "POST /v1/notifications", "POST /v1/notifications/batch", "POST /v1/notifications/{id}/cancel",
+        "POST /v1/notifications/{id}/retry", "GET /v1/notifications", "GET /v1/notifications/{id}",
+        "POST /v1/receivers/alertmanager", "POST /v1/receivers/grafana",
+    },
+    # Every GET but those of secrets, keys and the audit log, and what shows the whole daemon.
+    "read": {
+        "GET /v1/notifications", "GET /v1/notifications/{id}", "GET /v1/tenants", "GET /v1/tenants/{tenant}",
+        "GET /v1/tenants/{tenant}/preferences", "GET /v1/tenants/{tenant}/resolution",
+        "GET /v1/tenants/{tenant}/profiles", "GET /v1/tenants/{tenant}/profiles/{name}",
+        "GET /v1/tenants/{tenant}/connectors", "GET /v1/tenants/{tenant}/secret-connections", "GET /v1/presets",
+        "GET /v1/tenants/{tenant}/templates", "GET /v1/tenants/{tenant}/templates/{name}",
+        "POST /v1/tenants/{tenant}/templates/{name}/render", "GET /v1/tenants/{tenant}/webhooks",
+        "GET /v1/tenants/{tenant}/webhooks/{id}", "GET /v1/queue", "GET /v1/traffic",
+    },
+    "profiles": {
+        "POST /v1/tenants/{tenant}/profiles", "PUT /v1/tenants/{tenant}/profiles/{name}",
+        "PATCH /v1/tenants/{tenant}/profiles/{name}", "DELETE /v1/tenants/{tenant}/profiles/{name}",
+        "POST /v1/tenants/{tenant}/profiles/push", "POST /v1/tenants/{tenant}/profiles/test",
+        "POST /v1/tenants/{tenant}/profiles/{name}/test", "POST /v1/tenants/{tenant}/profiles/{name}/pause",
+        "POST /v1/tenants/{tenant}/profiles/{name}/resume", "PUT /v1/tenants/{tenant}/preferences",
+        "PUT /v1/tenants/{tenant}/templates/{name}", "DELETE /v1/tenants/{tenant}/templates/{name}",
+        "POST /v1/tenants/{tenant}/templates/{name}/render",
+    },
+    "secrets": {
+        "GET /v1/tenants/{tenant}/secrets", "GET /v1/tenants/{tenant}/secrets/{name}",
+        "PUT /v1/tenants/{tenant}/secrets/{name}", "DELETE /v1/tenants/{tenant}/secrets/{name}",
+        "POST /v1/tenants/{tenant}/profiles/{name}/credential/check",
+        "POST /v1/tenants/{tenant}/profiles/{name}/credential/refresh",
+        "GET /v1/tenants/{tenant}/secret-connections", "GET /v1/credentials",
+    },
+    "admin": {
+        "POST /v1/tenants", "PUT /v1/tenants/{tenant}", "PATCH /v1/tenants/{tenant}", "DELETE /v1/tenants/{tenant}",
+        "GET /v1/tenants/{tenant}/keys", "GET /v1/tenants/{tenant}/keys/{id}", "POST /v1/tenants/{tenant}/keys",
+        "DELETE /v1/tenants/{tenant}/keys/{id}", "POST /v1/tenants/{tenant}/webhooks",
+        "PUT /v1/tenants/{tenant}/webhooks/{id}", "PATCH /v1/tenants/{tenant}/webhooks/{id}",
+        "DELETE /v1/tenants/{tenant}/webhooks/{id}", "POST /v1/tenants/{tenant}/webhooks/{id}/test",
+        "GET /v1/tenants/{tenant}/audit", "GET /v1/tenants/{tenant}/audit/verify", "POST /v1/apply",
+        "POST /v1/queue/pause", "POST /v1/queue/resume", "POST /v1/secrets/rewrap", "POST /v1/sign-in-links",
+        "GET /v1/doctor", "GET /v1/backup",
+    },
+    "": {"GET /livez", "GET /readyz", "GET /openapi.json", "GET /catcher", "GET /catcher/{number}"},
+}  # fmt: skip
 OPERATIONS = operations()
 PROTECTED = [operation for operation in OPERATIONS if not operation.public]
 CHANGES = [one for one in PROTECTED if one.method != "GET" and EXAMPLES.get(one.name, Example()).ours]
@@ -303,6 +349,15 @@ async def test_who_does_not_get_in_changes_nothing(family: World, operation: Ope
 async def test_any_of_several_scopes(family: World, operation: Operation, scope: str) -> None:
     """Where the document names several scopes, each of them alone will do."""
     assert (await ask(family, operation, holding(frozenset({scope})))).status == operation.status
+
+
+def test_scopes_admit_to_what_was_promised() -> None:
+    """Each to exactly the routes that it is meant for."""
+    told: dict[str, set[str]] = {}
+    for one in OPERATIONS:
+        for scope in one.scopes or {""}:
+            told.setdefault(scope, set()).add(f"{one.method} {one.path}")
+    assert told == ADMITS
 
 
 def test_every_route_has_an_example() -> None:

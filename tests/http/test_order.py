@@ -104,6 +104,15 @@ async def test_supported_kinds(world: World, kind: str) -> None:
     assert answered.status == 422
 
 
+@pytest.mark.parametrize(("method", "status"), [("PATCH", 200), ("PUT", 415)])
+@pytest.mark.parametrize("kind", ["application/merge-patch+json", "Application/Merge-Patch+JSON; charset=utf-8"])
+async def test_a_merge_patch_may_say_that_it_is_one(world: World, method: str, status: int, kind: str) -> None:
+    """As RFC 7396 has it; what replaces is none."""
+    path, headers = "/v1/tenants/acme/profiles/own", {"Content-Type": kind}
+    answered = await world.call(method, path, "acme:admin", data=b'{"enabled": true}', headers=headers)
+    assert answered.status == status, answered.text
+
+
 async def test_chunked_body(world: World) -> None:
     """A body without a length is read, and limited like any other."""
 

@@ -99,7 +99,7 @@ async def test_what_nobody_knows_the_fate_of_is_told_apart(world: World) -> None
 
 
 async def test_one_tenants_part_is_told_alone(world: World) -> None:
-    """What waits for its own profiles, and nothing of the others in reach; beyond the reach there is no such tenant."""
+    """All of its own profiles, and nothing of the others in reach; beyond the reach there is no such tenant."""
     await world.posted("acme", profile="own")
     await world.posted("acme-emea", profile="lent")
     await world.put(profile("acme-emea", "branch"), Pause(tenant="acme-emea", profile="branch"))
@@ -107,7 +107,13 @@ async def test_one_tenants_part_is_told_alone(world: World) -> None:
     emea = (await world.call("GET", "/v1/queue?tenant=acme-emea", "acme")).json["items"]
     beyond = await world.call("GET", "/v1/queue?tenant=system", "acme")
 
-    assert {(one["tenant"], one["profile"]) for one in acme} == {("acme", "own"), ("acme", "lent")}
+    waiting = {one["profile"] for one in acme if one["ready"]}
+    idle = [(one["state"], one["oldest_seconds"]) for one in acme if not one["ready"]]
+
+    assert {(one["tenant"], one["profile"]) for one in acme} == {
+        ("acme", one.name) for one in world.directory.snapshot.own_profiles("acme")
+    }
+    assert (waiting, set(idle)) == ({"own", "lent"}, {("active", None)})
     assert [(one["tenant"], one["profile"], one["state"]) for one in emea] == [("acme-emea", "branch", "paused")]
     assert (beyond.status, beyond.code) == (404, "not_found")
 

@@ -142,7 +142,7 @@ async def explore(folder: Path, config: Path, url: str, stage: str) -> tuple[Any
 
 
 class Patience:
-    """Lets a moment pass after each wrong key: whoever tries a hundred at once is told 429 by right."""
+    """Lets a moment pass after each wrong key: whoever tries a thousand at once is told 429 by right."""
 
     world: World
 

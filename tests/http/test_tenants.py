@@ -255,6 +255,19 @@ async def test_preferences_decide_about_copies(world: World) -> None:
     assert (quiet.json["cc"], quiet.json["bcc"]) == ([], [])
 
 
+async def test_copies_have_addresses_in_either_form(world: World) -> None:
+    """With a name or without, as everywhere; the address is kept."""
+    path = "/v1/tenants/acme/preferences"
+    given = [{"name": "Ops", "address": "Ops@ACME.example"}, "b@acme.example"]
+    put = await world.call("PUT", path, ADMIN, json={"cc": given, "bcc": [{"address": "c@acme.example"}]})
+    faulty = [{"name": "a\r\nb", "address": "a@b.example"}, {"name": "a"}]
+    wrong = await world.call("PUT", path, ADMIN, json={"cc": faulty})
+
+    assert (put.json["cc"], put.json["bcc"]) == (["Ops@acme.example", "b@acme.example"], ["c@acme.example"])
+    assert wrong.faults == {"/cc/0": "control_character", "/cc/1": "bad_address"}
+    assert (await world.call("GET", path, ADMIN)).json == put.json
+
+
 async def test_all_faults_of_preferences_are_told(world: World) -> None:
     """Addresses, patterns, severities, unknown fields."""
     wrong = {"cc": ["no"], "bcc": "x", "rules": [{"category": "A B", "min_severity": "bad", "cc": 1}], "to": []}

@@ -22,8 +22,7 @@ from gateway.credentials.tokens import Tokens
 from gateway.directory.changes import OPERATOR
 from gateway.directory.rules import Policy
 from gateway.directory.shapes import Link, Pause, Tenant
-from gateway.http import server, stream, testing
-from gateway.http.admission import TESTS_AT_ONCE
+from gateway.http import admission, server, stream, testing
 from gateway.relay import tester
 from gateway.relay.guard import Guard
 from gateway.relay.sign_in import SignIns
@@ -239,10 +238,11 @@ async def test_a_long_phase_is_kept_alive(world: World, monkeypatch: pytest.Monk
 async def test_a_client_that_goes_away_ends_the_test(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The relay is left, the log says that the test was broken off, and its place is free again."""
     monkeypatch.setattr(stream, "HEARTBEAT_SECONDS", 0.01)
+    monkeypatch.setattr(admission, "TESTS_AT_ONCE", 2)
     async with ScriptedRelay({"rcpt": Silence()}) as relay:
         await saved(world, relay)
         headers = {**EVENTS, "Authorization": f"Bearer {await world.key_for(EDITOR)}"}
-        for _ in range(TESTS_AT_ONCE):
+        for _ in range(2):
             async with world.session.post(world.url + TEST, json=ANN, headers=headers) as response:
                 await response.content.readuntil(b"greeting")
                 await relay.wait(lambda: "RCPT" in relay.sessions[-1].verbs)
@@ -253,7 +253,7 @@ async def test_a_client_that_goes_away_ends_the_test(world: World, monkeypatch: 
 
     rows = await audited(world, "acme")
     assert again.json["ok"]
-    assert len(rows) == TESTS_AT_ONCE + 1
+    assert len(rows) == 3
     assert rows[-1]["changes"] == [{"field": "ok", "after": False}, {"field": "error.code", "after": "broken_off"}]
 
 
@@ -619,7 +619,6 @@ async def test_all_faults_of_an_unsaved_test_at_once(world: World) -> None:
         ({**ANN}, {"/profile": "required"}),
         ({**ANN, "profile": 5}, {"/profile": "bad_value"}),
         ({"profile": {"name": "a", "host": "a.example", "from": "a@b.example"}}, {"/to": "required"}),
-        ({**ANN, "profile": {"name": "a", "host": "10.0.0.1", "port": 22, "from": "a@b.example"}}, {"/profile/host": "egress_refused"}),
         ({**ANN, "profile": {"name": "a", "host": "a.example", "from": "a@b.example", "failover": ["gone"]}}, {"/profile/failover/0": "unknown_profile"}),
         ({**ANN, "profile": {"name": "a", "preset": "gmail", "from": "a@b.example", "auth": {"username": "u"}}}, {"/profile/auth/credential": "required"}),
     ],
@@ -627,6 +626,29 @@ async def test_all_faults_of_an_unsaved_test_at_once(world: World) -> None:
 async def test_an_unsaved_profile_is_checked_as_saving_does(world: World, asked: Json, faults: dict[str, str]) -> None:
     """Shape, presets, the operator's policy, and relations to other profiles; nothing is connected to."""
     assert (await world.call("POST", UNSAVED, EDITOR, json=asked)).faults == faults
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        {"host": "10.0.0.1", "port": 22},
+        {"host": "169.254.169.254", "port": 587},
+        {"host": "relay.nowhere.example", "port": 22},
+    ],
+    ids=str,
+)
+async def test_where_egress_lets_nobody_go_is_red(tmp_path: Path, where: Json) -> None:
+    """As of a profile that was saved before; saving it now is refused, and other faults are told as ever."""
+    given = {"name": "a", "from": "a@b.example", **where}
+    async with place(tmp_path, EgressPolicy((587,))) as world:
+        tested = await world.call("POST", UNSAVED, EDITOR, json={**ANN, "profile": given})
+        faulty = await world.call("POST", UNSAVED, EDITOR, json={**ANN, "profile": {**given, "failover": ["gone"]}})
+        saving = await world.call("POST", "/v1/tenants/acme/profiles", ADMIN, json=given)
+
+    assert (tested.status, passed(tested.json)) == (200, ["secret"]), tested.text
+    assert (tested.json["error"]["phase"], tested.json["error"]["code"]) == ("resolve", "egress_refused")
+    assert faulty.faults == {"/profile/failover/0": "unknown_profile"}
+    assert (saving.status, saving.code) == (422, "egress_refused")
 
 
 async def test_an_unsaved_duplicate_is_refused(world: World) -> None:
@@ -741,23 +763,26 @@ async def test_ten_a_minute(world: World) -> None:
 
     assert done == [200] * 10
     assert (over.code, int(over.headers["Retry-After"]) > 0) == ("rate_limited", True)
+    assert over.json["detail"] == "A tenant has at most 10 connection tests a minute."
     assert events_over.code == "rate_limited"
     assert (other.json["ok"], later.json["ok"]) == (True, True)
 
 
-async def test_two_at_once(world: World) -> None:
-    """A third one of the tenant is told to come back; when one is over there is room."""
+async def test_ten_at_once(world: World) -> None:
+    """As many as a minute has; one more is told to come back, a minute later too; when one is over there is room."""
     go_on = asyncio.Event()
     async with ScriptedRelay({"rcpt": Hold(go_on)}) as relay:
         await saved(world, relay)
-        running = [asyncio.ensure_future(world.call("POST", TEST, EDITOR, json=ANN)) for _ in range(2)]
-        await relay.wait(lambda: sum("RCPT" in session.verbs for session in relay.sessions) == 2)
-        third = await world.call("POST", TEST, EDITOR, json=ANN)
+        running = [asyncio.ensure_future(world.call("POST", TEST, EDITOR, json=ANN)) for _ in range(10)]
+        await relay.wait(lambda: sum("RCPT" in session.verbs for session in relay.sessions) == 10)
+        world.offset += 60_000
+        one_more = await world.call("POST", TEST, EDITOR, json=ANN)
         go_on.set()
         assert all(one.json["ok"] for one in await asyncio.gather(*running))
         again = await world.call("POST", TEST, EDITOR, json=ANN)
 
-    assert (third.code, "Retry-After" in third.headers) == ("rate_limited", True)
+    assert (one_more.code, "Retry-After" in one_more.headers) == ("rate_limited", True)
+    assert one_more.json["detail"] == "A tenant has at most 10 connection tests at once."
     assert again.json["ok"]
 
 

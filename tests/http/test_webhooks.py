@@ -12,6 +12,7 @@ from gateway.directory.changes import OPERATOR, Change
 from gateway.directory.rules import MOST_WEBHOOKS
 from gateway.directory.shapes import Webhook
 from gateway.http.admission import TESTS_PER_MINUTE
+from gateway.http.resources import etag
 from gateway.store.rows import WebhookEvent
 from tests.http.world import Answered, World
 
@@ -136,6 +137,7 @@ async def test_enabling_clears_the_reason(world: World) -> None:
         "https://hook.example\\@127.0.0.1/", "https://hook.example/\r\nX: y", "https://[fe80::1%25eth0]/",
         "https://[hook.example]/", "https://::1/", "https://127.1/", "https://0x7f000001/", "https://2130706433/",
         "https://0177.0.0.1/", "https://hook..example/", "https://hook.example/ü", "javascript:alert(1)",
+        "httpſ://hook.example/", "https://hook.example/\u212a", "https://hook\u00a0.example/",
         "https://" + "a" * 300 + ".example/", "https://hook.example/" + "a" * 2000,
     ],
 )  # fmt: skip
@@ -229,23 +231,47 @@ async def test_what_it_was_to_be_told_goes_with_it(world: World) -> None:
     assert [one.webhook for one in await world.store.due_events()] == ids[1:]
 
 
+async def put(world: World, url: str) -> str:
+    """Put a webhook there whose address egress need not permit; where it is."""
+    sealed = world.directory.seal.close(Secret(GIVEN), ("webhook", "acme", "a1b2c3d4"))
+    events = ("notification.failed",)
+    await world.put(Webhook(tenant="acme", id="a1b2c3d4", url=url, events=events, created_at=0, sealed=sealed))
+    return f"{PATH}/a1b2c3d4"
+
+
+@pytest.mark.parametrize(
+    ("url", "place"),
+    [
+        ("https://hook.example/services/t0ken?key=t0ken", "https://hook.example/…"),
+        ("http://[2606:4700::1]:8080/t0ken", "http://[2606:4700::1]:8080/…"),
+        ("https://hook.example/", "https://hook.example/…"),
+    ],
+)
+async def test_who_is_no_administrator_is_told_only_where_it_leads(world: World, url: str, place: str) -> None:
+    """Path and query may hold a token. The version is of what is seen: it tells nothing of the rest either."""
+    where = await put(world, url)
+    whole = await world.call("GET", where, ADMIN)
+    shown = await world.call("GET", where, "acme:read")
+    listed = await world.call("GET", PATH, "acme:read")
+    await put(world, url + "else")
+    later = await world.call("GET", where, "acme:read")
+
+    assert shown.json == {**whole.json, "url": place}
+    assert listed.json == {"items": [shown.json], "next_cursor": None}
+    assert (whole.json["url"], "t0ken" in shown.text + listed.text) == (url, False)
+    assert shown.headers["ETag"] == later.headers["ETag"] == etag(shown.json) != whole.headers["ETag"]
+
+
 async def test_a_test_says_what_came_of_it(world: World) -> None:
     """Within the tenant's limits; where egress lets nobody go, only that."""
-    seal = world.directory.seal
-    await world.put(
-        Webhook(
-            tenant="acme", id="a1b2c3d4", url="https://127.0.0.1/", events=("notification.failed",), created_at=0,
-            sealed=seal.close(Secret(GIVEN), ("webhook", "acme", "a1b2c3d4")),
-        )
-    )  # fmt: skip
-    answers: list[Answered] = [
-        await world.call("POST", f"{PATH}/a1b2c3d4/test", ADMIN) for _ in range(TESTS_PER_MINUTE + 1)
-    ]
+    where = await put(world, "https://127.0.0.1/")
+    answers: list[Answered] = [await world.call("POST", f"{where}/test", ADMIN) for _ in range(TESTS_PER_MINUTE + 1)]
     first = answers[0].json
     assert (answers[0].status, {**first, "milliseconds": 0}) == (
         200, {"ok": False, "status": None, "milliseconds": 0, "error": "egress_refused"},
     )  # fmt: skip
     assert answers[-1].code == "rate_limited"
+    assert answers[-1].json["detail"] == f"A tenant has at most {TESTS_PER_MINUTE} webhook tests a minute."
 
 
 async def test_files_define_no_webhooks(world: World) -> None:

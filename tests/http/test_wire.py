@@ -14,6 +14,7 @@ import pytest
 import trustme
 
 from gateway.http.listeners import sockets_for, tls_context
+from gateway.http.metrics import MetricsServer
 from gateway.http.server import HttpServer
 from gateway.settings import SystemdSocket, TcpAddress, UnixAddress
 from tests.http.world import World, running
@@ -166,6 +167,23 @@ async def test_admin_socket(world: World) -> None:
         key = await world.key_for("acme")
         assert (await ask_socket(path, "/v1/tenants/globex/keys", key))[0] == 404
     assert not path.exists()
+
+
+async def test_callers_sockets_are_open_to_other_users(world: World, tmp_path: Path) -> None:
+    """Whatever the umask of the daemon: a proxy has a user of its own, and so has Prometheus."""
+    paths = tmp_path / "http.sock", tmp_path / "metrics.sock"
+    listener = MetricsServer(world.services)
+    before = os.umask(0o077)
+    try:
+        async with HttpServer(world.services, [UnixAddress(paths[0])]):
+            await listener.start([UnixAddress(paths[1])])
+            modes = [stat.S_IMODE(path.stat().st_mode) for path in paths]
+            statuses = [(await ask_socket(path, "/livez"))[0] for path in paths]
+            await listener.stop()
+    finally:
+        os.umask(before)
+    assert (modes, statuses) == ([0o666, 0o666], [200, 200])
+    assert not any(path.exists() for path in paths)
 
 
 async def test_admin_socket_and_other_users(world: World) -> None:

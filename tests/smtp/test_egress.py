@@ -176,6 +176,14 @@ async def test_no_answer_is_permitted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert came == Fault(Phase.RESOLVE, Trouble.EGRESS_REFUSED, "egress_refused")
 
 
+async def test_a_port_that_is_open_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No name server is asked for what could not be dialled."""
+    resolver = resolving(monkeypatch, ["192.0.2.1"])
+    came = await Dialer(OPEN).dial("relay.example.test", 22)
+
+    assert (came, resolver.asked) == (Fault(Phase.RESOLVE, Trouble.EGRESS_REFUSED, "egress_refused"), [])
+
+
 async def test_the_judged_address_is_the_dialled_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """A name is looked up once a connection: an answer that would change in between changes nothing."""
     async with ScriptedRelay() as relay:

@@ -29,7 +29,7 @@ ROUTES: Final = (
         body=KeyRequest,
         status=201,
         answer=keys.NewKeyView,
-        description="The answer is the only one that ever shows the key.",
+        description="The answer is the only one that ever shows the key. No key makes one that may more or lasts longer.",
         answer_headers={"Location": "The key."},
         problems=STORE,
     ),

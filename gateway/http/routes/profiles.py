@@ -20,7 +20,7 @@ from gateway.problems import Code
 
 TEST_NOTE: Final = (
     "200 whether it is green or red. With `Accept: text/event-stream` each phase comes at once as an event `phase`, and "
-    "the answer last as the event `result`. At most ten a minute, and two at once, of a tenant."
+    "the answer last as the event `result`. At most ten a minute of a tenant, all at once if need be."
 )
 
 ROUTES: Final = (
@@ -61,12 +61,13 @@ ROUTES: Final = (
         answer=testing.TrialView,
         events=True,
         description=(
-            f"Checks the profile as saving does, but for its name being taken. {TEST_NOTE} A secret that it refers to "
-            "takes scope `secrets`; a password that is there already, given back as it was read, goes nowhere else."
+            "Checks the profile as saving does, but for its name being taken; an address or port that the operator's "
+            f"policy refuses makes it red. {TEST_NOTE} A secret that it refers to takes scope `secrets`; a password "
+            "that is there already, given back as it was read, goes nowhere else."
         ),
         problems=(
             Code.NO_PROFILE, Code.TENANT_DISABLED, Code.LOCKED_BY_PARENT, Code.DUPLICATE_PROFILE, Code.PLAINTEXT_AUTH,
-            Code.AUTH_UNVERIFIED, Code.EGRESS_REFUSED, Code.SECRET_NOT_ALLOWED, *STORE,
+            Code.AUTH_UNVERIFIED, Code.SECRET_NOT_ALLOWED, *STORE,
         ),
     ),
     Route(
@@ -142,7 +143,14 @@ ROUTES: Final = (
         "GET", "/v1/tenants/{tenant}/connectors", "connector.list", profiles.connectors,
         "List the proxies that the tenant's profiles may name",
         scopes=READ,
+        query=PageQuery,
         answer=NameList,
     ),
-    Route("GET", "/v1/presets", "preset.list", profiles.presets, "List presets", scopes=READ, answer=PresetList),
+    Route(
+        "GET", "/v1/presets", "preset.list", profiles.presets,
+        "List presets",
+        scopes=READ,
+        query=PageQuery,
+        answer=PresetList,
+    ),
 )  # fmt: skip

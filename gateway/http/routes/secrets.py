@@ -9,6 +9,8 @@ from gateway.http.routing import Route
 from gateway.http.schema import PageQuery, RewrapQuery, SecretRequest
 from gateway.problems import Code
 
+LIMIT_NOTE: Final = "At most ten a minute of a tenant."
+
 ROUTES: Final = (
     Route(
         "GET", "/v1/tenants/{tenant}/secrets", "secret.list", secrets.listing,
@@ -62,6 +64,7 @@ ROUTES: Final = (
         "GET", "/v1/tenants/{tenant}/secret-connections", "secret_connection.list", secrets.connections,
         "List the secret stores that the tenant's profiles may name",
         scopes=frozenset({"read", "secrets"}),
+        query=PageQuery,
         answer=SecretConnectionList,
     ),
     Route(
@@ -81,6 +84,7 @@ ROUTES: Final = (
         scopes=SECRET,
         locate=profiles.locate,
         answer=credentials.CredentialVerdict,
+        description=LIMIT_NOTE,
         problems=(Code.NOT_OWNER,),
     ),
     Route(
@@ -89,6 +93,7 @@ ROUTES: Final = (
         scopes=SECRET,
         locate=profiles.locate,
         answer=credentials.CredentialVerdict,
+        description=LIMIT_NOTE,
         problems=(Code.NOT_OWNER,),
     ),
 )  # fmt: skip

@@ -3,18 +3,21 @@
 from typing import Final
 
 from gateway.http import webhooks
-from gateway.http.routes.vocabulary import ADMIN, IF_MATCH, PATCH_NOTE, STORE, VERSION
+from gateway.http.routes.vocabulary import ADMIN, IF_MATCH, PATCH_NOTE, READ, STORE, VERSION
 from gateway.http.routing import Route
 from gateway.http.schema import PageQuery
 from gateway.problems import Code
+
+PLACE_NOTE: Final = "Who does not hold `admin` sees of `url` scheme, host and port alone: the rest may hold a token."
 
 ROUTES: Final = (
     Route(
         "GET", "/v1/tenants/{tenant}/webhooks", "webhook.list", webhooks.listing,
         "List a tenant's webhooks",
-        scopes=ADMIN,
+        scopes=READ,
         query=PageQuery,
         answer=webhooks.WebhookList,
+        description=PLACE_NOTE,
     ),
     Route(
         "POST", "/v1/tenants/{tenant}/webhooks", "webhook.create", webhooks.create,
@@ -33,9 +36,10 @@ ROUTES: Final = (
     Route(
         "GET", "/v1/tenants/{tenant}/webhooks/{id}", "webhook.show", webhooks.show,
         "Show a webhook",
-        scopes=ADMIN,
+        scopes=READ,
         locate=webhooks.locate,
         answer=webhooks.WebhookView,
+        description=PLACE_NOTE,
         answer_headers=VERSION,
     ),
     Route(
@@ -77,7 +81,10 @@ ROUTES: Final = (
         scopes=ADMIN,
         locate=webhooks.locate,
         answer=webhooks.WebhookTestView,
-        description="200 whether it is good or not. Nothing of what the endpoint answers is shown but its status.",
+        description=(
+            "200 whether it is good or not. Nothing of what the endpoint answers is shown but its status. At most ten a "
+            "minute of a tenant."
+        ),
         problems=(Code.RATE_LIMITED, *STORE),
     ),
 )  # fmt: skip
