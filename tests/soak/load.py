@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 TICK: Final = 0.02  # seconds
 PATIENCE: Final = 60.0  # seconds for an answer, of a machine on which others work too
 MOST_AT_ONCE: Final = 400
-POOL: Final = 8  # connections of a caller: a pool that grew after each stall would make descriptors look like a leak
+POOL: Final = 8  # connections of a caller
 BATCH: Final = 10
 RECALLED: Final = 2_000  # notifications that are still remembered to be read, repeated or cancelled
 ROUTES_THAT_ARE_NOT: Final = ("/v1/{}", "/v1/tenants/{}", "/v1/notifications/{}", "/{}", "/v1/tenants/acme/profiles/{}")
@@ -89,6 +89,14 @@ class Load:
         connector = aiohttp.TCPConnector(limit=POOL, keepalive_timeout=5, **more)
         headers = {"Authorization": f"Bearer {key}"}
         return aiohttp.ClientSession(self.place.daemon.url, headers=headers, connector=connector)
+
+    async def connect(self) -> None:
+        """Open all connections that callers may have.
+
+        Each is used in its turn and so kept: pools that grow with every stall, for hours, would look like a leak.
+        """
+        for name in self._sessions:
+            await asyncio.gather(*(self.ask("GET", "/livez", name, 200) for _ in range(POOL)))
 
     async def run(self) -> None:
         """Send what is due until cancelled; then wait for what is under way."""

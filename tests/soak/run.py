@@ -115,6 +115,7 @@ async def soak(
             watch = Watch(here, load.ledger, plan.every)
             await errands.prepare()
             await errands.fill(plan.keys)
+            await load.connect()
             async with _beside(load.run(), errands.run(), errands.reload(), faults.run(), watch.run()):
                 await asyncio.sleep(plan.seconds)
             left = await _drained(here, load, errands)
