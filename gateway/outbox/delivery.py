@@ -81,7 +81,7 @@ class Delivery:
     """One notification in our hands."""
 
     __slots__ = (
-        "_content", "body", "envelope", "fetched", "heavy", "lease", "recipients", "revoked", "row", "strict",
+        "_content", "body", "envelope", "heavy", "lease", "recipients", "revoked", "roomy", "row", "strict",
     )  # fmt: skip
 
     def __init__(self, row: LeasedRow, lease: Lease) -> None:
@@ -89,7 +89,7 @@ class Delivery:
         self.row = row
         self.body = row.content
         self.heavy = row.content is None and row.size > 0  # what it says stayed in the store until it is its turn
-        self.fetched = False  # … and has room in memory now
+        self.roomy = False  # … and has room in memory now
         self.lease = lease
         self.recipients: list[Recipient] = decode(row.recipients)
         self.envelope = decode_envelope(row.envelope)

@@ -29,6 +29,7 @@ from gateway.smtp.outcome import RecipientOutcome, Relayed, Transaction, Unknown
 from gateway.smtp.reply import Reply
 from gateway.store.protocol import Store, StoreUnavailable
 from gateway.store.rows import (
+    BROUGHT,
     LIGHT,
     Acceptance,
     Change,
@@ -49,7 +50,6 @@ LEASE: Final = 40_000  # ms; renewed every RENEW while a delivery is in our hand
 RENEW: Final = 10_000
 RECOUNT: Final = 5.0  # seconds after which what several daemons accept is counted anew
 SWEEP_ROWS: Final = 500
-CLAIMED: Final = 1 << 20  # octets of content after which a claim brings no more
 SIMULATED: Final = Reply(250, "2.0.0", "simulated")
 
 Clock = Callable[[], int]
@@ -215,14 +215,14 @@ class Outbox:
 
         As much content as it may bring counts as in hand at once, so that many claims at a time know of each other.
         """
-        most = min(limit * LIGHT, CLAIMED)
+        most = min(limit * LIGHT, BROUGHT)
         self.content_in_hand += most
         return self._claim(flow, limit, most)
 
     async def _claim(self, flow: Flow, limit: int, most: int) -> tuple[list[Delivery], int | None]:
         now = self.clock()
         try:
-            claimed = await self._store.claim(Claim(flow, limit, now, now + LEASE, CLAIMED))
+            claimed = await self._store.claim(Claim(flow, limit, now, now + LEASE))
         finally:
             self.content_in_hand -= most
         if not claimed.rows:

@@ -383,11 +383,10 @@ class Dispatcher:
             try:
                 if feeding.lane.heavy is delivery:
                     await self._outbox.fetch(delivery)
-                    delivery.fetched = feeding.lane.fetched(delivery)
+                    delivery.roomy = feeding.lane.fetched(delivery)
             finally:
-                if not delivery.fetched:
-                    delivery.drop()
-                    self._room.give(feeding.lane.profile.tenant, delivery.row.size)
+                if not delivery.roomy:
+                    self._make_room(feeding, delivery)
         except StoreUnavailable:
             await asyncio.sleep(STORE_AGAIN / 1000)
         finally:
@@ -396,10 +395,13 @@ class Dispatcher:
 
     def _put_down(self, feeding: Feeding, delivery: Delivery) -> None:
         """Give the room of a heavy message to others, if it has some."""
-        if delivery.fetched:
-            delivery.fetched = False
-            delivery.drop()
-            self._room.give(feeding.lane.profile.tenant, delivery.row.size)
+        if delivery.roomy:
+            delivery.roomy = False
+            self._make_room(feeding, delivery)
+
+    def _make_room(self, feeding: Feeding, delivery: Delivery) -> None:
+        delivery.drop()
+        self._room.give(feeding.lane.profile.tenant, delivery.row.size)
 
     def _until_next(self, feeding: Feeding) -> float | None:
         """Seconds until there may be something to do; None: until somebody wakes the lane."""

@@ -98,7 +98,7 @@ class Lane:
     def _line_up(self, tenant: str) -> None:
         """Place a tenant with its next message: behind those whose turn comes, or behind what is to be fetched."""
         mail = self._claimed[tenant]
-        if mail[0].heavy and not mail[0].fetched:
+        if mail[0].heavy:
             self._to_fetch[tenant] = None
         else:
             self._turns.append(tenant)

@@ -21,6 +21,7 @@ from enum import Enum, IntEnum, StrEnum
 from typing import Any, Final, NamedTuple
 
 LIGHT: Final = 1 << 16  # octets of content that come along with a claim; what is larger is read when its turn comes
+BROUGHT: Final = 1 << 20  # octets of content after which a claim brings no more
 
 
 class Stage(IntEnum):
@@ -114,7 +115,7 @@ class Claim:
     limit: int
     now: int
     lease_until: int
-    max_bytes: int = 1 << 20
+    max_bytes: int = BROUGHT
 
 
 class LeasedRow(NamedTuple):

@@ -8,24 +8,16 @@ from gateway.app import daemon
 from gateway.http.metrics import MetricsServer
 from gateway.http.server import HttpServer
 from gateway.settings import load
+from tests import in_process
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import pytest
 
-SETTINGS = """
-[http]
-listen = "127.0.0.1:0"
+SETTINGS = f"""{in_process.SETTINGS}
 [metrics]
 listen = "127.0.0.1:0"
-[admin]
-socket = "admin.sock"
-[store]
-url = "sqlite:///gateway.db"
-disk_floor_bytes = 0
-[master_key]
-file = "master.key"
 """
 
 

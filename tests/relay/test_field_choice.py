@@ -15,6 +15,7 @@ from gateway.app import Running, daemon
 from gateway.directory.changes import OPERATOR
 from gateway.directory.presets import PRESETS
 from gateway.settings import load
+from tests import in_process
 from tests.peers.scripted_proxy import ScriptedProxy
 from tests.peers.smtp_server import Features, Hold, ScriptedRelay, issue_tls
 from tests.relay.world import reaches
@@ -23,18 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-SETTINGS = """
-[http]
-listen = "127.0.0.1:0"
+SETTINGS = f"""{in_process.SETTINGS}
 [metrics]
 listen = []
-[admin]
-socket = "admin.sock"
-[store]
-url = "sqlite:///gateway.db"
-disk_floor_bytes = 0
-[master_key]
-file = "master.key"
 [relay]
 drain_seconds = 1
 [egress]

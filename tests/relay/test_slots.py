@@ -86,26 +86,30 @@ async def test_a_hog_that_waits_stands_in_nobodys_way() -> None:
         await asyncio.gather(waiting, return_exceptions=True)
 
 
+async def wish(slots: Slots, owner: str, number: int) -> asyncio.Task[None]:
+    """Ask for more than is to be had now, and wait in the background."""
+    asking = asyncio.ensure_future(slots.take(owner, number))
+    await asyncio.sleep(0)
+    assert not asking.done()
+    return asking
+
+
 async def test_who_wants_more_than_is_free_is_passed() -> None:
     """By those for whom there is enough; it is served when there is enough for it."""
     slots = Slots(8)
     await slots.take("first", 3)
-    much = asyncio.ensure_future(slots.take("much", 6))
-    await asyncio.sleep(0)
+    much = await wish(slots, "much", 6)
     await slots.take("little")
-    waited = not much.done()
+    assert not much.done()
     slots.give("first", 3)
     await much
-
-    assert waited
 
 
 async def test_who_gives_up_waiting_leaves_no_trace() -> None:
     """Nothing is kept for it."""
     slots = Slots(8)
     await slots.take("first", 3)
-    much = asyncio.ensure_future(slots.take("much", 6))
-    await asyncio.sleep(0)
+    much = await wish(slots, "much", 6)
     much.cancel()
     await asyncio.gather(much, return_exceptions=True)
     slots.give("first", 3)
@@ -117,27 +121,19 @@ async def test_who_wants_more_than_there_is_gets_all() -> None:
     """It waits until everything is free, and gives no more back than it got."""
     slots = Slots(8)
     await slots.take("first")
-    greedy = asyncio.ensure_future(slots.take("greedy", 1000))
-    await asyncio.sleep(0)
-    waited = not greedy.done()
+    greedy = await wish(slots, "greedy", 1000)
     slots.give("first")
     await greedy
     slots.give("greedy", 1000)
     async with AsyncExitStack() as stack:
         assert await taken(slots, "other", 8, stack) == 6
 
-    assert waited
-
 
 async def test_what_is_taken_at_once_counts_for_the_last_quarter() -> None:
     """Who holds a quarter may have no more than leaves another."""
     slots = Slots(8)
     await slots.take("hog", 4)
-    third = asyncio.ensure_future(slots.take("hog", 3))
-    await asyncio.sleep(0)
-    waited = not third.done()
+    third = await wish(slots, "hog", 3)
     await slots.take("other", 2)
     slots.give("hog", 4)
     await third
-
-    assert waited

@@ -210,22 +210,29 @@ async def test_nobody_is_pinged_who_watches_another(tmp_path: Path, relay: Scrip
         assert await one.ready() == 200
 
 
-async def test_a_stop_is_told_first_and_asks_for_time(tmp_path: Path, relay: ScriptedRelay) -> None:
-    """SIGTERM with a mail on the wire: STOPPING=1 before anything else, then more time; the end is in order."""
+async def ended_in_order(one: Started, relay: ScriptedRelay, by: signal.Signals) -> int:
+    """End a daemon with a mail on the wire: it says so first, then asks for time; answers its exit code."""
     word = asyncio.Event()
     held = relay.on("final", Hold(word))
-    async with started(tmp_path, relay) as one:
-        await one.manager.until("READY")
-        async with one.daemon.client() as client:
-            await client.post(mail())
-        await relay.wait(lambda: held.hits)
-        one.signal(signal.SIGTERM)
-        first, second = await one.manager.next(), await one.manager.next()
-        word.set()
-        code = await one.daemon.wait()
+    await one.manager.until("READY")
+    async with one.daemon.client() as client:
+        await client.post(mail())
+    await relay.wait(lambda: held.hits)
+    one.signal(by)
+    first, second = await one.manager.next(), await one.manager.next()
+    word.set()
+    code = await one.daemon.wait()
 
     assert first["STOPPING"] == "1"
     assert int(second["EXTEND_TIMEOUT_USEC"]) > 20_000_000  # longer than drain_seconds
+    return code
+
+
+async def test_a_stop_is_told_first_and_asks_for_time(tmp_path: Path, relay: ScriptedRelay) -> None:
+    """SIGTERM with a mail on the wire: STOPPING=1 before anything else, then more time; the end is in order."""
+    async with started(tmp_path, relay) as one:
+        code = await ended_in_order(one, relay, signal.SIGTERM)
+
     assert code == 0
     assert len(relay.messages) == 1
 
@@ -233,20 +240,9 @@ async def test_a_stop_is_told_first_and_asks_for_time(tmp_path: Path, relay: Scr
 async def test_an_error_of_ours_is_told_and_asks_for_time(tmp_path: Path, relay: ScriptedRelay) -> None:
     """A loop that dies takes the daemon down in the same order: what is on the wire is not cut off by the watchdog."""
     (tmp_path / "sitecustomize.py").write_text(BROKEN_LOOP)
-    word = asyncio.Event()
-    held = relay.on("final", Hold(word))
     async with started(tmp_path, relay, PYTHONPATH=str(tmp_path)) as one:
-        await one.manager.until("READY")
-        async with one.daemon.client() as client:
-            await client.post(mail())
-        await relay.wait(lambda: held.hits)
-        one.signal(signal.SIGUSR1)
-        first, second = await one.manager.next(), await one.manager.next()
-        word.set()
-        code = await one.daemon.wait()
+        code = await ended_in_order(one, relay, signal.SIGUSR1)
 
-    assert first["STOPPING"] == "1"
-    assert int(second["EXTEND_TIMEOUT_USEC"]) > 20_000_000
     assert code == 1
     assert len(relay.messages) == 1
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from gateway.app import Running, daemon
 from gateway.settings import load
+from tests import in_process
 from tests.peers.postfix import free_port
 
 if TYPE_CHECKING:
@@ -23,18 +24,11 @@ if TYPE_CHECKING:
 
 ADMINISTRATORS = ("system", "acme", "acme-emea")
 
-SETTINGS = """\
-[http]
-listen = "127.0.0.1:0"
+SETTINGS = (
+    in_process.SETTINGS
+    + """
 [metrics]
 listen = []
-[admin]
-socket = "admin.sock"
-[store]
-url = "sqlite:///gateway.db"
-disk_floor_bytes = 0
-[master_key]
-file = "master.key"
 [relay]
 ehlo_name = "gateway.example.test"
 drain_seconds = 5
@@ -46,6 +40,7 @@ listen = "127.0.0.1:{catcher}"
 [provision]
 files = ["tenants.toml"]
 """
+)
 
 TENANTS = """\
 [[tenants]]
