@@ -31,6 +31,7 @@ from gateway.gauges import Gauges, certificate_files
 from gateway.http.call import Services
 from gateway.http.metrics import MetricsServer
 from gateway.http.server import HttpServer
+from gateway.message.template.allowance import Allowance
 from gateway.observe import facts
 from gateway.observe.certificates import first_end
 from gateway.outbox.outbox import Outbox, Retention
@@ -110,7 +111,8 @@ async def daemon(settings: Settings, environ: Mapping[str, str]) -> AsyncIterato
         holding = _holding(store, directory)
         directory.on_change.append(lambda: _stand_back(directory, holding))
         _stand_back(directory, holding)
-        dispatcher = Dispatcher(outbox, directory, sign_ins, settings.relay.connections, holding)
+        allowance = Allowance()
+        dispatcher = Dispatcher(outbox, directory, sign_ins, settings.relay.connections, holding, allowance)
         webhooks = await _webhooks(store, directory, outbox, dispatcher, stack)
         catcher = await _catcher(settings, stack)
         await outbox.start()
@@ -129,7 +131,7 @@ async def daemon(settings: Settings, environ: Mapping[str, str]) -> AsyncIterato
             settings=settings, directory=directory, outbox=outbox, store=store, credentials=credentials,
             held=dispatcher.holds, lags=holding.lags, catch_up=holding.catch_up,
             states=dispatcher.all_states, resume=dispatcher.resume, test=Tester(sign_ins).test,
-            test_webhook=webhooks.test,
+            test_webhook=webhooks.test, allowance=allowance,
             relays=dispatcher.relays, reasons=lambda: _reasons(store, directory), catcher=catcher, on_answer=facts.answered,
             on_failure=facts.request_failed, on_refused=facts.key_refused, restart_needed=restart_needed,
         )  # fmt: skip
@@ -254,6 +256,7 @@ def policy(settings: Settings, environ: Mapping[str, str]) -> Policy:
         _local_secrets(settings, environ),
         connections.made(settings.connections, environ, time.monotonic),
         _webhook_egress(settings),
+        settings.tenants.quota_bytes,
     )
 
 

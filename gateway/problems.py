@@ -46,6 +46,7 @@ class Code(Enum):
     PROFILE_IN_USE = "profile_in_use", 409, "The profile is linked to children."
     ALREADY_INHERITED = "already_inherited", 409, "The child inherits this profile already."
     NAME_TAKEN = "name_taken", 409, "The name is taken."
+    QUOTA_EXCEEDED = "quota_exceeded", 409, "The organisation keeps as much as the operator allows."
     BACKUP_RUNNING = "backup_running", 409, "A backup is being made, or fetched, at the moment."
     BACKUP_BY_SERVER = "backup_by_server", 409, "The database is backed up by its own server's means."
     SECRET_IN_USE = "secret_in_use", 409, "The secret is in use."

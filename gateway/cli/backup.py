@@ -26,7 +26,6 @@ from gateway.cli.remote import path, remote
 from gateway.message.times import time_text
 from gateway.settings import Settings, SqliteUrl, load
 
-FORCE: Final = click.option("--force", is_flag=True, help="replace what is there")
 BESIDES: Final = (
     "keep apart from it: the master key, without which what is sealed in it is lost, and the settings with the files that"
     " they name"
@@ -39,7 +38,7 @@ NEXT: Final = (
 
 @click.command()
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
-@FORCE
+@click.option("--force", is_flag=True, help="replace the file that is there")
 @remote
 def backup(daemon: Daemon, /, file: Path, as_json: bool, force: bool) -> None:
     """Fetch a consistent copy of the database into FILE; for administrators of `system`."""
@@ -72,7 +71,7 @@ def _part_of(file: Path) -> Iterator[BinaryIO]:
 
 @click.command()
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path), required=False)
-@FORCE
+@click.option("--force", is_flag=True, help="replace the database that is there; the old one is kept beside")
 @click.option("--json", "as_json", is_flag=True, help="print what was restored, or why it was not, as JSON")
 @click.pass_obj
 def restore(config: Path | None, /, file: Path | None, force: bool, as_json: bool) -> None:

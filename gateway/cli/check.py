@@ -8,6 +8,7 @@ import json
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -26,23 +27,27 @@ from gateway.credentials.tokens import Tokens
 from gateway.directory import rules
 from gateway.directory.directory import sealed
 from gateway.directory.entries import entry, snapshot_of
-from gateway.directory.provision import read_files
+from gateway.directory.provision import key_file_faults, read_files
 from gateway.directory.rules import RuleFault
 from gateway.directory.shapes import Profile
 from gateway.directory.snapshot import PROVISION, Snapshot
 from gateway.lifecycle import EXIT_CONFIG, EXIT_FAILED, EXIT_OK
+from gateway.message.times import time_text
+from gateway.observe.certificates import first_end
 from gateway.relay.guard import Guard
 from gateway.relay.sign_in import SignIns
 from gateway.settings import (
     AzureKeyVaultConnection,
     Fault,
     PostgresqlUrl,
+    SecretSource,
     Settings,
     SettingsError,
     counted,
     load,
     provision_files,
 )
+from gateway.settings.kinds import Section
 from gateway.smtp import hints
 from gateway.smtp.outcome import Fault as SessionFault
 from gateway.store.protocol import StoreError
@@ -60,6 +65,7 @@ REFERENCES: Final = {
 }
 """What an object refers to, by the code of the rule that it must be there."""
 MOST_OVERLAPS: Final = 20  # of a connection's prefixes
+OWN_CERTIFICATES: Final = frozenset({"client_certificate", "certificate"})  # the keys of connections that name them
 Lent = tuple[str, str]
 """A beginning of keys, and the tenant that it is lent to."""
 
@@ -119,7 +125,7 @@ async def check(config: Path | None, *, probe: bool, as_json: bool) -> int:
         report.faults += [*error.faults, *_of_files(config)]
         return report.tell()
     report.faults += _of_master_keys(settings)
-    report.remarks += _of_azure_prefixes(settings)
+    report.remarks += [*_of_azure_prefixes(settings), *_of_identities(settings), *_of_certificates(settings)]
     try:
         server = postgresql_server(settings, os.environ) if isinstance(settings.store.url, PostgresqlUrl) else None
         profiles = _provisioned(settings, report)
@@ -147,6 +153,47 @@ def _of_master_keys(settings: Settings) -> list[Fault]:
         Fault("", "[master_key]", str(error), "give the key that sealed the database")
         for error in master_key.faults(settings.master_key.sources, os.environ)
     ]
+
+
+def _of_identities(settings: Settings) -> Iterator[Fault]:
+    """What the daemon shall sign in with at a secret store, and is not there yet."""
+    remedy = "the daemon cannot sign in there until it does"
+    for name, connection in settings.connections.items():
+        for key, path in _named_files(connection):
+            with suppress(OSError):  # this user may not look
+                if not path.exists():
+                    yield Fault("", f"[connections.{name}] {key}", f"names {path}, which does not exist", remedy)
+
+
+def _named_files(section: Section) -> Iterator[tuple[str, Path]]:
+    """Give each file that a section names, with its key."""
+    for key, value in section:
+        match value:
+            case Path():
+                yield key, value
+            case SecretSource(file=Path() as file):
+                yield key, file
+            case Section():
+                yield from ((f"{key}.{inner}", path) for inner, path in _named_files(value))
+
+
+def _of_certificates(settings: Settings) -> Iterator[Fault]:
+    """Certificates of the daemon's own that are over: whoever is shown them may hang up."""
+    for place, path in _own_certificates(settings):
+        with suppress(OSError):
+            ends = first_end(path.read_bytes())
+            if ends is not None and ends < time.time():
+                day = time_text(round(ends * 1000))[:10]
+                yield Fault("", place, f"names {path}, of which a certificate ended on {day}", "renew it")
+
+
+def _own_certificates(settings: Settings) -> Iterator[tuple[str, Path]]:
+    if settings.http.tls_certificate is not None:
+        yield "[http] tls_certificate", settings.http.tls_certificate
+    for name, connection in settings.connections.items():
+        for key, path in _named_files(connection):
+            if key.rpartition(".")[2] in OWN_CERTIFICATES:
+                yield f"[connections.{name}] {key}", path
 
 
 def _of_azure_prefixes(settings: Settings) -> Iterator[Fault]:
@@ -188,6 +235,7 @@ def _provisioned(settings: Settings, report: Report) -> list[Profile]:
         *rules.faults(snapshot, declaration.items, (), policy(settings, os.environ)),
         *declaration.keys_of_nobody(snapshot.tenants),
     ]
+    report.faults += key_file_faults(declaration.keys, settings.paths.base)
     for broken in found:
         fault = declaration.fault(broken)
         if _is_elsewhere(broken, snapshot):

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.credentials.provider import CredentialError, Kind
+from gateway.credentials.provider import CredentialError, Kind, NoIdentity
 from gateway.observe import facts
 
 SHORTEST: Final = 1.0  # seconds
@@ -42,9 +42,9 @@ class Logins:
         return CredentialError(self._error.kind, self._error.detail, wait)
 
     @property
-    def failure(self) -> Kind | None:
-        """How the last sign-in failed; None if it did not, or there was none."""
-        return None if self._error is None else self._error.kind
+    def failure(self) -> str | None:
+        """How the last sign-in failed: by its kind, or `no_identity` if there is nothing to show; None if it did not."""
+        return None if self._error is None else _word(self._error)
 
     def succeeded(self, lasts: float | None = None) -> None:
         """The store let us in, with a token that lasts so many seconds; None: it has no end, or there is none."""
@@ -63,12 +63,12 @@ class Logins:
         pause = min(first * 2.0 ** min(self._failures - 1, 10), LONGEST) * (1 + JITTER * (2 * self.dice() - 1))
         self._closed_until = self.clock() + max(pause, error.retry_after or 0.0)
         self._error = error
-        facts.secret_login(self.name, error.kind)
+        facts.secret_login(self.name, _word(error), str(error))
 
     def doubted(self, error: CredentialError) -> None:
         """What we show there was refused, and has never been good for anything: as if it did not let us in, but no pause."""
         self._error = error
-        facts.secret_login(self.name, error.kind)
+        facts.secret_login(self.name, _word(error), str(error))
 
     def forgive(self) -> None:
         """A person says that it may be tried again at once; if that fails too, the pause goes on growing."""
@@ -79,3 +79,7 @@ class Logins:
     def token_left(self) -> float | None:
         """Seconds that the token lasts, 0 if it is over; None if there is none, or it has no end."""
         return None if self._token_until is None else max(0.0, self._token_until - self.clock())
+
+
+def _word(error: CredentialError) -> str:
+    return "no_identity" if isinstance(error, NoIdentity) else error.kind.value

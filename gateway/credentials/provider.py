@@ -49,6 +49,17 @@ class CredentialError(Exception):
         self.retry_after = retry_after
 
 
+class NoIdentity(CredentialError):
+    """What the daemon itself signs in with cannot be had; the source was not asked.
+
+    `str()` tells operators from where; `detail` is for the owners of profiles, whom that does not concern.
+    """
+
+    def __init__(self, trouble: str) -> None:
+        super().__init__(Kind.DENIED, "the daemon has nothing to sign in with at the secret's source")
+        self.args = (trouble,)
+
+
 def read_retry_after(told: str) -> float | None:
     """Read a Retry-After (RFC 9110 §10.2.3): seconds, an hour at most; None if it says none.
 

@@ -143,6 +143,37 @@ def from_scratch(snapshot: Snapshot, change: Change) -> Change:
     return replace(change, drop=[*change.drop, *left]) if left else change
 
 
+def complete(snapshot: Snapshot, change: Change) -> Change:
+    """Add to a change what follows from it, whoever wanted it."""
+    change = from_scratch(snapshot, change)
+    left = _without_gone_failovers(snapshot, change)
+    return replace(change, put=[*change.put, *left]) if left else change
+
+
+def _without_gone_failovers(snapshot: Snapshot, change: Change) -> list[Profile]:
+    """Let no profile fail over to what leaves its tenant's list; what the operator's files say stays said."""
+    spoken_of = {*change.drop, *map(place, change.put)}
+    gone = {listed for where in change.drop if (listed := _listed(where))}
+    gone -= {listed for item in change.put if (listed := _listed(place(item)))}
+    left: list[Profile] = []
+    for tenant in sorted({tenant for tenant, _ in gone}):
+        for profile in snapshot.own_profiles(tenant):
+            stay = tuple(name for name in profile.failover if (tenant, name) not in gone)
+            where = place(profile)
+            if stay != profile.failover and where not in spoken_of and not snapshot.provisioned(where):
+                left.append(profile.model_copy(update={"failover": stay}))
+    return left
+
+
+def _listed(where: Place) -> tuple[str, str] | None:
+    """In whose list of profiles, and under which name, one stands for its tenant to use."""
+    kind, tenant, name = where
+    if kind == "link":
+        profile, _, child = name.partition("/")
+        return child, profile
+    return (tenant, name) if kind == "profile" else None
+
+
 # Profiles.
 
 

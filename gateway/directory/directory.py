@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
+from typing import TypeVar
 
 from gateway.credentials.credentials import Stored, stored_place
 from gateway.credentials.reference import Credential
@@ -25,7 +26,7 @@ from gateway.directory.provision import Declaration, read_files, settle_keys
 from gateway.directory.rules import RuleFault
 from gateway.directory.shapes import Key as KeyShape
 from gateway.directory.shapes import Profile, StoredSecret, Tenant
-from gateway.directory.snapshot import API, PROVISION, Key, Place, Snapshot
+from gateway.directory.snapshot import API, PROVISION, ROOT, Key, Place, Snapshot
 from gateway.observe import facts
 from gateway.problems import BY_CODE, Code, Problem, refusal
 from gateway.settings import Fault as SettingsFault
@@ -36,6 +37,7 @@ from gateway.store.rows import Entry, Happening
 ATTEMPTS = 5
 AT_ONCE = 200  # tenants whose mail is forgotten together
 Work = Callable[[Snapshot], Change]
+T = TypeVar("T")
 
 
 class Directory:
@@ -82,28 +84,36 @@ class Directory:
 
         What is only worked out may be judged by another policy.
         """
+
+        async def attempt() -> tuple[Snapshot, Change]:
+            before, judging = self.snapshot, policy or self.policy
+            change = changes.complete(before, self._sealed(work(before)))
+            put = [entry(item, self._origin(item, change)) for item in change.put]
+            drop = [gone(where) for where in change.drop]
+            after = changed(before, before.revision + 1, put, drop)
+            if faults := rules.faults(after, change.put, change.drop, judging):
+                raise broken(faults)
+            if actor.tenant != ROOT:  # what the operator's people do needs no leave of the operator
+                rules.check_quota(before, after, change.put, judging.quota_bytes)
+            if not dry_run and (put or drop):
+                await self._commit(after, put, drop, happenings(before, change, actor))
+            return before, change
+
+        before, change = await self._committed(actor, attempt)
+        if not dry_run:
+            await self._forget(before, change)
+        return change
+
+    async def _committed(self, actor: Actor, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Try, and while another daemon's change was first, try again on what became of the directory."""
         async with self._changing:
             for _ in range(ATTEMPTS):
-                before = self.snapshot
                 self._check_actor(actor)
-                change = changes.from_scratch(self.snapshot, self._sealed(work(self.snapshot)))
-                put = [entry(item, self._origin(item, change)) for item in change.put]
-                drop = [gone(where) for where in change.drop]
-                after = changed(self.snapshot, self.snapshot.revision + 1, put, drop)
-                if faults := rules.faults(after, change.put, change.drop, policy or self.policy):
-                    raise broken(faults)
-                if dry_run or not (put or drop):
-                    return change
                 try:
-                    await self._commit(after, put, drop, change, actor)
+                    return await attempt()
                 except RevisionConflict:
                     await self.load()
-                else:
-                    break
-            else:
-                raise RevisionConflict
-        await self._forget(before, change)
-        return change
+            raise RevisionConflict
 
     async def _forget(self, before: Snapshot, change: Change) -> None:
         """Let nobody inherit a name's mail: that of a tenant that went, or whose end was cut short before a new one came."""
@@ -121,10 +131,9 @@ class Directory:
             raise Problem(Code.NOT_FOUND)
 
     async def _commit(
-        self, after: Snapshot, put: Sequence[Entry], drop: Sequence[Entry], change: Change, actor: Actor
+        self, after: Snapshot, put: Sequence[Entry], drop: Sequence[Entry], happened: Iterable[Happening]
     ) -> None:
-        happened = list(happenings(self.snapshot, change, actor))
-        await self._store.change_directory(self.snapshot.revision, put, drop, happened, _now())
+        await self._store.change_directory(self.snapshot.revision, put, drop, list(happened), _now())
         self._swap(after)
 
     def _origin(self, item: Item, change: Change) -> str:
@@ -248,22 +257,15 @@ class Directory:
 
         No rule is asked, because nothing else differs: what the operator has stopped allowing keeps its secret too.
         """
-        async with self._changing:
-            for _ in range(ATTEMPTS):
-                self._check_actor(actor)
-                items = work(self.snapshot)
-                if not items:
-                    return items
+
+        async def attempt() -> Sequence[Item]:
+            items = work(self.snapshot)
+            if items:
                 put = [entry(item, self.snapshot.origins.get(place(item), API)) for item in items]
-                after = changed(self.snapshot, self.snapshot.revision + 1, put, [])
-                try:
-                    await self._store.change_directory(self.snapshot.revision, put, [], happened, _now())
-                except RevisionConflict:
-                    await self.load()
-                else:
-                    self._swap(after)
-                    return items
-            raise RevisionConflict
+                await self._commit(changed(self.snapshot, self.snapshot.revision + 1, put, []), put, [], happened)
+            return items
+
+        return await self._committed(actor, attempt)
 
     def denied(self, owner: str, host: str, place: Sequence[str], credential: Credential) -> None:
         """A secret was refused at its use by the operator's policy; `place` is where a plaintext one is sealed for."""
@@ -303,25 +305,20 @@ class Directory:
 
     async def revoke_key(self, actor: Actor, tenant: str, key_id: str) -> None:
         """Revoke a key for good; of a provisioned one a mark stays, so that its file cannot bring it back."""
+        where = ("key", tenant, key_id)
 
-        def work(snapshot: Snapshot) -> Change:
-            key = snapshot.key(key_id)
+        async def attempt() -> None:
+            before = self.snapshot
+            key = before.key(key_id)
             if key is None or key.tenant != tenant:
                 raise Problem(Code.NOT_FOUND)
-            return Change(drop=[("key", tenant, key_id)])
+            put, drop = [], [gone(where)]
+            if before.provisioned(where):
+                put, drop = [Entry(REVOKED, tenant, key_id, "{}", API)], []
+            after = changed(before, before.revision + 1, put, drop)
+            await self._commit(after, put, drop, happenings(before, Change(drop=[where]), actor))
 
-        if self.snapshot.provisioned(("key", tenant, key_id)):
-            await self._mark_revoked(actor, tenant, key_id)
-        else:
-            await self.change(actor, work)
-
-    async def _mark_revoked(self, actor: Actor, tenant: str, key_id: str) -> None:
-        async with self._changing:
-            self._check_actor(actor)
-            mark = Entry(REVOKED, tenant, key_id, "{}", API)
-            after = changed(self.snapshot, self.snapshot.revision + 1, [mark], [])
-            told = Change(drop=[("key", tenant, key_id)])
-            await self._commit(after, [mark], [], told, actor)
+        await self._committed(actor, attempt)
 
 
 class Broken(Problem):

@@ -74,6 +74,23 @@ _BY_NAME: dict[str, str] = {"template": "templates", "secret": "secrets"}
 """The snapshot's tables of what tenants name, and nobody counts."""
 
 
+BESIDES = 1024
+"""Bytes that an object counts beside its JSON: for names, indexes, and what Python makes of it."""
+
+
+def _weight(kind: str, body: str) -> int:
+    """What an object counts against its organisation's quota: of keys, which are all of one size, nobody keeps the JSON."""
+    return BESIDES + (0 if kind in ("key", "pause") else len(body))
+
+
+def _weight_in(snapshot: Snapshot, where: Place) -> int:
+    """What the object that stands there counted."""
+    found = snapshot.find(where) if where[0] in _SHAPES else None
+    if found is None:
+        return 0
+    return _weight(where[0], entry(found, API).body if isinstance(found, Shape) else "")  # type: ignore[arg-type]
+
+
 def item_of(stored: Entry) -> Item:
     """Read an object as the store keeps it."""
     item: Item = _SHAPES[stored.kind].model_validate_json(stored.body)  # type: ignore[assignment]
@@ -241,6 +258,17 @@ class _Tables:
         self._part("_inherited", child, link)
         self._part("_pushed", owner, link)
 
+    def weigh(self, where: Place, weight: int, seen: set[Place]) -> None:
+        """Count what stands there now instead of what did before, unless that was `seen` to. The root has no quota."""
+        tenant = where[1]
+        more = weight - (0 if where in seen else _weight_in(self._snapshot, where))
+        seen.add(where)
+        if more and tenant != ROOT:
+            own = self._table("own_bytes")
+            own[tenant] = own.get(tenant, 0) + more
+            if not own[tenant]:
+                del own[tenant]
+
     def revoke(self, key_id: str) -> None:
         """Mark a provisioned key as revoked."""
         self._set("revoked").add(key_id)
@@ -261,14 +289,20 @@ def snapshot_of(revision: int, entries: Iterable[Entry]) -> Snapshot:
 def changed(snapshot: Snapshot, revision: int, put: Iterable[Entry], drop: Iterable[Entry]) -> Snapshot:
     """Give the snapshot after a change: what is dropped goes first."""
     tables, unreadable = _Tables(snapshot), snapshot.unreadable
+    seen: set[Place] = set()
     for stored in drop:
-        tables.drop((stored.kind, stored.tenant, stored.name))
+        where = (stored.kind, stored.tenant, stored.name)
+        tables.drop(where)
+        tables.weigh(where, 0, seen)
     for stored in put:
+        where = (stored.kind, stored.tenant, stored.name)
         if stored.kind == REVOKED:
             tables.revoke(stored.name)
         elif (item := _readable(stored)) is not None:
             tables.put(item, stored.origin)
+            tables.weigh(where, _weight(stored.kind, stored.body), seen)
         else:
-            tables.drop((stored.kind, stored.tenant, stored.name))
+            tables.drop(where)
+            tables.weigh(where, 0, seen)
             unreadable = True
     return replace(tables.done(revision), unreadable=unreadable)

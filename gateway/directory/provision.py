@@ -127,6 +127,21 @@ def _plain(message: str) -> str:
     return message.removeprefix("Value error, ").lower()
 
 
+def key_file_faults(keys: Sequence[DeclaredKey], base: Path) -> list[Fault]:
+    """Tell what is wrong with the key files that are there, as far as this user may look; none is made."""
+    faults: list[Fault] = []
+    for declared in keys:
+        path = base / declared.file
+        try:
+            if path.exists():
+                _read_key(path)
+        except PermissionError:
+            continue
+        except (OSError, ValueError) as error:
+            faults.append(_of_key_file(declared, path, error))
+    return faults
+
+
 def settle_keys(keys: Sequence[DeclaredKey], base: Path, now: int) -> list[Key]:
     """Read or make the key files; SettingsError if one is readable by others or holds no key."""
     made: list[Key] = []
@@ -136,10 +151,7 @@ def settle_keys(keys: Sequence[DeclaredKey], base: Path, now: int) -> list[Key]:
         try:
             text = _read_key(path) if path.exists() else _make_key(path)
         except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else str(error)
-            faults.append(
-                Fault(str(path), f"[[keys]] {declared.name}", str(reason), "remove the file to have a new one")
-            )
+            faults.append(_of_key_file(declared, path, error))
             continue
         made.append(
             Key(
@@ -160,8 +172,13 @@ def settle_keys(keys: Sequence[DeclaredKey], base: Path, now: int) -> list[Key]:
     return made
 
 
+def _of_key_file(declared: DeclaredKey, path: Path, error: OSError | ValueError) -> Fault:
+    reason = error.strerror if isinstance(error, OSError) else str(error)
+    return Fault(str(path), f"[[keys]] {declared.name}", str(reason), "remove the file to have a new one")
+
+
 def _read_key(path: Path) -> KeyText:
-    with path.open(encoding="ascii") as file:
+    with path.open(encoding="ascii", errors="replace") as file:
         if os.fstat(file.fileno()).st_mode & 0o077:
             raise ValueError("is readable by others; its mode must be 0600")
         text = parse_key(file.read().strip())

@@ -36,7 +36,7 @@ from gateway.directory.shapes import (
 from gateway.directory.snapshot import DEPTH, ROOT, Place, Snapshot
 from gateway.message import template
 from gateway.message.address import address_key
-from gateway.problems import Fault
+from gateway.problems import Code, Fault, Problem
 from gateway.smtp.egress import EgressPolicy
 from gateway.smtp.session import Security
 
@@ -96,7 +96,10 @@ class Denial(Fault):
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What the operator allows tenants to do; connectors and OAuth providers with those that may use them."""
+    """What the operator allows tenants to do; connectors and OAuth providers with those that may use them.
+
+    `quota_bytes` is what a tenant below `system` and all below it may keep together, by `Snapshot.kept`; 0: no limit.
+    """
 
     egress: EgressPolicy
     plaintext_auth: tuple[str, ...] = ()
@@ -105,6 +108,7 @@ class Policy:
     local: LocalSecrets = field(default_factory=LocalSecrets)
     connections: Connections = field(default_factory=Connections)
     webhooks: EgressPolicy = field(default_factory=lambda: EgressPolicy((443,), public=True))
+    quota_bytes: int = 0
 
 
 def sender_allowed(profile: Profile, address: str) -> bool:
@@ -154,6 +158,23 @@ def faults(snapshot: Snapshot, put: Iterable[Item], drop: Iterable[Place], polic
         found += _defaults(snapshot, tenant)
         found += _duplicates(snapshot, tenant)
     return list(dict.fromkeys(found))  # a link may be reached by its own way and by its child's
+
+
+def check_quota(before: Snapshot, after: Snapshot, put: Iterable[Item], quota_bytes: int) -> None:
+    """Raise if a change lets an organisation keep more than its quota, and more than before.
+
+    An organisation is a tenant directly below `system` with all below it: whoever could evade a quota by making tenants
+    below its own would have none.
+    """
+
+    def own(snapshot: Snapshot, tenant: str) -> int:
+        return snapshot.own_bytes.get(tenant, 0)
+
+    grown = {tenant for _, tenant, _ in map(place, put) if own(after, tenant) > own(before, tenant)}
+    for top in {after.organisation(tenant) for tenant in grown} if quota_bytes else ():
+        kept = after.kept(top)
+        if kept > quota_bytes and kept > before.kept(top):
+            raise Problem(Code.QUOTA_EXCEEDED)
 
 
 def _alone(snapshot: Snapshot, item: Preferences | Template | Webhook | Key, policy: Policy) -> Iterator[RuleFault]:

@@ -11,21 +11,22 @@ work that it is done for nothing that would be refused anyway.
 
 import hashlib
 import json
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from gateway.directory import rules
-from gateway.directory.shapes import Profile, Tenant
+from gateway.directory.shapes import Profile, Template, Tenant
 from gateway.directory.snapshot import Resolution, Snapshot
+from gateway.http.admission import seconds
 from gateway.http.call import Call
 from gateway.http.faults import Reading
 from gateway.http.schema import NotificationRequest
 from gateway.message.address import Mailbox, address_key
 from gateway.message.compose import Attachment
 from gateway.message.notification import Content, Notification, Priority, Role, compact, href, new_id
-from gateway.message.template import TemplateError, render
+from gateway.message.template import Rendered, TemplateError
+from gateway.message.template.allowance import AllowanceSpent
 from gateway.message.times import time_text
 from gateway.outbox.outbox import Submission
 from gateway.problems import Code, Fault, Problem, refusal
@@ -63,13 +64,6 @@ class Promise:
     def sha256(self, *, simulated: bool) -> bytes:
         """Tell requests apart; what a test key sent never stands for what a live key sends."""
         return hashlib.sha256(b"test\0" + self.octets if simulated else self.octets).digest()
-
-
-@dataclass(slots=True)
-class Filling:
-    """What the templates of one request may take of the processor together (seconds)."""
-
-    left: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,29 +130,26 @@ def _directory_faults(
         yield Fault("/from", Code.SENDER_NOT_ALLOWED.code, Code.SENDER_NOT_ALLOWED.title)
 
 
-def fill(call: Call, chosen: Candidate, filling: Filling | None = None) -> None:
+def fill(call: Call, chosen: Candidate) -> None:
     """Fill the template once before it is accepted, so that what is missing is told to who can give it.
 
-    Raises `invalid` if it cannot be filled, or nothing is left of `filling`, which is what all of a batch may take.
+    Raises `invalid` if it cannot be filled, `rate_limited` if the organisation's templates took too long lately.
     """
     content = chosen.submission.notification.content
-    if content.template is None:
-        return
-    template = call.snapshot.templates[chosen.tenant.id, content.template]
-    if filling is not None and filling.left <= 0:
-        raise _not_filled("The templates of this batch took too long; send this item in another one.")
-    began = time.thread_time()
+    if content.template is not None:
+        filled(call, call.snapshot.templates[chosen.tenant.id, content.template], content.data or {})
+
+
+def filled(call: Call, template: Template, data: Mapping[str, object]) -> Rendered:
+    """Fill a template. Raises `invalid` if it cannot be filled, `rate_limited` as `fill` does."""
+    owner = call.snapshot.organisation(template.tenant)
     try:
-        render(template.subject, template.text, template.html, content.data or {})
+        return call.services.allowance.render(owner, template.subject, template.text, template.html, data)
     except TemplateError as error:
-        raise _not_filled(str(error)) from None
-    finally:
-        if filling is not None:
-            filling.left -= time.thread_time() - began
-
-
-def _not_filled(detail: str) -> Problem:
-    return refusal([Fault("/data", TEMPLATE_FAILED, detail)])
+        raise refusal([Fault("/data", TEMPLATE_FAILED, str(error))]) from None
+    except AllowanceSpent as spent:
+        headers = {"Retry-After": seconds(spent.wait * 1000)}
+        raise Problem(Code.RATE_LIMITED, str(spent), headers=headers) from None
 
 
 def _default_to(call: Call, profile: Profile | None) -> tuple[Mailbox, ...]:

@@ -16,9 +16,10 @@ from gateway.directory.shapes import Profile
 from gateway.http.admission import Tested
 from gateway.http.call import Answer, Call, json_answer
 from gateway.http.profiles import own
-from gateway.http.resources import Document, page
+from gateway.http.resources import Document, actor, page
 from gateway.http.values import ShownTime, show_time
 from gateway.http.views import View
+from gateway.store.rows import Happening
 
 IN_ORDER: Final = frozenset({State.FRESH, State.UNUSED})
 
@@ -93,11 +94,14 @@ async def check(call: Call) -> Answer:
 
 
 async def refresh(call: Call) -> Answer:
-    """Fetch a profile's credentials anew, and let the profile go on."""
+    """Fetch a profile's credentials anew, and let the profile go on; who did is in the log before."""
     call.no_query()
     profile = own(call.snapshot, call)
     with call.services.admission.testing(Tested.REFRESH, profile.tenant, call.now):
         verdict = await _verdict(call, profile, why=Why.PERSON)
+    who = actor(call)
+    row = Happening(profile.tenant, who.name, who.tenant, "credential.refresh", profile.name, "[]")
+    await call.services.store.log([row], call.now)
     await call.services.resume((profile.tenant, profile.name))
     return verdict
 

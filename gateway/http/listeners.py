@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, assert_never
 
+from gateway.credentials.tls import NO_PASSPHRASE
 from gateway.settings import Http, ListenAddress, SystemdSocket, TcpAddress, UnixAddress
 
 FIRST_PASSED: Final = 3  # sd_listen_fds(3)
@@ -110,5 +111,5 @@ def tls_context(http: Http) -> ssl.SSLContext | None:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
-    context.load_cert_chain(http.tls_certificate, http.tls_key)
+    context.load_cert_chain(http.tls_certificate, http.tls_key, NO_PASSPHRASE)
     return context

@@ -17,7 +17,6 @@ from gateway.directory.snapshot import ROOT
 from gateway.http.acceptance import (
     TEMPLATE_FAILED,
     Candidate,
-    Filling,
     Promise,
     candidate,
     canonical,
@@ -43,7 +42,6 @@ from gateway.store.rows import Acceptance, Inserted, Limited, Listing, Mismatche
 
 MAX_KEY: Final = 255
 WITHDRAWN: Final = {"key": Code.UNAUTHORIZED, "tenant": Code.NOT_FOUND}
-BATCH_FILLING: Final = 5.0  # seconds of the processor for all templates of a batch: 10 ms for each of the most items
 SCAN_ROWS: Final = 200  # rows read at once for a list by status …
 SCAN_PAGES: Final = 10  # … and how often, before a page is answered as full as it got
 
@@ -160,10 +158,9 @@ async def batch(call: Call) -> Answer:
     items = call.parsed(BatchEnvelope).notifications
     facts.batch(len(items))
     judged = []
-    filling = Filling(BATCH_FILLING)
     with ExitStack() as entered:
         for item in items:
-            judged.append(_judged(call, item, filling, entered))
+            judged.append(_judged(call, item, entered))
             await asyncio.sleep(0)  # a template may take its time, and others are waiting
         submissions = [one.submission for one in judged if isinstance(one, Candidate)]
         accepted = iter(await call.services.outbox.accept(submissions) if submissions else ())
@@ -179,7 +176,7 @@ async def batch(call: Call) -> Answer:
     )
 
 
-def _judged(call: Call, item: object, filling: Filling, entered: ExitStack) -> Candidate | _Refused:
+def _judged(call: Call, item: object, entered: ExitStack) -> Candidate | _Refused:
     """Decide about an item. One that may be committed is counted in, and counted out when `entered` is closed."""
     octets = canonical(item)
     reading = read(BatchItem, octets)
@@ -191,7 +188,7 @@ def _judged(call: Call, item: object, filling: Filling, entered: ExitStack) -> C
         admission.admit(chosen.tenant, call.services.outbox.queued[chosen.tenant.id], call.now)
         with ExitStack() as entry:
             entry.callback(admission.leave, chosen.tenant.id)
-            fill(call, chosen, filling)
+            fill(call, chosen)
             entered.push(entry.pop_all())
     except Problem as problem:
         return _Refused(problem, reading.value, promise)

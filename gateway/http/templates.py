@@ -6,6 +6,7 @@ from gateway.directory import changes
 from gateway.directory.changes import Change
 from gateway.directory.shapes import Template
 from gateway.directory.snapshot import Snapshot
+from gateway.http.acceptance import filled
 from gateway.http.call import Answer, Call, json_answer
 from gateway.http.resources import (
     NO_CONTENT,
@@ -19,8 +20,7 @@ from gateway.http.resources import (
     writable,
 )
 from gateway.http.schema import RenderRequest
-from gateway.message.template import TemplateError, render
-from gateway.problems import Code, Fault, Problem, refusal
+from gateway.problems import Code, Problem
 
 READ_ONLY = ("tenant", "name", "provisioned")
 
@@ -94,9 +94,6 @@ async def preview(call: Call) -> Answer:
     call.no_query()
     asked = call.parsed(RenderRequest)
     template = _find(call, call.snapshot)
-    try:
-        rendered = render(template.subject, template.text, template.html, asked.data)
-    except TemplateError as error:
-        raise refusal([Fault("/data", "template_failed", str(error))]) from None
+    rendered = filled(call, template, asked.data)
     shown = {"subject": rendered.subject, "text": rendered.text, "html": rendered.html}
     return json_answer({name: value for name, value in shown.items() if value is not None})

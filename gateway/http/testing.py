@@ -5,10 +5,10 @@ minutes. Profiles that are disabled or paused are tested like others, so that so
 an inherited one only if the child's mail could go by it now. What a child is answered, and what its log says, has
 neither times nor words: the relay is its owner's.
 
-A profile that is not saved meets all the rules of saving but that its name is taken, and that egress permits where it
-leads: that is for the phase `resolve` to say, as of a saved one. Its password is sealed for the place it would have and
-kept nowhere. Where saving would drop a secret the test is refused, because it would be green or red for another reason
-than the saved profile.
+A profile that is not saved meets all the rules of saving but those on whether its name is free, whether there is room
+for it, and whether egress permits where it leads: that is for the phase `resolve` to say, as of a saved one. Its password
+is sealed for the place it would have and kept nowhere. Where saving would drop a secret the test is refused, because it
+would be green or red for another reason than the saved profile.
 """
 
 import asyncio
@@ -166,7 +166,7 @@ async def _as_saved(call: Call, given: object) -> Profile:
     if not isinstance(given, dict):
         raise refusal([Fault("", "bad_value", "A JSON object is expected.")])
     tenant, directory, who = call.params["tenant"], call.services.directory, actor(call)
-    policy = replace(directory.policy, egress=ANYWHERE)
+    policy = replace(directory.policy, egress=ANYWHERE, quota_bytes=0)
 
     def work(snapshot: Snapshot) -> Change:
         before = snapshot.profiles.get((tenant, str(given.get("name"))))

@@ -19,14 +19,16 @@ from typing import Final, assert_never
 
 from gateway.credentials.provider import Why
 from gateway.directory.directory import Directory
-from gateway.directory.shapes import PauseReason, Template
+from gateway.directory.shapes import PauseReason
+from gateway.message.template import Rendered
+from gateway.message.template.allowance import Allowance, AllowanceSpent
 from gateway.observe import facts, tracing
 from gateway.outbox.delivery import Delivery
 from gateway.outbox.outbox import Outbox
 from gateway.outbox.verdict import TEN_MINUTES, Consequence, Halve, Park, Rest, Trip, beyond_the_message, consequence
 from gateway.relay.holding import Holding
 from gateway.relay.lane import MOUTHFUL, Lane
-from gateway.relay.render import Held, Prepared
+from gateway.relay.render import Held, Prepared, render
 from gateway.relay.routes import Counts, Feeding, Routes
 from gateway.relay.sign_in import Opened, SignIns
 from gateway.relay.slots import Slots
@@ -72,6 +74,7 @@ class Dispatcher:
         sign_ins: SignIns,
         connections: int,
         holding: Holding | None = None,
+        allowance: Allowance | None = None,
     ) -> None:
         """Listen to the outbox and the directory; nothing moves before `run`. Without a `holding` all lanes are ours."""
         self._sign_ins = sign_ins
@@ -81,6 +84,7 @@ class Dispatcher:
         self._room = Slots(ROOM)
         self._pool = Pool()
         self._holding = holding or Holding()
+        self._allowance = allowance or Allowance()
         self._routes = Routes(directory, self._opened_lane, self._holding)
         self._workers: dict[asyncio.Task[None], _Working] = {}
         self._at: Counter[Place] = Counter()  # workers by profile
@@ -637,19 +641,27 @@ class Dispatcher:
     def _prepared(self, lane: Lane, delivery: Delivery, now: int) -> Prepared | Rejected | Held:
         """Render a message; one that newer code wrote, and whatever else is odd about one, stops nobody else's."""
         try:
-            prepared = lane.prepare(delivery, self._template_of(delivery), now)
+            prepared = render(delivery, lane.profile, self._fill, now)
             if delivery.heavy:
                 delivery.drop()
             return prepared
+        except Held as held:
+            return held
         except Exception as error:  # noqa: BLE001 - a worker that dies takes the daemon along, at each start anew
             facts.row_unreadable(delivery.row.id, error)
             return Held("unreadable")
 
-    def _template_of(self, delivery: Delivery) -> Template | None:
-        name = delivery.content.template
-        if name is None:
-            return None
-        return self._directory.snapshot.templates.get((delivery.row.flow.tenant, name))
+    def _fill(self, tenant: str, name: str, data: Mapping[str, object]) -> Rendered:
+        """Fill a template as it is now. Raises `TemplateError`, or `Held` if it is gone or has to wait."""
+        snapshot = self._directory.snapshot
+        template = snapshot.templates.get((tenant, name))
+        if template is None:
+            raise Held("unknown_template")
+        owner = snapshot.organisation(tenant)
+        try:
+            return self._allowance.render(owner, template.subject, template.text, template.html, data)
+        except AllowanceSpent:
+            raise Held("template_time") from None
 
     async def _overdue(self, delivery: Delivery, now: int) -> None:
         if now >= delivery.row.expires_at:

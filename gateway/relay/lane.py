@@ -12,11 +12,9 @@ from collections import deque
 from heapq import heapify, heappop, heappush
 from typing import Final
 
-from gateway.directory.shapes import Profile, Template
+from gateway.directory.shapes import Profile
 from gateway.outbox.delivery import Delivery
 from gateway.relay.limits import Breaker, Rate, Standstill
-from gateway.relay.render import Held, Prepared, render
-from gateway.smtp.outcome import Rejected
 from gateway.store.rows import Flow, Place
 
 HELPING: Final = 256  # messages that a lane keeps claimed, shared by its tenants
@@ -216,13 +214,6 @@ class Lane:
         if delivery is self._at_hand:
             self._at_hand = None
         return delivery
-
-    def prepare(self, delivery: Delivery, template: Template | None, now: int) -> Prepared | Rejected | Held:
-        """Render a delivery under the profile, and the template if it names one, as they are now."""
-        try:
-            return render(delivery, self.profile, template, now)
-        except Held as held:
-            return held
 
     # Whether it may go.
 

@@ -1,15 +1,16 @@
 """From a leased notification and its profile to an envelope: who it is from, who gets it, and the bytes."""
 
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from gateway.directory.rules import sender_allowed
-from gateway.directory.shapes import Footnote, Profile, Template
-from gateway.message import template as template_language
+from gateway.directory.shapes import Footnote, Profile
 from gateway.message.address import Mailbox, needs_smtputf8
 from gateway.message.compose import Draft, compose
 from gateway.message.notification import Content
+from gateway.message.template import Rendered
 from gateway.outbox.delivery import Delivery
 from gateway.smtp.outcome import Rejected
 from gateway.smtp.reply import Reply
@@ -28,11 +29,17 @@ class Prepared:
 
 
 class Held(Exception):
-    """A person has to change something first: the sender is not allowed any more, or the template is gone."""
+    """A person has to change something first: the sender is not allowed any more, the template gone, or too slow."""
 
 
-def render(delivery: Delivery, profile: Profile, template: Template | None, now: int) -> Prepared | Rejected:
+Fill = Callable[[str, str, Mapping[str, object]], Rendered]
+"""Fills a tenant's template, by its name, with data. Raises `TemplateError`, or `Held` if that cannot be tried now."""
+
+
+def render(delivery: Delivery, profile: Profile, fill: Fill, now: int) -> Prepared | Rejected:
     """Compose what goes to the recipients that are due; Rejected if no correct message can be made of it.
+
+    Raises `Held`.
 
     Recipients with a non-ASCII local part are a transaction of their own (RFC 6531 §3.4: it needs SMTPUTF8).
     """
@@ -43,7 +50,7 @@ def render(delivery: Delivery, profile: Profile, template: Template | None, now:
         indexes = indexes[: profile.limits.recipients]
     sender = _sender(delivery, profile)
     try:
-        draft = _draft(delivery, profile, template, sender)
+        draft = _draft(delivery, profile, fill, sender)
     except ValueError as error:  # of the template
         return Rejected(Reply(554, "5.6.0", str(error)))
     recipients = tuple([delivery.recipients[index].address for index in indexes])
@@ -86,13 +93,11 @@ def _sender(delivery: Delivery, profile: Profile) -> Mailbox:
     return asked
 
 
-def _draft(delivery: Delivery, profile: Profile, template: Template | None, sender: Mailbox) -> Draft:
+def _draft(delivery: Delivery, profile: Profile, fill: Fill, sender: Mailbox) -> Draft:
     content = delivery.content
     subject, text, html = content.subject, content.text, content.html
     if content.template is not None:
-        if template is None:
-            raise Held("unknown_template")
-        filled = template_language.render(template.subject, template.text, template.html, content.data or {})
+        filled = fill(delivery.row.flow.tenant, content.template, content.data or {})
         subject, text, html = filled.subject, filled.text, filled.html
     text, html = with_footnote(text, html, profile.footnote)
     return Draft(

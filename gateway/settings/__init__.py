@@ -2,11 +2,12 @@
 
 `load` reads the TOML file, lays the environment (NOTIFICATION_GATEWAY_<SECTION>__<KEY>) over it, resolves relative
 paths and returns `Settings`, or raises `SettingsError` with every `Fault` at once: unknown keys, wrong kinds, values
-out of range, contradictions, missing files. A fault never quotes a value.
+out of range, contradictions, files that are missing or of no use. A fault never quotes a value.
 
 The defaults live in `sections` and `connections`, and nowhere else. Loading looks at the disk only to see whether
-named files exist; secrets are named here, never read. Nothing happens at import, nothing here changes once loaded:
-a reload makes new settings, which take the place of the old ones only when they have no fault.
+named files exist, and whether certificates and their keys can be used (see `pem`); other secrets are named here, never
+read. Nothing happens at import, nothing here changes once loaded: a reload makes new settings, which take the place of
+the old ones only when they have no fault.
 """
 
 from gateway.settings.connections import (
@@ -55,6 +56,7 @@ from gateway.settings.sections import (
     Relay,
     Retention,
     Store,
+    Tenants,
     Ui,
     Webhooks,
 )
@@ -114,6 +116,7 @@ __all__ = [
     "StoreUrl",
     "SystemdSocket",
     "TcpAddress",
+    "Tenants",
     "Ui",
     "UnixAddress",
     "VaultAppRole",

@@ -29,10 +29,13 @@ from gateway.settings.kinds import (
     both_or_neither,
     expect_table,
 )
+from gateway.settings.pem import CertificateFile, key_of
 from gateway.settings.values import text
 
 BUILT_IN_OAUTH = frozenset({"microsoft365", "google"})
 """Providers whose token addresses the daemon knows; a table of that name only adds to them."""
+
+ClientKey = Annotated[ExistingFile, key_of("client_certificate")]
 
 
 class VaultAuth(Section):
@@ -78,8 +81,8 @@ class VaultCert(VaultAuth):
     """A TLS client certificate (PEM files); `name` picks one of the server's certificate roles."""
 
     method: Literal["cert"]
-    client_certificate: ExistingFile
-    client_key: ExistingFile
+    client_certificate: CertificateFile
+    client_key: ClientKey
     name: Text | None = None
 
 
@@ -176,7 +179,7 @@ class SecretConnection(Section):
     """
 
     url: SecretUrl
-    ca_certificates: ExistingFile | None = None
+    ca_certificates: CertificateFile | None = None
     allow: Table[TenantOrAny, Many[str]] = Field(default_factory=dict)
     hosts: Many[Host] = ()
     entries: Table[str, Entry] = Field(default_factory=dict)
@@ -220,8 +223,8 @@ class CyberArkConnection(SecretConnection):
     kind: Literal["cyberark"]
     app_id: Text
     application: Text = "AIMWebService"
-    client_certificate: ExistingFile | None = None
-    client_key: ExistingFile | None = None
+    client_certificate: CertificateFile | None = None
+    client_key: ClientKey | None = None
     reason: Text | None = None
 
     @classmethod
@@ -316,7 +319,7 @@ class OAuthProvider(Section):
     authority: SecretUrl | None = None
     scope: Text | None = None
     client_authentication: Literal["client_secret_basic", "client_secret_post"] = "client_secret_basic"
-    ca_certificates: ExistingFile | None = None
+    ca_certificates: CertificateFile | None = None
     allow: Many[TenantOrAny] = ()
     hosts: Many[Host] = ()
 

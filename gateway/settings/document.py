@@ -25,6 +25,7 @@ from gateway.settings.sections import (
     Relay,
     Retention,
     Store,
+    Tenants,
     Ui,
 )
 from gateway.settings.values import ListenAddress, TcpAddress, parse_listen
@@ -47,6 +48,7 @@ class Settings(Section):
     store: Store
     master_key: MasterKey
     retention: Retention
+    tenants: Tenants
     relay: Relay
     egress: Egress
     local_secrets: LocalSecrets

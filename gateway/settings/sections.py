@@ -38,6 +38,7 @@ from gateway.settings.kinds import (
     WebUrl,
     both_or_neither,
 )
+from gateway.settings.pem import CertificateFile, key_of
 from gateway.settings.values import ListenAddress, SqliteUrl, SystemdSocket, TcpAddress, is_domain, parse_host, text
 
 DAY_SECONDS = 86_400
@@ -95,8 +96,8 @@ class Http(Section):
     """
 
     listen: Annotated[Listens, AtLeastOne] = (TcpAddress("127.0.0.1", 8025),)
-    tls_certificate: ExistingFile | None = None
-    tls_key: ExistingFile | None = None
+    tls_certificate: CertificateFile | None = None
+    tls_key: Annotated[ExistingFile, key_of("tls_certificate")] | None = None
     max_body_bytes: Annotated[int, Field(ge=1024, le=1 << 30)] = 36_700_160
     header_timeout_seconds: Annotated[int, Field(ge=1, le=600)] = 30
     body_timeout_seconds: Annotated[int, Field(ge=1, le=600)] = 15
@@ -133,7 +134,7 @@ class Oidc(Section):
     admin_group: Text
     groups_claim: Text = "groups"
     scopes: Many[OidcScope] = ("profile", "email")
-    ca_certificates: ExistingFile | None = None
+    ca_certificates: CertificateFile | None = None
 
 
 class Ui(Section):
@@ -202,6 +203,15 @@ class Retention(Section):
 
     finished_days: Annotated[int, Field(ge=0, le=3650)] = 7
     content: Literal["until_final", "finished_days"] = "until_final"
+
+
+class Tenants(Section):
+    """What a tenant directly below `system`, with all tenants below it, may keep in the directory; 0 is no limit.
+
+    Profiles, templates, secrets and all else that its administrators define count as their JSON and 1 KiB each.
+    """
+
+    quota_bytes: Annotated[int, Field(ge=0)] = 268_435_456
 
 
 class Relay(Section):

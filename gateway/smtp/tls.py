@@ -21,9 +21,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from gateway.credentials.secret import Secret
+from gateway.credentials.tls import client_context
 
-CIPHERS: Final = "@SECLEVEL=2:ECDH+AESGCM:ECDH+CHACHA20:ECDH+AES:!aNULL:!eNULL:!aDSS:!SHA1:!AESCCM"
-"""Python's own without DHE, whose primes are the other's to choose: one of 10,000 bits holds the loop for 0.7 s."""
 NO_PAIR: Final = "the client certificate is no PEM of a certificate and its bare key"
 MOST_BITS: Final = 4096  # of an RSA key: signing happens on the loop, and with 32768 it takes ten seconds
 CONTEXTS: Final = 256  # TLS settings that are kept ready: reading the system's certificates takes 10 ms
@@ -44,21 +43,10 @@ class ClientCertificateError(Exception):
     """A client certificate cannot be shown; the text is ours."""
 
 
-def client_context(ca_certificates: str | None = None) -> ssl.SSLContext:
-    """Make TLS settings for connecting to strangers, who prove their names: by these authorities (PEM), or the machine's.
-
-    Raises ssl.SSLError, TypeError or ValueError if the authorities cannot be read.
-    """
-    context = ssl.create_default_context(cadata=ca_certificates)
-    context.set_ciphers(CIPHERS)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return context
-
-
 @lru_cache(CONTEXTS)
 def tls_context(policy: TlsPolicy) -> ssl.SSLContext:
     """Make the TLS settings of a profile; without `verify` neither chain nor name is checked."""
-    context = client_context(policy.ca_certificates)
+    context = client_context(cadata=policy.ca_certificates)
     if policy.min_version == "1.3":
         context.minimum_version = ssl.TLSVersion.TLSv1_3
     if not policy.verify:

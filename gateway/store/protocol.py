@@ -261,7 +261,8 @@ class Store(Protocol):
     async def prune(self, now: int, finished_before: int, limit: int) -> int:
         """Delete up to `limit` final rows that ended before, and as many idempotency keys past their time.
 
-        Answers the larger of both numbers: while it is `limit` there may be more.
+        Answers the larger of both numbers: while it is `limit` there may be more. Where many rows stay, one
+        call looks at a part of them, and the next goes on behind it.
         """
 
     async def add_events(self, events: Sequence[WebhookEvent]) -> None:

@@ -188,11 +188,25 @@ NO_FAULTS: Final = Faults({}, ())
 CHANGED: Final = (
     "Somebody changed this meanwhile. What you wrote is still here; open the page anew to see what is so now."
 )
+NO_ROOM: Final = "The gateway's disk is nearly full, so nothing was saved. What you wrote is still here."
+LATER: Final = (
+    "The gateway cannot save anything at the moment. What you wrote is still here: send it again in a moment."
+)
+_OF_THE_WHOLE: Final[Mapping[Code, str]] = {
+    Code.PRECONDITION_FAILED: CHANGED,
+    Code.STORAGE_FULL: NO_ROOM,
+    Code.UNAVAILABLE: LATER,
+}
 
 
 def status_of(problem: Problem | None) -> int:
     """Tell with which status a form is shown, again or for the first time."""
     return 200 if problem is None else problem.code.status
+
+
+def of_the_whole(problem: Problem) -> str:
+    """Tell a problem that is about no field, to somebody who sees again what they wrote."""
+    return _OF_THE_WHOLE.get(problem.code, problem.detail)
 
 
 def placed(problem: Problem | None, pointers: Iterable[str]) -> Faults:
@@ -209,7 +223,7 @@ def placed(problem: Problem | None, pointers: Iterable[str]) -> Faults:
         else:
             beside.setdefault(place, []).append(_sentence(fault, place))
     if not problem.errors:
-        rest.append(CHANGED if problem.code is Code.PRECONDITION_FAILED else problem.detail)
+        rest.append(of_the_whole(problem))
     return Faults(beside, rest)
 
 

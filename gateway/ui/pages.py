@@ -1,7 +1,9 @@
 """What answers for `/ui/` and `/docs`: finds the page, knows the person, and turns what goes wrong into a page.
 
 What is decided first: whether the way to us is safe (403), whether a change comes from our own pages (403), whether there
-is such a page (404), then who asks: nobody is sent to sign in, and afterwards back to where they wanted to go.
+is such a page (404), then who asks: nobody is sent to sign in, and afterwards back to where they wanted to go. Whoever
+sends a form when their session is over stays where it stands: it proves itself by where it comes from, not by the session,
+so it is good again once they signed in anywhere in the same browser.
 """
 
 import asyncio
@@ -33,6 +35,7 @@ from gateway.ui.table import PAGES
 from gateway.ui.visit import Visit, takes_packed
 
 STRANGERS_OCTETS: Final = 16_384  # of a form that comes from somebody who is not known
+FOR_A_WHILE: Final = frozenset({Code.UNAVAILABLE, Code.STORAGE_FULL})
 ENTRANCES: Final = frozenset({"/", "/ui"})
 
 
@@ -134,19 +137,20 @@ async def _form(request: web.BaseRequest, services: Services, most: int) -> Form
 
 
 def _to_sign_in(request: web.BaseRequest) -> Answer:
-    """Ask who it is, and remember where they wanted to go; what was sent is kept by the page that asks for it again.
+    """Ask who it is, and remember where they wanted to go; who sent something is told, and keeps what they wrote.
 
     A browser that comes from another site keeps the cookie back (`SameSite=Strict`); a page of ours that goes on to sign
     in gets it, and sends who is known to where they wanted to go.
     """
+    in_part = "HX-Request" in request.headers
+    if request.method not in SAFE_METHODS:
+        return html(rendered("not_sent.html", part=in_part), 401)
     wanted = _wanted(request)
     path = SIGN_IN if wanted == HOME else f"{SIGN_IN}?next={quote(wanted, safe='')}"
-    if "HX-Request" in request.headers:
+    if in_part:
         return html("", 200, {"HX-Redirect": path})
-    if request.headers.get("Sec-Fetch-Site") == "cross-site" and request.method in SAFE_METHODS:
+    if request.headers.get("Sec-Fetch-Site") == "cross-site":
         return html(rendered("hop.html", path=path))
-    if request.method not in SAFE_METHODS:
-        return html(rendered("not_sent.html", path=path), 401)
     return html("", 303, {"Location": path})
 
 
@@ -155,10 +159,15 @@ def _wanted(request: web.BaseRequest) -> str:
     if "HX-Request" in request.headers:
         shown = request.headers.get("HX-Current-URL", "").partition("://")[2].partition("#")[0]
         return safe_path(shown[shown.find("/") :])
-    return safe_path(request.rel_url.raw_path_qs) if request.method in SAFE_METHODS else HOME
+    return safe_path(request.rel_url.raw_path_qs)
 
 
 def _failed(request: web.BaseRequest, problem: Problem, request_id: str) -> Answer:
-    """Tell what went wrong."""
-    page = rendered("problem.html", problem=problem.document(request_id), part="HX-Request" in request.headers)
+    """Tell what went wrong; a form that came at a bad moment can be sent again by its browser."""
+    page = rendered(
+        "problem.html",
+        problem=problem.document(request_id),
+        part="HX-Request" in request.headers,
+        again=request.method not in SAFE_METHODS and problem.code in FOR_A_WHILE,
+    )
     return html(page, problem.code.status, problem.headers)

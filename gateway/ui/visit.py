@@ -16,7 +16,8 @@ from multidict import CIMultiDict
 
 from gateway.directory.snapshot import ROOT, Snapshot
 from gateway.http.call import SCOPES, Answer, Services
-from gateway.http.inside import Inside
+from gateway.http.inside import Inside, meaning
+from gateway.store.protocol import KeyWithdrawn, StoreError
 from gateway.ui.forms import Document, Form
 from gateway.ui.origin import Footing
 from gateway.ui.rendering import html, rendered
@@ -106,19 +107,25 @@ class Visit:
     ) -> Reply:
         """Ask the API as this person. Raises its `Problem`.
 
-        It is a problem, too, if `version` is not the present one, or if there is something where it has to be `new`.
+        It is a problem, too, if `version` is not the present one, if there is something where it has to be `new`, or if
+        the store cannot do it. Raises `KeyWithdrawn` for somebody who is nobody any more.
         """
         headers = CIMultiDict[str]()
         if version:
             headers["If-Match"] = version
         if new:
             headers["If-None-Match"] = "*"
-        answer = await self.inside.ask(
-            self.request, self.person.caller, self.request_id, method, path,
-            query=tuple((name, str(value)) for name, value in (query or {}).items() if value not in (None, "")),
-            headers=headers,
-            body=b"" if document is None else json.dumps(document).encode(),
-        )  # fmt: skip
+        try:
+            answer = await self.inside.ask(
+                self.request, self.person.caller, self.request_id, method, path,
+                query=tuple((name, str(value)) for name, value in (query or {}).items() if value not in (None, "")),
+                headers=headers,
+                body=b"" if document is None else json.dumps(document).encode(),
+            )  # fmt: skip
+        except KeyWithdrawn:
+            raise
+        except StoreError as error:
+            raise meaning(error, self.services, self.request_id) from None
         known = json.loads(answer.body) if answer.body else {}
         return Reply(known, answer.headers.get("ETag", ""))
 

@@ -30,10 +30,10 @@ from yarl import URL
 from gateway import __version__
 from gateway.credentials.sealed import Seal, SealError
 from gateway.credentials.secret import Secret
+from gateway.credentials.tls import client_context
 from gateway.directory.kinds import WebPlace
 from gateway.directory.shapes import Webhook
 from gateway.smtp.egress import EgressPolicy
-from gateway.smtp.tls import client_context
 from gateway.webhooks.names import Names
 from gateway.webhooks.signing import headers
 

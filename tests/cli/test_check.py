@@ -6,14 +6,17 @@ import json
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
+import trustme
 from click.testing import CliRunner
 
 from gateway.cli import cli, main
 from gateway.cli.check import check
 from gateway.directory.entries import entry
+from gateway.directory.keys import new_key
 from gateway.directory.shapes import Profile, Tenant
 from gateway.directory.snapshot import API
 from gateway.settings import SettingsError, loading
@@ -49,6 +52,8 @@ from = "a@acme.example"
 tls = {{ ca_certificates = '''{ca}''' }}
 auth = {{ username = "app", credential = {credential} }}
 """
+OCTETS: Final = bytes(range(0xE0, 0x100))
+"""Of no key, and of no text."""
 
 
 async def probed(folder: Path, relay: ScriptedRelay, ca: str, credential: str, *, as_json: bool = False) -> int:
@@ -267,6 +272,46 @@ async def test_what_no_database_can_mend_is_a_fault(
     assert (await checked(tmp_path, tables), told in capsys.readouterr().err) == (78, True)
 
 
+# Key files.
+
+OF_APP: Final = ACME + '[[keys]]\ntenant = "acme"\nname = "app"\nscopes = ["send"]\nfile = "keys/app.key"\n'
+
+
+@pytest.mark.parametrize(
+    ("octets", "mode", "told"),
+    [
+        (b"ngw_short\n", 0o600, "holds no well-formed key"),
+        (OCTETS, 0o600, "holds no well-formed key"),
+        (new_key().text().encode(), 0o640, "is readable by others; its mode must be 0600"),
+    ],
+)
+async def test_a_key_file_that_will_not_do(
+    tmp_path: Path, octets: bytes, mode: int, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Is told before a start or a reload fails at it, in the same words."""
+    file = tmp_path / "keys" / "app.key"
+    file.parent.mkdir()
+    file.write_bytes(octets)
+    file.chmod(mode)
+    code = await checked(tmp_path, OF_APP)
+    async with bench(tmp_path) as b:
+        [fault] = await b.refused(OF_APP)
+
+    assert (code, fault.problem) == (78, told)
+    assert capsys.readouterr().err == f"{fault}\n1 fault\n"
+
+
+@pytest.mark.parametrize("there", [False, True])
+async def test_a_key_file_that_will_do(tmp_path: Path, there: bool) -> None:
+    """One with a key is good, and one that is not there is made by nobody but the daemon."""
+    file = tmp_path / "keys" / "app.key"
+    if there:
+        file.parent.mkdir()
+        file.touch(0o600)
+        file.write_text(f"{new_key().text()}\n")
+    assert (await checked(tmp_path, OF_APP), file.parent.exists()) == (0, there)
+
+
 # What more than one tenant may have of an Azure vault.
 
 VAULT: Final = """
@@ -321,9 +366,78 @@ async def test_twenty_overlaps_are_enough(
     assert len(document(capsys)["remarks"]) == count
 
 
+# Certificates, and what the daemon signs in with.
+
+PAIR: Final = '[http]\ntls_certificate = "own.pem"\ntls_key = "own.key"\n'
+APPROLE: Final = """
+[connections.corp]
+kind = "vault"
+url = "https://vault.example"
+auth = {method = "approle", role_id = "r", secret_id = {file = "secret_id"}}
+"""
+WORKLOAD: Final = """
+[connections.kv]
+kind = "azure_key_vault"
+url = "https://kv.example"
+auth = {method = "workload_identity", tenant_id = "t", client_id = "c", token_file = "token"}
+"""
+
+
+@pytest.mark.parametrize("command", ["check", "serve"])
+def test_the_key_of_another_certificate(
+    tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No daemon comes up with it, and both say which key it is and what to do; exit code 78."""
+    path = tmp_path / "gateway.toml"
+    path.write_text(PAIR)
+    one, other = (trustme.CA().issue_cert("127.0.0.1") for _ in range(2))
+    one.cert_chain_pems[0].write_to_path(tmp_path / "own.pem")
+    other.private_key_pem.write_to_path(tmp_path / "own.key")
+    monkeypatch.setattr("sys.argv", ["notification-gateway", "-c", str(path), command])
+    with pytest.raises(SystemExit) as ended:
+        main()
+
+    told = f"{path}: [http] tls_key: names a key that does not belong to tls_certificate"
+    said = f"{told}; give the key that tls_certificate was made for\n1 fault\n"
+    assert (ended.value.code, capsys.readouterr().err) == (78, said)
+
+
+async def test_a_certificate_that_is_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is a remark: the daemon starts, and clients may refuse it."""
+    ended = datetime.now(UTC) - timedelta(days=3)
+    issued = trustme.CA().issue_cert("127.0.0.1", not_after=ended)
+    issued.cert_chain_pems[0].write_to_path(tmp_path / "own.pem")
+    issued.private_key_pem.write_to_path(tmp_path / "own.key")
+    (tmp_path / "gateway.toml").write_text(PAIR)
+
+    assert await check(tmp_path / "gateway.toml", probe=False, as_json=False) == 0
+    told = f"names {tmp_path}/own.pem, of which a certificate ended on {ended:%Y-%m-%d}; renew it"
+    assert capsys.readouterr().err == f"note: [http] tls_certificate: {told}\n"
+
+
+@pytest.mark.parametrize(
+    ("settings", "key", "file"),
+    [
+        (APPROLE, "[connections.corp] auth.secret_id", "secret_id"),
+        (WORKLOAD, "[connections.kv] auth.token_file", "token"),
+    ],
+)
+async def test_an_identity_that_is_not_there(
+    tmp_path: Path, settings: str, key: str, file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its setting and its file are a remark, for as long as nobody has brought it."""
+    (tmp_path / "gateway.toml").write_text(settings)
+    codes = [await check(tmp_path / "gateway.toml", probe=False, as_json=False)]
+    said = capsys.readouterr().err
+    (tmp_path / file).touch()
+    codes.append(await check(tmp_path / "gateway.toml", probe=False, as_json=False))
+
+    told = f"names {tmp_path}/{file}, which does not exist; the daemon cannot sign in there until it does"
+    assert (codes, said, capsys.readouterr().err) == ([0, 0], f"note: {key}: {told}\n", "")
+
+
 # The master key.
 
-OCTETS: Final = bytes(range(0xE0, 0x100))
 FILE_OR_VARIABLE: Final = {"file": ('file = "master.key"', "master.key"), "env": ('keys = [{env = "KEY"}]', "KEY")}
 
 

@@ -12,6 +12,7 @@ import os
 import socket
 import ssl
 import subprocess
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -316,11 +317,13 @@ async def test_another_authority_is_not_trusted(fake: AzureServer, connect: Conn
 
 
 async def test_a_bundle_without_certificates(connect: Connect, tmp_path: Path) -> None:
-    """The operator is told the file."""
-    empty = tmp_path / "empty.pem"
-    empty.write_text("nothing")
-    error = await refused(connect(ca_certificates=empty), "a")
-    assert (error.kind, str(empty) in error.detail) == (Kind.UNREACHABLE, True)
+    """It was one when the settings were read; the operator is told the file."""
+    bundle = tmp_path / "bundle.pem"
+    trustme.CA().cert_pem.write_to_path(bundle)
+    provider = connect(ca_certificates=bundle)
+    bundle.write_text("nothing")
+    error = await refused(provider, "a")
+    assert (error.kind, str(bundle) in error.detail) == (Kind.UNREACHABLE, True)
 
 
 async def test_nobody_listens(connect: Connect, unused_tcp_port: int) -> None:
@@ -500,9 +503,11 @@ async def test_a_workload_s_identity(fake: AzureServer, connect: Connect, tmp_pa
 
 
 async def test_a_workload_without_its_token(connect: Connect, tmp_path: Path) -> None:
-    """Is denied: the vault is there, the identity is not."""
-    provider = connect({"method": "workload_identity", "token_file": tmp_path / "none"})
+    """Is denied: the vault is there, the identity is not, and that is known for what it is."""
+    logins = Logins(time.monotonic)
+    provider = connect({"method": "workload_identity", "token_file": tmp_path / "none"}, logins=logins)
     assert (await refused(provider, "a")).kind is Kind.DENIED
+    assert logins.failure == "no_identity"
 
 
 @pytest.mark.parametrize("password", [None, "of-the-key"])

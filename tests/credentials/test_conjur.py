@@ -131,9 +131,10 @@ async def test_no_azure_identity(fake: ConjurServer, monkeypatch: pytest.MonkeyP
 
 
 async def test_an_identity_that_cannot_be_read(fake: ConjurServer, tmp_path: Path) -> None:
-    """Is shown to nobody."""
+    """Is shown to nobody, and operators are told where it should be."""
     provider = provider_for(fake, {"method": "jwt", "service_id": "k8s", "jwt_file": tmp_path / "none"})
-    assert ((await refused(provider)).kind, fake.requests) == (Kind.DENIED, [])
+    error = await refused(provider)
+    assert (error.kind, str(error), fake.requests) == (Kind.DENIED, f"{tmp_path}/none does not exist", [])
 
 
 @pytest.mark.parametrize(

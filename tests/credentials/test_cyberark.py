@@ -378,13 +378,15 @@ async def test_a_certificate_that_is_gone(pki: Pki) -> None:
         await provider.close()
 
 
-async def test_a_key_with_a_passphrase(pki: Pki) -> None:
+async def test_a_key_that_gets_a_passphrase(pki: Pki) -> None:
     """Nobody is asked for it at the terminal."""
     from cryptography.hazmat.primitives import serialization
 
-    path = pki.folder / "us.key"
-    key = serialization.load_pem_private_key(path.read_bytes(), None)
-    form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
-    path.write_bytes(key.private_bytes(*form, serialization.BestAvailableEncryption(b"s3cret")))
     async with CyberArkServer(pki.context(ssl.CERT_OPTIONAL)) as server:
-        assert await outcome(server, pki.ours) is Kind.UNREACHABLE
+        provider = provider_for(server, **pki.ours)
+        path = pki.folder / "us.key"
+        key = serialization.load_pem_private_key(path.read_bytes(), None)
+        form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+        path.write_bytes(key.private_bytes(*form, serialization.BestAvailableEncryption(b"s3cret")))
+        assert (await refused(provider, ACCOUNT)).kind is Kind.UNREACHABLE
+        await provider.close()

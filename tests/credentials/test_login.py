@@ -8,7 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from gateway.credentials.login import LONGEST, REFUSED, Logins
-from gateway.credentials.provider import CredentialError, Kind
+from gateway.credentials.provider import CredentialError, Kind, NoIdentity
 from gateway.observe.metrics import REGISTRY
 
 AWAY = CredentialError(Kind.UNREACHABLE, "away")
@@ -144,4 +144,6 @@ def test_sign_ins_are_counted_by_result(clock: Clock) -> None:
     logins.failed(DENIED)
     logins.failed(AWAY)
     logins.failed(AWAY)
-    assert [counted(REGISTRY, one) for one in ("ok", "denied", "unreachable")] == [1.0, 1.0, 2.0]
+    logins.failed(NoIdentity("/nowhere does not exist"))
+    told = [counted(REGISTRY, one) for one in ("ok", "denied", "unreachable", "no_identity")]
+    assert told == [1.0, 1.0, 2.0, 1.0]

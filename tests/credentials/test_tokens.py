@@ -757,9 +757,11 @@ async def test_another_authority_is_not_trusted(world: World, way: Grant) -> Non
 
 
 @pytest.mark.parametrize("way", [MICROSOFT, GOOGLE, OTHER])
-async def test_a_bundle_without_certificates(world: World, way: Grant) -> None:
-    """It is said which file cannot be read."""
-    assert "ca-0.pem" in (await refused(world, world.make(trusted="nothing"), way)).detail
+async def test_a_bundle_without_certificates(world: World, tmp_path: Path, way: Grant) -> None:
+    """It was one when the settings were read; it is said which file cannot be read."""
+    tokens = world.make()
+    (tmp_path / "ca-0.pem").write_text("nothing")
+    assert "ca-0.pem" in (await refused(world, tokens, way)).detail
 
 
 @every_way

@@ -178,11 +178,50 @@ async def test_what_is_no_token_is_not_sent(fake: FakeVault, text: str) -> None:
     assert fake.asked == []
 
 
-async def test_an_identity_that_is_not_there(fake: FakeVault) -> None:
-    """Denied, and its place is told."""
-    async with connected(fake, APPROLE, environ={}) as provider:
+@pytest.mark.parametrize(
+    ("source", "octets", "trouble"),
+    [
+        ({"env": "NONE"}, None, "the environment has no NONE"),
+        ({"credential": "approle"}, None, "there is no CREDENTIALS_DIRECTORY"),
+        ({"file": "/nowhere/secret_id"}, None, "/nowhere/secret_id does not exist"),
+        ({"file": "{folder}"}, None, "{folder} cannot be read (Is a directory)"),
+        ({"file": "{folder}/secret_id"}, b"\xff", "{folder}/secret_id is not UTF-8"),
+    ],
+)
+async def test_an_identity_that_is_not_there(
+    fake: FakeVault, tmp_path: Path, source: dict[str, str], octets: bytes | None, trouble: str
+) -> None:
+    """Denied without a request; operators are told its place, and owners of profiles are not."""
+    if octets is not None:
+        (tmp_path / "secret_id").write_bytes(octets)
+    given = {key: value.format(folder=tmp_path) for key, value in source.items()}
+    async with connected(fake, {**APPROLE, "secret_id": given}) as provider:
         error = await refused(provider)
-    assert (error.kind, "SECRET_ID" in error.detail, fake.asked) == (Kind.DENIED, True, [])
+    assert (error.kind, str(error), fake.asked) == (Kind.DENIED, trouble.format(folder=tmp_path), [])
+    assert error.detail == "the daemon has nothing to sign in with at the secret's source"
+
+
+async def test_an_identity_that_is_not_there_is_how_the_connection_is(fake: FakeVault, tmp_path: Path) -> None:
+    """It is told apart from one that the store refuses, until a sign-in works."""
+    file = tmp_path / "secret_id"
+    await fake.put(KEY, {"password": CANARY})
+    fake.admit(LOGIN, {"role_id": "r-1", "secret_id": "s-1"})
+    auth = {**APPROLE, "secret_id": {"file": str(file)}}
+    settings = VaultConnection.model_validate(
+        {"kind": "vault", "url": fake.url, "auth": auth, "allow": {"acme": ["smtp"]}}
+    )
+    connections = made({"corp": settings}, {}, Clock())
+    credentials = Credentials(Seal([bytes(32)]), lambda _tenant, _name: None, connections=connections)
+    reference, corp = Credential(source="vault", connection="corp", key=KEY), connections.by_name["corp"]
+    with pytest.raises(CredentialError):
+        await credentials.find("acme", "relay.example", (), reference)
+    told = [corp.health()]
+    file.write_text("s-1\n")
+    await credentials.find("acme", "relay.example", (), reference, why=Why.PERSON)
+    told.append(corp.health())
+    await connections.close()
+
+    assert told == ["login_no_identity", "ok"]
 
 
 async def test_a_wrapped_secret_id_is_unwrapped_once(fake: FakeVault) -> None:

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from gateway.credentials.sealed import Seal
-from gateway.directory.changes import OPERATOR
+from gateway.directory.changes import OPERATOR, create_tenant, delete_profile, save_profile
+from gateway.directory.directory import Directory
 from gateway.directory.keys import new_key, parse_key
+from gateway.directory.shapes import Profile, Tenant
 from gateway.problems import Problem
 from tests.directory.provisioning import ACME, SEAL, bench, opened_password, profile, signed_in
 
@@ -332,6 +334,37 @@ async def test_one_file_is_one_key(tmp_path: Path) -> None:
 
     assert (fault.key, fault.problem) == ("[[keys]][1]", "is defined twice")
     assert not (tmp_path / "acme.key").exists()
+
+
+async def test_a_files_failover_is_left_as_it_says(tmp_path: Path) -> None:
+    """What others delete does not change the operator's profile; it goes on without."""
+    async with bench(tmp_path) as b:
+        await b.provision(ACME)
+        spare = Profile.model_validate(
+            {"tenant": "acme", "name": "spare", "host": "spare.example", "from": "a@b.example"}
+        )
+        await b.directory.change(OPERATOR, lambda snapshot: save_profile(snapshot, OPERATOR, None, spare, ()))
+        await b.provision(ACME, profile("main", "acme", 'failover = ["spare"]'))
+        await b.directory.change(
+            OPERATOR, lambda snapshot: delete_profile(snapshot, snapshot.profiles["acme", "spare"])
+        )
+        main = b.snapshot.profiles["acme", "main"]
+        await b.provision(ACME, profile("main", "acme", 'failover = ["spare"]'))
+
+    assert main.failover == ("spare",)
+
+
+async def test_a_provisioned_key_is_revoked_while_another_daemon_changes_something(tmp_path: Path) -> None:
+    """The revocation is worked out again on what became of the directory."""
+    async with bench(tmp_path) as b:
+        await b.provision(ACME + KEY)
+        [key] = b.snapshot.keys.values()
+        other = Directory(b.store, b.directory.policy, SEAL)
+        await other.load()
+        await other.change(OPERATOR, lambda snapshot: create_tenant(snapshot, OPERATOR, Tenant(id="globex")))
+        await b.directory.revoke_key(OPERATOR, "acme", key.id)
+
+    assert (b.snapshot.key(key.id), "globex" in b.snapshot.tenants) == (None, True)
 
 
 async def test_a_revoked_key_stays_revoked(tmp_path: Path) -> None:

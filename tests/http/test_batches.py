@@ -1,6 +1,8 @@
 """Batches and limits: what is rendered, what is counted, and what a repeat is answered."""
 
 import asyncio
+from itertools import count
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +11,8 @@ from aiohttp.test_utils import make_mocked_request
 from gateway.directory.shapes import Template, Tenant
 from gateway.http import notifications
 from gateway.http.call import SOCKET_CALLER, Call
-from tests.http.world import Answered, World, notification, profile
+from gateway.message.template.allowance import Allowance
+from tests.http.world import Answered, World, notification, profile, running
 
 
 async def batch(world: World, *items: Any, key: str = "acme") -> list[Any]:
@@ -76,15 +79,23 @@ async def test_faults_are_told_over_the_rate(world: World) -> None:
     assert [fault["code"] for fault in results[3]["problem"]["errors"]] == ["bad_address"]
 
 
-async def test_the_templates_of_a_batch_share_what_they_may_take(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once that is gone, items by a template are refused like one that cannot be filled; others are not."""
-    monkeypatch.setattr(notifications, "BATCH_FILLING", 1e-9)
-    await template(world)
-    item = filled(data={"name": "Ann"})
-    results = await batch(world, item, item, notification())
-    assert said(results) == [(202, None), (422, "invalid"), (202, None)]
-    [fault] = results[1]["problem"]["errors"]
-    assert (fault["pointer"], fault["code"]) == ("/data", "template_failed")
+async def test_templates_that_take_too_long_are_not_rendered_for_a_while(tmp_path: Path) -> None:
+    """Neither for the tenant nor for others of its organisation, nor to look at; what needs none goes on."""
+    slow = Allowance(used=count(step=60.0).__next__)  # each takes a minute
+    async with running(tmp_path, allowance=slow) as world:
+        for tenant in ("acme", "acme-emea", "globex"):
+            await world.put(Template(tenant=tenant, name="t", subject="s", text="{{ name }}"))
+        item = filled(data={"name": "Ann"})
+        results = await batch(world, item, item, notification())
+        below = await batch(world, item, key="acme-emea")
+        preview = await world.call(
+            "POST", "/v1/tenants/acme/templates/t/render", "acme:profiles", json={"data": {"name": "Ann"}}
+        )
+        beside = await batch(world, item, key="globex")
+
+    assert said(results) == [(202, None), (429, "rate_limited"), (202, None)]
+    assert (said(below), said(beside)) == ([(429, "rate_limited")], [(202, None)])
+    assert (preview.code, int(preview.headers["Retry-After"]) > 60) == ("rate_limited", True)
 
 
 # What is counted.

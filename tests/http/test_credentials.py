@@ -93,6 +93,19 @@ async def test_so_many_a_minute(tmp_path: Path, step: str, what: str, others: Se
     assert [one.status for one in rest] == [200, 200, 200]
 
 
+@pytest.mark.parametrize("key", ["here", "lost"])
+async def test_who_has_fetched_a_credential_anew_is_on_record(tmp_path: Path, key: str) -> None:
+    """Whether or not it could be had: a profile that stood still goes on by it. A check leaves no trace."""
+    async with running(tmp_path) as world:
+        await world.directory.put_secret(OPERATOR, "acme", "here", Secret("canary-7f3"))
+        await world.put(profile("acme", "well", auth=stored(key)))
+        for step in ("check", "refresh"):
+            await world.call("POST", f"/v1/tenants/acme/profiles/well/credential/{step}", "acme:secrets")
+        log = (await world.call("GET", "/v1/tenants/acme/audit", "acme:admin")).json["items"]
+    rows = [(row["actor"][:4], row["action"], row["object"], row["changes"]) for row in log if "cred" in row["action"]]
+    assert rows == [("key:", "credential.refresh", "well", [])]
+
+
 async def test_it_takes_the_scope_for_secrets(tmp_path: Path) -> None:
     """Whoever may read what is sent is not told how its secrets stand."""
     async with running(tmp_path) as world:

@@ -41,6 +41,16 @@ async def test_a_push_links_all_to_all(world: World) -> None:
     assert [(one["name"], one["is_default"]) for one in listed.json["items"]] == [("locked", False), ("own", True)]
 
 
+async def test_a_child_fails_over_to_what_it_inherits_and_no_longer(world: World) -> None:
+    """When the link goes, the child's own profile stays without it."""
+    own = {"name": "mine", "host": "h.example", "from": "a@b.example", "failover": ["lent"]}
+    made = await world.call("POST", "/v1/tenants/acme-emea/profiles", CHILD, json=own)
+    gone = await world.call("DELETE", LENT, CHILD)
+    left = await world.call("GET", "/v1/tenants/acme-emea/profiles/mine", CHILD)
+
+    assert (made.json["failover"], gone.status, left.json["failover"]) == (["lent"], 204, [])
+
+
 async def test_a_pushed_default_replaces_the_childs(world: World) -> None:
     """Its own one, or one that it had inherited."""
     own = {"name": "mine", "host": "h.example", "from": "a@b.example", "is_default": True}

@@ -362,6 +362,23 @@ async def test_deleting(world: World) -> None:
     assert (await world.call("GET", f"{PROFILES}/relay", "acme")).code == "not_found"
 
 
+async def test_nobody_fails_over_to_what_is_gone(world: World) -> None:
+    """A deleted profile leaves the failover lists that name it, on record; what is read can be written back."""
+    await world.call("POST", PROFILES, EDITOR, json=RELAY)
+    made = await world.call("POST", PROFILES, EDITOR, json={**EVERYTHING, "failover": ["own", "relay"]})
+    assert made.status == 201, made.text
+    await world.call("DELETE", f"{PROFILES}/relay", EDITOR)
+    left = await world.call("GET", f"{PROFILES}/full", "acme")
+    again = await world.call("PUT", f"{PROFILES}/full", EDITOR, json=left.json)
+    log = (await world.call("GET", "/v1/tenants/acme/audit?limit=2", ADMIN)).json["items"]
+
+    assert (left.json["failover"], again.status) == (["own"], 200)
+    assert [(row["action"], row["object"], row["changes"]) for row in log] == [
+        ("profile.update", "full", [{"field": "failover"}]),
+        ("profile.delete", "relay", []),
+    ]
+
+
 async def test_a_patched_credential_replaces_the_old_one_whole(world: World) -> None:
     """A new value over a kept one is the new one, with nothing left of what was there."""
     await world.call("POST", PROFILES, EDITOR, json=SIGNED_IN)

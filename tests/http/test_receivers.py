@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from itertools import count
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -14,8 +15,9 @@ from gateway.http.receivers import WINDOW
 from gateway.http.receivers.data import MAX_ALERTS
 from gateway.http.receivers.payload import SEVERITIES, AlertGroup
 from gateway.message.notification import Content, Role, decode_content
+from gateway.message.template.allowance import Allowance
 from gateway.outbox.states import decode
-from tests.http.world import Answered, Json, World
+from tests.http.world import Answered, Json, World, running
 
 CONFIG = Path(__file__).parents[2] / "config/receivers"
 GRAFANA = json.loads((Path(__file__).parent / "grafana.json").read_text())
@@ -223,6 +225,16 @@ async def test_a_template_that_is_not_there(world: World) -> None:
     """The query names one that the tenant does not have: that is told, and at the query's place."""
     answered = await post(world, group(), ("template", "none"))
     assert (answered.status, answered.faults) == (422, {"/template": "unknown_template"})
+
+
+async def test_a_template_that_takes_too_long_stops_no_alert(tmp_path: Path) -> None:
+    """The organisation's templates have used up their time: the alert comes in our words, and says so."""
+    async with running(tmp_path, allowance=Allowance(used=count(step=60.0).__next__)) as world:
+        await world.put(Template(tenant="acme", name="alertmanager", subject="s", text="x"))
+        world.services.allowance.render("acme", "s", "x", None, {})
+        said = await content(world, await post(world, group()))
+    assert said.subject == "[FIRING:1] HighErrorRate (api, prod)"
+    assert "The template alertmanager could not be filled: The templates of this organisation took" in (said.text or "")
 
 
 async def test_a_template_that_cannot_be_filled_stops_no_alert(world: World) -> None:

@@ -419,8 +419,9 @@ def pem(days: int) -> bytes:
 async def test_when_the_certificates_of_connections_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first in a file counts; what cannot be read is not told."""
     (tmp_path / "ca.pem").write_bytes(pem(90) + pem(30))
-    (tmp_path / "client.pem").write_bytes(b"nothing")
-    (tmp_path / "key.pem").write_bytes(b"nothing")
+    client = trustme.CA().issue_cert("127.0.0.1")
+    client.cert_chain_pems[0].write_to_path(tmp_path / "client.pem")
+    client.private_key_pem.write_to_path(tmp_path / "key.pem")
     (tmp_path / "gateway.toml").write_text(
         """
 [connections.ccp]
@@ -433,6 +434,7 @@ client_key = "key.pem"
 """
     )
     files = certificate_files(load(tmp_path / "gateway.toml", {}))
+    (tmp_path / "client.pem").write_bytes(b"nothing")
     assert files == {("ccp", "ca"): tmp_path / "ca.pem", ("ccp", "client"): tmp_path / "client.pem"}
     name = "secret_connection_certificate_end_timestamp_seconds"
     async with world(tmp_path) as at, watched(at, monkeypatch, files):

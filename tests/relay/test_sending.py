@@ -7,10 +7,12 @@ import sqlite3
 from collections import Counter
 from contextlib import closing
 from dataclasses import replace
+from itertools import count
 from typing import TYPE_CHECKING
 
-from gateway.directory.shapes import Tenant
+from gateway.directory.shapes import Template, Tenant
 from gateway.message.address import Mailbox
+from gateway.message.template.allowance import Allowance
 from gateway.outbox.outbox import Outbox, Submission
 from gateway.outbox.states import State
 from gateway.relay import dispatcher
@@ -166,6 +168,23 @@ async def test_a_sender_that_is_not_allowed_any_more_is_held(tmp_path: Path) -> 
     assert row is not None
     assert (row.status, relay.messages) == ("held", [])
     assert "sender_not_allowed" in row.events
+
+
+async def test_templates_that_take_too_long_wait(tmp_path: Path) -> None:
+    """What an organisation's templates may take is used up: its mail by them is held, and all other mail goes."""
+    template = Template(tenant="acme", name="t", subject="by template", text="t")
+    slow = Allowance(used=count(step=60.0).__next__)  # each takes a minute
+    by_template = {"template": "t", "subject": None, "text": None, "data": {}}
+    async with ScriptedRelay() as relay, world(tmp_path, profile(relay.port), template, allowance=slow) as at:
+        told = Told(at.outbox)
+        posted = [await at.post("acme", content=by_template) for _ in range(2)]
+        await told.wait("held")
+        await at.post("acme")
+        await told.wait("relayed", 2)
+        rows = [await at.store.get(one) for one in posted]
+
+    assert sorted(str(row.status) for row in rows if row is not None) == ["held", "relayed"]
+    assert sum("template_time" in row.events for row in rows if row is not None) == 1
 
 
 async def test_content_that_cannot_be_read_is_held(tmp_path: Path) -> None:

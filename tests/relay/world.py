@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
+    from gateway.message.template.allowance import Allowance
     from gateway.store.protocol import Store
 
 EGRESS = EgressPolicy((25,), (EgressRule(ip_network("127.0.0.0/8"), None),))
@@ -161,6 +162,7 @@ async def world(
     connectors: Mapping[str, Connector] | None = None,
     oauth: Mapping[str, OAuthProvider] | None = None,
     kept_in: AbstractAsyncContextManager[Store] | None = None,
+    allowance: Allowance | None = None,
 ) -> AsyncIterator[World]:
     """Run a dispatcher for tenants acme and zoo, with this many connections for all, and files that all may name.
 
@@ -174,7 +176,7 @@ async def world(
         tokens = Tokens(oauth or {}, credentials.cache, time.monotonic)
         opener = Opener(Dialer(EGRESS), "gateway.example.test")
         sign_ins = SignIns(credentials, tokens, opener, Guard(store), connectors or {})
-        dispatcher = Dispatcher(outbox, directory, sign_ins, connections)
+        dispatcher = Dispatcher(outbox, directory, sign_ins, connections, allowance=allowance)
         made = World(store, directory, outbox, dispatcher, sign_ins)
         await made.put(Tenant(id="acme"), Tenant(id="zoo"), *items)
         running = asyncio.ensure_future(dispatcher.run())

@@ -7,6 +7,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -187,7 +188,7 @@ class TestPaths:
 
     def test_links_are_kept(self, folder: Path) -> None:
         """A linked file is named by its link, which may point elsewhere after a renewal."""
-        (folder / "now.pem").touch()
+        trustme.CA().issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(folder / "now.pem")
         (folder / "tls.pem").symlink_to("now.pem")
         http = loaded(folder, '[http]\ntls_certificate = "tls.pem"\ntls_key = "tls.pem"').http
         assert http.tls_certificate == folder / "tls.pem"
@@ -326,7 +327,7 @@ class TestValues:
 
     def test_provider_of_another_cloud(self, folder: Path) -> None:
         """A provider that is known may be elsewhere, and known by a private authority's certificates."""
-        (folder / "ca.pem").write_text("any")
+        trustme.CA().cert_pem.write_to_path(folder / "ca.pem")
         text = """
             [oauth.microsoft365]
             authority = "https://login.microsoftonline.us/"

@@ -448,6 +448,14 @@ async def test_round_of_pruning_goes_on_where_it_was(store: PostgresqlStore, mon
     assert sorted(one.id for one in left) == [new.id for new in staying]
 
 
+async def test_pruning_looks_at_a_part_of_what_stays(store: PostgresqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where much waits, one call looks at so much of it; the next goes on behind that, and in the end begins anew."""
+    monkeypatch.setattr(forgetting, "PRUNE_PAGE", 5)
+    monkeypatch.setattr(forgetting, "MOST_KEPT", 10)
+    await put(store, *(row(due_at=NOW + HOUR) for _ in range(25)), *(row(stage=Stage.FINAL) for _ in range(3)))
+    assert [await store.prune(NOW, NOW + 1, 4) for _ in range(4)] == [0, 0, 3, 0]
+
+
 async def test_pruning_forgets_lanes(store: PostgresqlStore) -> None:
     """A lane that was given up long ago is deleted with the old rows."""
     await store.roster.take([FLOW])

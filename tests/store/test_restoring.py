@@ -107,11 +107,13 @@ async def test_where_there_is_none_it_is_made(backup: Path, tmp_path: Path) -> N
 
 
 async def test_what_is_there_is_replaced_by_force_only(path: Path, backup: Path) -> None:
-    """Without it nothing happens."""
+    """Without it nothing happens, and whoever asked is told what would."""
     before = state(path.parent)
-    with pytest.raises(StoreError, match="--force"):
+    with pytest.raises(StoreError) as refused:
         restore(path, backup)
     assert state(path.parent) == before
+    told = "--force replaces it; the old one is kept beside, as gateway.db.before-restore-<time>"
+    assert str(refused.value) == f"there is a database at {path}: {told}"
 
 
 async def test_the_log_of_the_old_database_goes_with_it(path: Path, backup: Path, tmp_path: Path) -> None:

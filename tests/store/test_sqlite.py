@@ -13,9 +13,9 @@ import pytest
 
 from gateway.store.protocol import Store, StoreBroken, StoreBusy, StoreError
 from gateway.store.rows import Claim, Flow, Stage
-from gateway.store.sqlite import SqliteStore
+from gateway.store.sqlite import SqliteStore, forgetting
 from gateway.store.sqlite.file import MIGRATIONS
-from tests.store.building import NOW, Reopen, key, put, read, row, take
+from tests.store.building import HOUR, NOW, Reopen, key, put, read, result, row, take
 from tests.store.contract import AcceptContract, ChangeContract, ClaimContract, DurabilityContract, LeaseContract
 from tests.store.contract_audit import AuditContract
 from tests.store.contract_events import EventContract
@@ -206,6 +206,27 @@ async def test_calls_before_closing_are_answered(path: Path) -> None:
     assert len(await asyncio.gather(*calls)) == 50
     async with SqliteStore(path) as store:
         assert await store.unfinished() == {"acme": 50}
+
+
+# Pruning.
+
+
+async def test_pruning_looks_at_a_part_of_what_stays(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where much waits, one commit looks at so much of it; the next goes on behind that, and in the end begins anew."""
+    monkeypatch.setattr(forgetting, "MOST_KEPT", 10)
+    await put(store, *(row(due_at=NOW + HOUR) for _ in range(25)), *(row(stage=Stage.FINAL) for _ in range(3)))
+    assert [await store.prune(NOW, NOW + 1, 4) for _ in range(4)] == [0, 0, 3, 0]
+
+
+async def test_what_ended_behind_the_place_goes_with_the_next_round(store: SqliteStore) -> None:
+    """A round goes on where the call before it ended, so what it has passed waits for the next."""
+    late = row(flow=Flow("acme", "late"))
+    await put(store, late, *(row(stage=Stage.FINAL) for _ in range(6)))
+    pruned = [await store.prune(NOW, NOW + 1, 4)]
+    assert await store.settle(result(await take(store, late.flow)))
+    pruned += [await store.prune(NOW, NOW + 1, 4) for _ in range(3)]
+
+    assert pruned == [4, 2, 1, 0]
 
 
 # Committing.

@@ -180,6 +180,24 @@ async def test_who_may_only_send_sees_what_they_sent(gateway: Gateway) -> None:
         assert "It is cancelled." in (await visitor.send(await visitor.get(f"{own}/cancel"))).text
 
 
+async def test_who_sends_and_reads_is_offered_what_they_may(gateway: Gateway) -> None:
+    """The holder of a key retries and cancels what it posted; of what another posted the page says whose that is."""
+    made = await asked(gateway, "POST", "tenants/acme/keys", {"scopes": ["send", "read"]})
+    sender = replace(gateway, keys={"acme": made["key"]})
+    async with odd_relay(gateway) as relay:
+        relay.on("rcpt", LATER)
+        own, others = await post(sender, profile="odd"), await post(gateway, profile="odd")
+        for path in (own, others):
+            await until_status(gateway, path, "deferred")
+    async with visiting(gateway) as visitor:
+        await visitor.post("/ui/sign-in", {"key": made["key"]})
+        for path, offered in ((own, True), (others, False)):
+            page = await visitor.get(path)
+            assert any(form.action == f"{path}/retry" for form in page.forms) is offered
+            assert (f"{path}/cancel" in page.links) is offered
+            assert ("Another key posted it" in page.text) is not offered
+
+
 # One notification.
 
 

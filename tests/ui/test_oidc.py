@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -15,6 +16,7 @@ from gateway.http.admission import Buckets
 from gateway.settings import Oidc
 from gateway.ui.oidc import id_token
 from gateway.ui.oidc.provider import KEYS_SECONDS, METADATA_SECONDS, PAUSE_SECONDS, OidcError, Provider, Reason
+from tests.credentials.primes import agreed_on
 from tests.peers.openid_provider import CLIENT, CLIENT_SECRET, GROUP, SUBJECT, Key, OpenIdProvider
 from tests.peers.postfix import free_port
 from tests.ui import gateway as gateways
@@ -553,6 +555,21 @@ async def test_tls(tmp_path: Path, *, trusted: bool) -> None:
             with pytest.raises(OidcError) as told:
                 await Provider(settings).metadata()
             assert (told.value.reason, told.value.detail) == (Reason.UNREACHABLE, "TLS with the provider failed")
+
+
+async def test_a_provider_does_not_choose_the_prime(tmp_path: Path) -> None:
+    """With DHE it would say how long each handshake holds the loop, so there is no TLS with who has nothing else."""
+
+    async def call(url: str, authorities: Path) -> None:
+        settings = Oidc(
+            issuer=url, client_id=CLIENT, client_secret_file=tmp_path / "oidc", admin_group=GROUP,
+            ca_certificates=authorities,
+        )  # fmt: skip
+        with suppress(OidcError):
+            await Provider(settings).metadata()
+
+    modern, ancient = await agreed_on(call, tmp_path)
+    assert (modern[0].partition("-")[0], ancient) == ("ECDHE", [])
 
 
 async def test_many_at_once_ask_once(gateway: Gateway, provider: OpenIdProvider) -> None:

@@ -12,7 +12,8 @@ import pytest_asyncio
 
 from gateway.credentials.connections import Connections
 from gateway.problems import Code, Fault, Problem
-from gateway.ui.forms import Form
+from gateway.store.protocol import StoreFull, StoreUnavailable
+from gateway.ui.forms import LATER, NO_ROOM, Form
 from gateway.ui.subjects.profile_fields import faults_beside
 from tests.ui import gateway as gateways
 from tests.ui.asking import asked, opened
@@ -213,6 +214,27 @@ async def test_an_old_page_does_not_undo_what_happened_since(gateway: Gateway) -
         assert (await shown(gateway))["return_path"] == "first@acme.example"
         await visitor.send(refused)
     assert (await shown(gateway))["return_path"] == "second@acme.example"
+
+
+@pytest.mark.parametrize(("error", "told"), [(StoreFull, NO_ROOM), (StoreUnavailable, LATER)])
+async def test_what_the_store_does_not_take_stands_in_the_form(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, error: type[StoreUnavailable], told: str
+) -> None:
+    """A full disk, or a database that is away, is told above it; sent again later it is saved."""
+
+    async def refuse(*_: object) -> None:
+        raise error
+
+    await made(gateway)
+    async with visiting(gateway, "acme") as visitor:
+        page = await visitor.get(FORM)
+        with monkeypatch.context() as away:
+            away.setattr(type(gateway.running.store), "change_directory", refuse)
+            refused = await visitor.send(page, __return_path="bounce@acme.example")
+        assert (refused.status, refused.form().fields["/return_path"]) == (503, "bounce@acme.example")
+        assert told in refused.text
+        await visitor.send(refused)
+    assert (await shown(gateway))["return_path"] == "bounce@acme.example"
 
 
 async def test_what_the_operators_files_say_is_only_shown(gateway: Gateway) -> None:
@@ -559,6 +581,42 @@ async def test_a_profile_is_made_on_a_phone(lending: Gateway, browser: Browser) 
     await page.get_by_role("button", name="Make the profile").press("Enter")
     await page.get_by_text("The profile main is there.").wait_for()
     assert (await shown(lending))["auth"]["credential"] == {"source": "plaintext", "set": True}
+
+
+async def test_what_was_typed_outlives_the_profile(gateway: Gateway, browser: Browser) -> None:
+    """Somebody deleted it meanwhile: the page says so above the form, in which all of it stands still."""
+    browser.expect(Kind.CONSOLE, "404")
+    await made(gateway)
+    seen = await opened(gateway, browser, FORM)
+    await seen.page.fill("[id='/return_path']", "typed@acme.example")
+    await asked(gateway, "DELETE", "tenants/acme/profiles/main")
+    await seen.page.click("button:text-is('Save')")
+    await seen.page.get_by_text("What this page is about is not there any more.").wait_for()
+    assert await seen.page.input_value("[id='/return_path']") == "typed@acme.example"
+    assert await seen.page.locator("[aria-disabled]").count() == 0
+    await seen.no_sideways_scroll()
+    await seen.axe()
+
+
+async def test_a_form_waits_for_a_gateway_that_is_away(
+    gateway: Gateway, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stays as it was typed, and is saved when somebody presses again."""
+
+    async def refuse(*_: object) -> None:
+        raise StoreUnavailable
+
+    browser.expect(Kind.CONSOLE, "503")
+    await made(gateway)
+    seen = await opened(gateway, browser, FORM)
+    await seen.page.fill("[id='/return_path']", "typed@acme.example")
+    with monkeypatch.context() as away:
+        away.setattr(type(gateway.running.store), "session", refuse)
+        await seen.page.click("button:text-is('Save')")
+        await seen.page.get_by_text("The gateway does not answer at the moment.").wait_for()
+    await seen.page.click("button:text-is('Save')")
+    await seen.page.get_by_text("The profile main is saved.").wait_for()
+    assert (await shown(gateway))["return_path"] == "typed@acme.example"
 
 
 async def test_a_secret_is_asked_for_in_place(lending: Gateway, browser: Browser) -> None:

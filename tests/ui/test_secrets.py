@@ -78,6 +78,7 @@ async def test_what_is_wrong_is_told(gateway: Gateway, written: dict[str, str], 
         assert (page.status, told in page.text, page.source.count('class="fault"')) == (status, True, 1)
         assert page.form().fields["/name"] == written["/name"]
         assert "hunter2" not in page.source
+        assert ("write it again" in page.text) is ("/value" in written)
         assert HOSTILE not in page.source
     assert [name for _, name in gateway.running.directory.snapshot.secrets] == ["relay-a"]
     assert kept(gateway) == "correct horse"
@@ -99,7 +100,41 @@ async def test_a_new_version_has_something(gateway: Gateway) -> None:
         await keep(visitor)
         page = await visitor.send(await visitor.get(RELAY))
         assert (page.status, "A secret is needed." in page.text) == (422, True)
+        assert "write it again" not in page.text
         assert (await visitor.post(f"{PAGES}/none", {"/value": "hunter2"})).status == 404
+
+
+async def test_of_two_who_replace_it_the_second_is_told(gateway: Gateway) -> None:
+    """Nothing is kept of theirs until they have seen what is so now, and write it again."""
+    async with visiting(gateway, "acme") as visitor:
+        await keep(visitor)
+        old = await visitor.get(RELAY)
+        await visitor.send(await visitor.get(RELAY), __value="first")
+        refused = await visitor.send(old, __value="second")
+        assert (refused.status, "second" in refused.source) == (412, False)
+        assert "Somebody changed this meanwhile" in refused.text
+        assert "Version 2" in refused.text
+        assert kept(gateway) == "first"
+        assert "Version 3 is kept." in (await visitor.send(refused, __value="second")).text
+    assert kept(gateway) == "second"
+
+
+async def test_a_form_that_names_no_version_replaces_none(gateway: Gateway) -> None:
+    """Who sends it cannot have seen what is there."""
+    async with visiting(gateway, "acme") as visitor:
+        await keep(visitor)
+        assert (await visitor.post(RELAY, {"/value": "hunter2"})).status == 412
+    assert kept(gateway) == "correct horse"
+
+
+async def test_what_was_replaced_meanwhile_is_not_deleted(gateway: Gateway) -> None:
+    """The question was about the version before."""
+    async with visiting(gateway, "acme") as visitor:
+        await keep(visitor)
+        old = await visitor.get(f"{RELAY}/delete")
+        await visitor.send(await visitor.get(RELAY), __value="second")
+        assert "has changed since it was read" in (await visitor.send(old)).text
+    assert kept(gateway) == "second"
 
 
 async def test_a_secret_in_use_stays(gateway: Gateway) -> None:
@@ -130,6 +165,32 @@ async def test_a_secret_nobody_uses_is_deleted(gateway: Gateway) -> None:
         page = await visitor.send(await visitor.get(f"{RELAY}/delete"))
         assert "The secret relay-a is deleted." in page.text
     assert not gateway.running.directory.snapshot.secrets
+
+
+async def test_who_may_only_handle_secrets_handles_them(gateway: Gateway) -> None:
+    """They are led there, see who uses a secret without a way to it, and keep a new one and a new version."""
+    async with visiting(gateway, "acme") as visitor:
+        await keep(visitor)
+        await use(gateway)
+        await become(visitor, "acme", "secrets")
+        assert PAGES in (await visitor.get("/ui/")).links
+        listed, shown = await visitor.get(PAGES), await visitor.get(RELAY)
+        for page in (listed, shown):
+            assert (page.status, "using" in page.text) == (200, True)
+            assert not [link for link in page.links if "/profiles" in link or link == "/ui/tenants"]
+        assert "The secret relay-b is kept." in (await keep(visitor, name="relay-b")).text
+        assert "Version 2 is kept." in (await visitor.send(shown, __value="hunter2")).text
+    assert kept(gateway) == "hunter2"
+
+
+@pytest.mark.parametrize(("scope", "tenant", "status"), [("secrets", "system", 404), ("send", "acme", 403)])
+async def test_a_form_for_secrets_is_shown_to_nobody_else(
+    gateway: Gateway, scope: str, tenant: str, status: int
+) -> None:
+    """Neither for a tenant out of reach, nor without the scope."""
+    async with visiting(gateway, "acme") as visitor:
+        await become(visitor, "acme", scope)
+        assert (await visitor.get(f"/ui/tenants/{tenant}/new-secret")).status == status
 
 
 async def test_secrets_are_for_who_may_keep_them(gateway: Gateway) -> None:

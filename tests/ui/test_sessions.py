@@ -306,15 +306,44 @@ async def test_signing_out_everywhere_reaches_other_daemons(
 
 
 async def test_a_window_that_was_left_open_asks_to_sign_in(gateway: Gateway, clock: Clock) -> None:
-    """Htmx is told where to go, and back to the page that was open; a form that comes too late likewise."""
+    """Htmx is told where to go, and back to the page that was open."""
     part = {"HX-Request": "true", "HX-Current-URL": f"{gateway.url}/ui/notifications?tenant=acme"}
     async with on_the_wire(gateway) as wire:
         await wire.sign_in(gateway.keys["acme"])
         clock.move(HOUR)
-        for answered in (await wire.ask(LIVE, headers=part), await wire.post("/ui/new-tenant", headers=part)):
-            assert answered.status == 200
-            assert answered.headers["HX-Redirect"] == "/ui/sign-in?next=%2Fui%2Fnotifications%3Ftenant%3Dacme"
-            assert answered.text == ""
+        answered = await wire.ask(LIVE, headers=part)
+    assert (answered.status, answered.text) == (200, "")
+    assert answered.headers["HX-Redirect"] == "/ui/sign-in?next=%2Fui%2Fnotifications%3Ftenant%3Dacme"
+
+
+async def test_a_form_that_comes_too_late_leads_nowhere(gateway: Gateway, clock: Clock) -> None:
+    """Htmx is given a notice with a way to sign in, and nothing else, so that the page stays with what was typed."""
+    part = {"HX-Request": "true", "HX-Current-URL": f"{gateway.url}/ui/new-tenant"}
+    async with on_the_wire(gateway) as wire:
+        await wire.sign_in(gateway.keys["acme"])
+        clock.move(HOUR)
+        answered = await wire.post("/ui/new-tenant", headers=part)
+    assert (answered.status, "HX-Redirect" in answered.headers) == (401, False)
+    assert answered.text.startswith('<div class="notice bad" role="alert">')
+    assert 'href="/ui/sign-in" target="_blank"' in answered.text
+    assert not any(word in answered.text for word in ("<html", "<form", "acme"))
+
+
+@pytest.mark.parametrize("error", [StoreFull, StoreUnavailable])
+async def test_a_form_that_comes_at_a_bad_moment_can_be_sent_again(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, error: type[StoreUnavailable]
+) -> None:
+    """While the database is away a browser is told to reload, which sends it again; who only looked is not."""
+
+    async def refuse(*_: object) -> None:
+        raise error
+
+    async with on_the_wire(gateway) as wire:
+        await wire.sign_in(gateway.keys["acme"])
+        monkeypatch.setattr(type(gateway.running.store), "session", refuse)
+        looked, sent = await wire.ask("/ui/new-tenant"), await wire.post("/ui/new-tenant")
+    assert (looked.status, "Reload this page" in looked.text) == (503, False)
+    assert (sent.status, "Reload this page" in sent.text) == (503, True)
 
 
 async def test_htmx_is_sent_back_to_pages_of_ours_only(gateway: Gateway) -> None:
@@ -511,8 +540,31 @@ async def test_a_session_ends_while_somebody_looks(gateway: Gateway, clock: Cloc
 
 
 async def test_what_was_written_outlives_the_session(gateway: Gateway, clock: Clock, browser: Browser) -> None:
-    """Sent too late it is not saved, and not lost: signed in in another tab, one reload sends it again."""
+    """Sent too late by who runs no scripts it is not saved, and not lost: signed in elsewhere, one reload sends it again."""
     browser.expect(Kind.CONSOLE, "401")
+    seen = await browser.open(f"{gateway.url}/ui/sign-in?next=%2Fui%2Fnew-tenant")
+    page = seen.page
+    await page.get_by_label("API key").fill(gateway.keys["acme"])
+    await page.keyboard.press("Enter")
+    await page.wait_for_url("**/ui/new-tenant")
+    await page.fill("[name='/id']", "acme-late")
+    clock.move(HOUR)
+    await page.evaluate("document.querySelector('main form').submit()")  # which no script hears of
+    async with page.context.expect_page() as opening:
+        await page.get_by_role("link", name="Sign in in another tab").click()
+    other = await opening.value
+    await seen.axe()
+    await other.get_by_label("API key").fill(gateway.keys["acme"])
+    await other.keyboard.press("Enter")
+    await other.wait_for_url("**/ui/")
+    assert "acme-late" not in gateway.running.directory.snapshot.tenants
+    await page.reload()
+    await page.wait_for_url("**/ui/tenants/acme-late**")
+    assert "acme-late" in gateway.running.directory.snapshot.tenants
+
+
+async def test_a_form_stays_when_the_session_is_over(gateway: Gateway, clock: Clock, browser: Browser) -> None:
+    """The page says so above what was typed, which is sent once somebody has signed in in another tab."""
     seen = await browser.open(f"{gateway.url}/ui/sign-in?next=%2Fui%2Fnew-tenant")
     page = seen.page
     await page.get_by_label("API key").fill(gateway.keys["acme"])
@@ -525,11 +577,12 @@ async def test_what_was_written_outlives_the_session(gateway: Gateway, clock: Cl
         await page.get_by_role("link", name="Sign in in another tab").click()
     other = await opening.value
     await seen.axe()
+    assert await page.input_value("[name='/id']") == "acme-late"
     await other.get_by_label("API key").fill(gateway.keys["acme"])
     await other.keyboard.press("Enter")
     await other.wait_for_url("**/ui/")
     assert "acme-late" not in gateway.running.directory.snapshot.tenants
-    await page.reload()
+    await page.get_by_role("button", name="Make the tenant").click()
     await page.wait_for_url("**/ui/tenants/acme-late**")
     assert "acme-late" in gateway.running.directory.snapshot.tenants
 

@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.ui.asking import opened
+from tests.ui.browser import Kind
 from tests.ui.scoped import become
 from tests.ui.visitor import visiting
 
 if TYPE_CHECKING:
     from gateway.directory.shapes import Template
+    from tests.ui.browser import Browser
     from tests.ui.gateway import Gateway
     from tests.ui.visitor import Shown, Visitor
 
@@ -152,3 +155,17 @@ async def test_a_tenant_beside_has_no_such_page(gateway: Gateway) -> None:
     async with visiting(gateway, "acme-emea") as visitor:
         for path in (PAGES, WELCOME, f"{WELCOME}/delete", NEW):
             assert (await visitor.get(path)).status == 404
+
+
+async def test_data_stays_when_the_session_is_over(gateway: Gateway, browser: Browser) -> None:
+    """Where the preview would stand it says so; the page stays, and what was typed."""
+    browser.expect(Kind.CONSOLE, "401")
+    async with visiting(gateway, "acme") as visitor:
+        await made(visitor)
+    seen = await opened(gateway, browser, WELCOME)
+    await seen.page.fill("#data", '{"name": "Ann"}')
+    await seen.page.context.clear_cookies()
+    await seen.page.get_by_role("button", name="Preview").click()
+    await seen.page.locator("#made").get_by_text("You are not signed in any more.").wait_for()
+    assert await seen.page.input_value("#data") == '{"name": "Ann"}'
+    await seen.axe()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import itertools
 import socket
 import ssl
@@ -25,6 +24,7 @@ from gateway.store.clock import wall_clock
 from gateway.webhooks import endpoint as module
 from gateway.webhooks import names
 from gateway.webhooks.endpoint import Attempt, Message, Poster, Result
+from tests.credentials.primes import server_tls
 from tests.peers.smtp_server import issue_tls
 from tests.peers.stream_peer import StreamPeer
 from tests.peers.webhook_endpoint import Reply, WebhookEndpoint
@@ -404,19 +404,6 @@ async def test_a_receiver_does_not_choose_the_prime(monkeypatch: pytest.MonkeyPa
         monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
         taken, refused = await post(modern.url), await post(ancient.url)
     assert (taken.ok, refused.ok) == (True, False)
-
-
-def server_tls(authority: trustme.CA, ciphers: str, folder: Path) -> ssl.SSLContext:
-    """TLS 1.2 of a server with these ciphers, and 2048 bits for DHE: nobody looks whether they are a prime."""
-    group = bytes.fromhex("3082010802820101") + ((1 << 2048) - 1).to_bytes(257) + bytes.fromhex("020102")  # PKCS #3
-    text = base64.encodebytes(group).decode()
-    (folder / "dh.pem").write_text(f"-----BEGIN DH PARAMETERS-----\n{text}-----END DH PARAMETERS-----\n")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.maximum_version = ssl.TLSVersion.TLSv1_2
-    context.set_ciphers(ciphers)
-    context.load_dh_params(str(folder / "dh.pem"))
-    authority.issue_cert("127.0.0.1", key_type=trustme.KeyType.RSA).configure_cert(context)
-    return context
 
 
 async def test_the_machines_certificates_are_read_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

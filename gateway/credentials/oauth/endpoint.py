@@ -17,6 +17,7 @@ from yarl import URL
 
 from gateway.credentials.provider import CredentialError, Deadlines, Kind
 from gateway.credentials.providers.rest import Answer, BoundedResponse
+from gateway.credentials.tls import client_context
 
 USUAL: Final = Deadlines()
 
@@ -73,7 +74,7 @@ class Endpoint:
 
     def _trust(self) -> ssl.SSLContext:
         try:
-            return ssl.create_default_context(cafile=self._ca_certificates)
+            return client_context(cafile=self._ca_certificates)
         except OSError:
             pass
         said = f"{self._ca_certificates} cannot be read as certificates to trust"

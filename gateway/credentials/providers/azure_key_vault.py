@@ -34,9 +34,18 @@ import aiohttp
 
 from gateway.credentials.identity import read_identity
 from gateway.credentials.login import Logins
-from gateway.credentials.provider import PASSWORD, CredentialError, Deadlines, Fetched, Kind, read_retry_after
+from gateway.credentials.provider import (
+    PASSWORD,
+    CredentialError,
+    Deadlines,
+    Fetched,
+    Kind,
+    NoIdentity,
+    read_retry_after,
+)
 from gateway.credentials.providers.rest import BoundedResponse
 from gateway.credentials.secret import Secret
+from gateway.credentials.tls import client_context
 from gateway.settings.connections import AzureKeyVaultConnection
 
 if TYPE_CHECKING:
@@ -237,7 +246,7 @@ def _prepare(bundle: Path | None) -> ssl.SSLContext:
     # At WARNING the SDK logs what the sign-in service answered; all of its failures come to us as exceptions.
     logging.getLogger("azure").setLevel(logging.ERROR)
     try:
-        return ssl.create_default_context(cafile=bundle)
+        return client_context(cafile=bundle)
     except OSError:
         raise CredentialError(Kind.UNREACHABLE, f"{bundle} cannot be read as certificates to trust") from None
 
@@ -288,7 +297,7 @@ def _of_sign_in(error: Exception, status: int | None) -> CredentialError:
     if status == 200:
         return CredentialError(Kind.MALFORMED, "the sign-in service's answer is not readable")
     if isinstance(error, OSError | ValueError | TypeError):
-        return CredentialError(Kind.DENIED, "the identity's token file or certificate cannot be read")
+        return NoIdentity("the identity's token file or certificate cannot be read")
     return CredentialError(*_REFUSED)
 
 

@@ -23,9 +23,9 @@ from yarl import URL
 
 from gateway.credentials.provider import MAX_OCTETS, CredentialError, Kind, read_retry_after
 from gateway.credentials.secret import Secret
+from gateway.credentials.tls import NO_PASSPHRASE, client_context
 
 _FINGERPRINT_KEY: Final = secrets.token_bytes(32)
-_NO_PASSPHRASE: Final = ""  # without one OpenSSL would ask for it at the daemon's terminal
 
 _MEANINGS: Final = {
     401: (Kind.DENIED, "the secret store does not know us"),
@@ -58,9 +58,9 @@ class Certificates:
 
     def context(self) -> ssl.SSLContext:
         """Load the files. Raises OSError, of which ssl.SSLError is one."""
-        context = ssl.create_default_context(cafile=self.authorities)
+        context = client_context(cafile=self.authorities)
         if self.certificate is not None:
-            context.load_cert_chain(self.certificate, self.key, _NO_PASSPHRASE)
+            context.load_cert_chain(self.certificate, self.key, NO_PASSPHRASE)
         return context
 
 

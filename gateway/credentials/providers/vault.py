@@ -33,7 +33,15 @@ from urllib.parse import quote
 
 from gateway.credentials.identity import read_identity
 from gateway.credentials.login import Logins
-from gateway.credentials.provider import MAX_OCTETS, CredentialError, Deadlines, Fetched, Kind, read_retry_after
+from gateway.credentials.provider import (
+    MAX_OCTETS,
+    CredentialError,
+    Deadlines,
+    Fetched,
+    Kind,
+    NoIdentity,
+    read_retry_after,
+)
 from gateway.credentials.secret import Secret
 from gateway.settings import SecretSource, VaultConnection
 from gateway.settings.connections import VaultAppRole, VaultCert, VaultJwt, VaultKubernetes, VaultPassword, VaultToken
@@ -276,6 +284,8 @@ def _first(error: BaseException | None) -> object:
 
 
 def _trouble(error: Exception) -> CredentialError:
+    if isinstance(error, NoIdentity):
+        return NoIdentity(str(error))
     if isinstance(error, CredentialError):
         return CredentialError(error.kind, error.detail, error.retry_after)
     if isinstance(error, ImportError):

@@ -26,7 +26,8 @@ from gateway.http.receivers.wording import wording
 from gateway.http.schema import NotificationRequest, ReceiverQuery
 from gateway.http.values import parse_time
 from gateway.message.notification import Severity
-from gateway.message.template import TemplateError, render
+from gateway.message.template import TemplateError
+from gateway.message.template.allowance import AllowanceSpent
 from gateway.store.rows import Replayed
 
 WINDOW: Final = 300_000  # milliseconds; as long as Alertmanager tries, which is a group_interval
@@ -87,8 +88,9 @@ def _words(call: Call, tenant: str, asked: str | None, source: Source, filling: 
         return asdict(wording(filling))
     if template is not None:
         try:
-            render(template.subject, template.text, template.html, filling)
-        except TemplateError as error:
+            owner = call.snapshot.organisation(tenant)
+            call.services.allowance.render(owner, template.subject, template.text, template.html, filling)
+        except (TemplateError, AllowanceSpent) as error:
             note = f"The template {name} could not be filled: {error}"
             return asdict(wording(filling, note))
     return {"template": name, "data": filling}

@@ -6,6 +6,7 @@ from gateway.http import keys
 from gateway.http.routes.vocabulary import ADMIN, READ, STORE
 from gateway.http.routing import Route
 from gateway.http.schema import KeyRequest, PageQuery, ResolutionQuery
+from gateway.problems import Code
 
 ROUTES: Final = (
     Route(
@@ -31,7 +32,7 @@ ROUTES: Final = (
         answer=keys.NewKeyView,
         description="The answer is the only one that ever shows the key. No key makes one that may more or lasts longer.",
         answer_headers={"Location": "The key."},
-        problems=STORE,
+        problems=(Code.QUOTA_EXCEEDED, *STORE),
     ),
     Route(
         "GET", "/v1/tenants/{tenant}/keys/{id}", "key.show", keys.show,

@@ -13,7 +13,17 @@ from gateway.http.directory_views import (
     ProfileView,
     PushView,
 )
-from gateway.http.routes.vocabulary import CHANGE, IF_MATCH, PATCH_NOTE, PROFILES, READ, SAVE_PROFILE, STORE, VERSION
+from gateway.http.routes.vocabulary import (
+    CHANGE,
+    IF_MATCH,
+    PATCH_NOTE,
+    PROFILES,
+    READ,
+    SAVE,
+    SAVE_PROFILE,
+    STORE,
+    VERSION,
+)
 from gateway.http.routing import Route
 from gateway.http.schema import PageQuery, PushRequest, TrialRequest
 from gateway.problems import Code
@@ -50,7 +60,7 @@ ROUTES: Final = (
         answer=PushView,
         description="All of them to all children, or none.",
         problems=(
-            Code.NOT_OWNED, Code.NOT_A_CHILD, Code.INVALID_DEFAULT, Code.ALREADY_INHERITED, Code.NAME_TAKEN, *CHANGE,
+            Code.NOT_OWNED, Code.NOT_A_CHILD, Code.INVALID_DEFAULT, Code.ALREADY_INHERITED, Code.NAME_TAKEN, *SAVE,
         ),
     ),
     Route(

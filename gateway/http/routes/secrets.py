@@ -37,7 +37,7 @@ ROUTES: Final = (
         description="201 if it is new. Profiles that stand still for it go on by themselves.",
         request_headers=IF_NEW,
         answer_headers=VERSION,
-        problems=(Code.PRECONDITION_FAILED, *STORE),
+        problems=(Code.QUOTA_EXCEEDED, Code.PRECONDITION_FAILED, *STORE),
     ),
     Route(
         "DELETE", "/v1/tenants/{tenant}/secrets/{name}", "secret.delete", secrets.delete,
@@ -85,7 +85,7 @@ ROUTES: Final = (
         locate=profiles.locate,
         answer=credentials.CredentialVerdict,
         description=LIMIT_NOTE,
-        problems=(Code.NOT_OWNER,),
+        problems=(Code.NOT_OWNER, *STORE),
     ),
     Route(
         "POST", "/v1/tenants/{tenant}/profiles/{name}/credential/refresh", "credential.refresh", credentials.refresh,
@@ -94,6 +94,6 @@ ROUTES: Final = (
         locate=profiles.locate,
         answer=credentials.CredentialVerdict,
         description=LIMIT_NOTE,
-        problems=(Code.NOT_OWNER,),
+        problems=(Code.NOT_OWNER, *STORE),
     ),
 )  # fmt: skip

@@ -4,7 +4,7 @@ from typing import Final
 
 from gateway.http import templates
 from gateway.http.directory_views import RenderedView, TemplateBody, TemplateList, TemplateView
-from gateway.http.routes.vocabulary import CHANGE, IF_MATCH, IF_NEW, PROFILES, READ, VERSION
+from gateway.http.routes.vocabulary import CHANGE, IF_MATCH, IF_NEW, PROFILES, READ, SAVE, VERSION
 from gateway.http.routing import Route
 from gateway.http.schema import PageQuery, RenderRequest
 
@@ -34,7 +34,7 @@ ROUTES: Final = (
         description="201 if it is new.",
         request_headers=IF_NEW,
         answer_headers=VERSION,
-        problems=CHANGE,
+        problems=SAVE,
     ),
     Route(
         "DELETE", "/v1/tenants/{tenant}/templates/{name}", "template.delete", templates.delete,

@@ -22,6 +22,7 @@ from gateway.http.routes.vocabulary import (
     PATCH_NOTE,
     PROFILES,
     READ,
+    SAVE,
     SAVE_PROFILE,
     STORE,
     VERSION,
@@ -48,7 +49,7 @@ ROUTES: Final = (
         answer=TenantView,
         description="`parent` is the caller's own tenant, unless told otherwise.",
         answer_headers={**VERSION, "Location": "The tenant."},
-        problems=(Code.NAME_TAKEN, Code.NOT_FOUND, *STORE),
+        problems=(Code.NAME_TAKEN, Code.NOT_FOUND, Code.QUOTA_EXCEEDED, *STORE),
     ),
     Route(
         "GET", "/v1/tenants/{tenant}", "tenant.show", tenants.show,
@@ -66,7 +67,7 @@ ROUTES: Final = (
         description="`parent`, `enabled`, `own_profiles` and `limits` are for an administrator of a tenant above.",
         request_headers=IF_MATCH,
         answer_headers=VERSION,
-        problems=(Code.LOCKED_BY_PARENT, *CHANGE),
+        problems=(Code.LOCKED_BY_PARENT, *SAVE),
     ),
     Route(
         "PATCH", "/v1/tenants/{tenant}", "tenant.patch", tenants.save,
@@ -77,7 +78,7 @@ ROUTES: Final = (
         description=PATCH_NOTE,
         request_headers=IF_MATCH,
         answer_headers=VERSION,
-        problems=(Code.LOCKED_BY_PARENT, *CHANGE),
+        problems=(Code.LOCKED_BY_PARENT, *SAVE),
     ),
     Route(
         "DELETE", "/v1/tenants/{tenant}", "tenant.delete", tenants.delete,
@@ -103,7 +104,7 @@ ROUTES: Final = (
         description="All matching rules add up; without rules nobody gets a copy.",
         request_headers=IF_MATCH,
         answer_headers=VERSION,
-        problems=CHANGE,
+        problems=SAVE,
     ),
     Route(
         "GET", "/v1/tenants/{tenant}/audit", "audit.list", audit.listing,

@@ -31,7 +31,7 @@ ROUTES: Final = (
             "`webhook-timestamp` and `webhook-signature`. Without a `secret` one is made; this answer alone shows it."
         ),
         answer_headers={**VERSION, "Location": "The webhook."},
-        problems=(Code.EGRESS_REFUSED, *STORE),
+        problems=(Code.EGRESS_REFUSED, Code.QUOTA_EXCEEDED, *STORE),
     ),
     Route(
         "GET", "/v1/tenants/{tenant}/webhooks/{id}", "webhook.show", webhooks.show,
@@ -52,7 +52,7 @@ ROUTES: Final = (
         description="With a new `secret` both that and the one before sign for a day. `enabled` clears the reason.",
         request_headers=IF_MATCH,
         answer_headers=VERSION,
-        problems=(Code.EGRESS_REFUSED, Code.PRECONDITION_FAILED, *STORE),
+        problems=(Code.EGRESS_REFUSED, Code.QUOTA_EXCEEDED, Code.PRECONDITION_FAILED, *STORE),
     ),
     Route(
         "PATCH", "/v1/tenants/{tenant}/webhooks/{id}", "webhook.patch", webhooks.save,
@@ -64,7 +64,7 @@ ROUTES: Final = (
         description=PATCH_NOTE,
         request_headers=IF_MATCH,
         answer_headers=VERSION,
-        problems=(Code.EGRESS_REFUSED, Code.PRECONDITION_FAILED, *STORE),
+        problems=(Code.EGRESS_REFUSED, Code.QUOTA_EXCEEDED, Code.PRECONDITION_FAILED, *STORE),
     ),
     Route(
         "DELETE", "/v1/tenants/{tenant}/webhooks/{id}", "webhook.delete", webhooks.delete,

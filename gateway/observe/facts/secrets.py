@@ -55,11 +55,11 @@ def secret_denied(owner: str, connection: str) -> None:
     _log.warning("secret_denied", owner=owner, connection=connection)
 
 
-def secret_login(connection: str, result: str) -> None:
-    """The daemon signed in at a secret store, or was not let in."""
+def secret_login(connection: str, result: str, detail: str = "") -> None:
+    """The daemon signed in at a secret store, or was not let in; `detail` says why, and nothing that is secret."""
     metrics.SECRET_LOGINS.add(connection, result)
     if result != "ok":
-        _log.warning("secret_login_failed", connection=connection, result=result)
+        _log.warning("secret_login_failed", connection=connection, result=result, detail=detail)
 
 
 def secret_expiring(connection: str, seconds: float) -> None:

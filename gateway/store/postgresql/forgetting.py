@@ -6,6 +6,7 @@ from gateway.store.postgresql import events
 from gateway.store.postgresql.server import Server
 
 PRUNE_PAGE: Final = 1_000
+MOST_KEPT: Final = 10_000  # rows that stay, looked at in one call
 
 
 async def forget(server: Server, tenant: str, limit: int) -> int:
@@ -32,18 +33,22 @@ async def old(server: Server, finished_before: int, limit: int, after: int) -> t
     Answers them, and after which row to go on: 0 if all were seen.
     """
     found: list[int] = []
-    last, young = after, 0
-    while len(found) < limit and young < limit:
+    last, young, kept = after, 0, 0
+    while len(found) < limit and young < limit and kept < MOST_KEPT:
         page = await server.fetch(
             "SELECT seq, accepted_at >= $2, finished_at < $2 FROM notification WHERE seq > $1 ORDER BY seq LIMIT $3",
             last, finished_before, PRUNE_PAGE,
         )  # fmt: skip
         young += sum(row[1] for row in page)
         found += [row[0] for row in page if row[2]]
+        kept += sum(not row[2] for row in page)
         if len(page) < PRUNE_PAGE:
+            last = 0
             break
         last = page[-1][0]
-    return found[:limit], found[limit - 1] if len(found) >= limit else 0
+    if len(found) >= limit:
+        return found[:limit], found[limit - 1]
+    return found, 0 if young >= limit else last
 
 
 async def prune(server: Server, rows: list[int], now: int, limit: int) -> int:

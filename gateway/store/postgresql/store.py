@@ -289,7 +289,8 @@ class PostgresqlStore:
         """Delete up to `limit` final rows that ended before, and as many idempotency keys past their time.
 
         Rows are looked at in the order of their acceptance, so no index on the end has to be kept; `limit` rows that
-        are too young to have ended before, in that order, mean that no more will come.
+        are too young to have ended before, in that order, mean that no more will come. Where many rows stay,
+        one call looks at a part of them, and the next goes on behind it.
         """
         await logins.prune(self.server, now)
         await self.roster.prune(now)

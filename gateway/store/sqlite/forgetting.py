@@ -1,6 +1,7 @@
 """What is deleted of notifications on SQLite: what is old, and all that a tenant had."""
 
 from collections.abc import Sequence
+from typing import Final
 
 import apsw
 
@@ -8,6 +9,8 @@ from gateway.store.rows import Stage
 from gateway.store.sqlite import events
 from gateway.store.sqlite.chunks import chunks
 from gateway.store.sqlite.group import Value
+
+MOST_KEPT: Final = 10_000  # rows that stay, looked at in one commit: it holds up all others
 
 
 def forget(db: apsw.Connection, tenant: str, limit: int) -> int:
@@ -28,31 +31,38 @@ def forget(db: apsw.Connection, tenant: str, limit: int) -> int:
     return count + events.forget(db, tenant, limit - count)
 
 
-def prune(db: apsw.Connection, now: int, finished_before: int, limit: int) -> int:
-    """Delete up to `limit` final rows that ended before, and as many idempotency keys past their time."""
+def prune(db: apsw.Connection, now: int, finished_before: int, limit: int, after: int) -> tuple[int, int]:
+    """Delete up to `limit` final rows that ended before, and as many idempotency keys past their time.
+
+    Answers the larger of both numbers, and after which row to go on: 0 if all were seen that came `after` the one given.
+    """
     db.execute("DELETE FROM refused_login WHERE forget_at<=?", (now,))
-    old = _old(db, finished_before, limit)
+    old, seen = _old(db, finished_before, limit, after)
     _delete(db, old)
     db.execute(
         "DELETE FROM idempotency WHERE (tenant, key) IN"
         " (SELECT tenant, key FROM idempotency WHERE forget_at<=? LIMIT ?)",
         (now, limit),
     )
-    return max(len(old), db.changes())
+    return max(len(old), db.changes()), seen
 
 
-def _old(db: apsw.Connection, finished_before: int, limit: int) -> list[int]:
+def _old(db: apsw.Connection, finished_before: int, limit: int, after: int) -> tuple[list[int], int]:
     old: list[int] = []
-    young = 0
+    young = kept = 0
     for seq, stage, accepted_at, finished_at in db.execute(
-        "SELECT seq, stage, accepted_at, finished_at FROM notification ORDER BY seq"
+        "SELECT seq, stage, accepted_at, finished_at FROM notification WHERE seq>? ORDER BY seq", (after,)
     ):
         if stage == Stage.FINAL and int(str(finished_at)) < finished_before:
             old.append(int(str(seq)))
+        else:
+            kept += 1
         young += int(str(accepted_at)) >= finished_before
-        if limit in (len(old), young):
+        if young == limit:
             break
-    return old
+        if len(old) == limit or kept == MOST_KEPT:
+            return old, int(str(seq))
+    return old, 0
 
 
 def _delete(db: apsw.Connection, seqs: Sequence[Value]) -> None:

@@ -111,7 +111,10 @@ def _look(database: Path, copy: Path, parts: Mapping[str, BinaryIO], *, force: b
     if os.path.samestat(database.stat(), os.fstat(parts[""].fileno())):
         raise StoreError(f"{copy} is the database itself")
     if not force:
-        raise StoreError(f"there is a database at {database}: --force replaces it, and keeps it beside")
+        kept = f"{database.name}.before-restore-<time>"
+        raise StoreError(
+            f"there is a database at {database}: --force replaces it; the old one is kept beside, as {kept}"
+        )
 
 
 def _prepare(made: Path, copy: Path, parts: Mapping[str, BinaryIO]) -> tuple[int, int, int, int]:

@@ -88,6 +88,7 @@ class SqliteStore:
         self._life = Life(path)
         self._settling_in = asyncio.Lock()
         self._settled_in = False
+        self._pruned = 0  # the last row that this round has looked at
 
     async def __aenter__(self) -> Self:
         """Lock, open, check and migrate the file, and start the threads."""
@@ -246,9 +247,12 @@ class SqliteStore:
         """Delete up to `limit` final rows that ended before, and as many idempotency keys past their time.
 
         Rows are looked at in the order of their acceptance, so no index on the end has to be kept; `limit` rows that
-        are too young to have ended before, in that order, mean that no more will come.
+        are too young to have ended before, in that order, mean that no more will come. Where many rows stay,
+        one call looks at a part of them, and the next goes on behind it.
         """
-        return await self._write(lambda db: forgetting.prune(db, now, finished_before, limit))
+        after = self._pruned
+        count, self._pruned = await self._write(lambda db: forgetting.prune(db, now, finished_before, limit, after))
+        return count
 
     # Webhook events.
 

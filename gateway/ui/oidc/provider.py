@@ -29,6 +29,7 @@ from yarl import URL
 from gateway.credentials.identity import read_identity
 from gateway.credentials.provider import CredentialError
 from gateway.credentials.secret import Secret
+from gateway.credentials.tls import client_context
 from gateway.http.admission import Buckets
 from gateway.settings import Oidc, SecretSource
 
@@ -208,7 +209,7 @@ class Provider:
 
     async def _session(self) -> aiohttp.ClientSession:
         if self._trust is None:
-            self._trust = await asyncio.to_thread(ssl.create_default_context, cafile=self.settings.ca_certificates)
+            self._trust = await asyncio.to_thread(client_context, cafile=self.settings.ca_certificates)
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(ssl=self._trust), cookie_jar=aiohttp.DummyCookieJar(), trust_env=False,
             auto_decompress=False, timeout=aiohttp.ClientTimeout(total=None),

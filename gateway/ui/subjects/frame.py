@@ -59,7 +59,7 @@ async def listed(visit: Visit, kind: str, limit: int) -> tuple[list[Document], D
 async def frame(visit: Visit, tab: str) -> dict[str, object]:
     """Give what `tenant_frame.html` needs around a tenant's page. Raises `not_found`."""
     tenant = visit.params["tenant"]
-    shown = await visit.get(at("tenants", tenant))
+    shown = await _shown(visit, tab)
     line = visit.snapshot.ancestry(tenant)
     above = reversed(line[1 : line.index(visit.root) + 1]) if visit.root in line else ()
     return {
@@ -71,3 +71,14 @@ async def frame(visit: Visit, tab: str) -> dict[str, object]:
             if any(map(visit.may, one.scopes))
         ],
     }
+
+
+async def _shown(visit: Visit, tab: str) -> Document:
+    """Show the tenant; of one whose page somebody may open without scope `read`, no more than the page's address says."""
+    tenant = visit.params["tenant"]
+    needed = next(one.scopes for one in TABS if one.path == tab)
+    if visit.may("read") or not any(map(visit.may, needed)):
+        return await visit.get(at("tenants", tenant))
+    if not visit.snapshot.within(tenant, visit.root):
+        raise Problem(Code.NOT_FOUND)
+    return {"id": tenant, "name": "", "enabled": True, "provisioned": False}

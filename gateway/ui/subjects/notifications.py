@@ -7,6 +7,7 @@ only to those whom the API tells it, and only as text: HTML as its source, files
 import json
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Final
 
 from gateway.http.call import Answer
@@ -119,15 +120,28 @@ async def _tenants(visit: Visit) -> list[str]:
 async def show(visit: Visit) -> Answer:
     """Show a notification, what happened to it, and what it says if that is asked for."""
     shown = await visit.get(_path(visit))
+    told = {**_told(shown), "changeable": await _changeable(visit)}
     if visit.in_part and visit.request.headers.get("HX-Target", "").startswith("div"):
-        return visit.part("notifications/now.html", _told(shown))
+        return visit.part("notifications/now.html", told)
     content = {}
     if visit.query.get("include") == "content":
         content = await visit.get(_path(visit), include="content")
     return visit.page(
         "notifications/show.html",
-        {**_told(shown), "asked": bool(content), "content": _content(content.get("content"))},
+        {**told, "asked": bool(content), "content": _content(content.get("content"))},
     )
+
+
+async def _changeable(visit: Visit) -> bool:
+    """May they retry or cancel it? With `send` alone the API shows what the same key posted, so that is what is asked."""
+    if visit.may("admin") or not visit.may("send"):
+        return visit.may("admin")
+    sender = replace(visit.person.caller, scopes=frozenset({"send"}))
+    try:
+        await visit.inside.ask(visit.request, sender, visit.request_id, "GET", _path(visit))
+    except Problem:
+        return False
+    return True
 
 
 def _path(visit: Visit, *more: str) -> str:

@@ -13,7 +13,7 @@ from gateway.directory.shapes import Link, Profile
 from gateway.directory.snapshot import Snapshot
 from gateway.http.call import Answer
 from gateway.problems import Code, Fault, Problem
-from gateway.ui.forms import Document
+from gateway.ui.forms import Document, of_the_whole
 from gateway.ui.page import Page
 from gateway.ui.subjects.frame import frame
 from gateway.ui.visit import Reply, Visit, at, place
@@ -147,7 +147,7 @@ def _refusals(snapshot: Snapshot, tenant: str, chosen: Chosen, problem: Problem)
             for fault in problem.errors:
                 yield _sentence(tenant, chosen, fault)
         case _:
-            yield problem.detail
+            yield of_the_whole(problem)
 
 
 def _in_the_way(snapshot: Snapshot, tenant: str, chosen: Chosen) -> Iterator[str]:

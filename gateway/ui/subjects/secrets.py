@@ -3,8 +3,8 @@
 from typing import Final
 
 from gateway.http.call import Answer
-from gateway.problems import Fault, Problem, refusal
-from gateway.ui.forms import Document, Form, as_written, placed, status_of, values
+from gateway.problems import Code, Fault, Problem, refusal
+from gateway.ui.forms import Document, Faults, Form, as_written, placed, status_of, values
 from gateway.ui.page import Page
 from gateway.ui.subjects.frame import NAME, frame, listed, make
 from gateway.ui.subjects.profile_form import own_path
@@ -12,6 +12,10 @@ from gateway.ui.visit import Visit, at, place
 
 SHOWN: Final = 100  # at once
 TAKEN: Final = "This name is taken. A new version is made on its own page."
+OUTDATED: Final = (
+    "Somebody changed this meanwhile, and what is shown here is so now. A version that is kept now replaces theirs."
+)
+NO_VERSION: Final = '""'  # is that of no secret: what does not say which one it replaces replaces none
 VALUE: Final = "/value"
 LINES: Final = "/lines"
 
@@ -44,6 +48,11 @@ def _value(form: Form) -> Document:
     return {"value": line or lines}
 
 
+def _again(form: Form, problem: Problem | None) -> bool:
+    """Is a secret to be written again, because no page shows the one that was written?"""
+    return problem is not None and bool(form.get(VALUE) or form.get(LINES))
+
+
 async def new(visit: Visit) -> Answer:
     """Ask for a new secret."""
     return await _new(visit)
@@ -52,7 +61,7 @@ async def new(visit: Visit) -> Answer:
 async def _new(visit: Visit, problem: Problem | None = None) -> Answer:
     known = values([NAME], {}) if problem is None else as_written([NAME], visit.form)
     faults = placed(problem, (NAME.pointer, VALUE, LINES))
-    shown = {"values": {**known, LINES: ""}, "faults": faults}
+    shown = {"values": {**known, LINES: ""}, "faults": faults, "again": _again(visit.form, problem)}
     return visit.page("secrets/new.html", {**await frame(visit, "secrets"), **shown}, status=status_of(problem))
 
 
@@ -71,10 +80,22 @@ async def show(visit: Visit) -> Answer:
 
 
 async def _page(visit: Visit, problem: Problem | None = None) -> Answer:
-    secret = await visit.get(_path(visit))
-    faults = placed(problem, (VALUE, LINES))
-    shown = {"secret": _row(visit.params["tenant"], secret), "values": {LINES: ""}, "faults": faults}
+    """Show the secret as it is; the next version is written for the one that is shown."""
+    reply = await visit.ask("GET", _path(visit))
+    shown = {
+        "secret": _row(visit.params["tenant"], reply.document),
+        "version": reply.version,
+        "values": {LINES: ""},
+        "faults": _faults(problem),
+        "again": _again(visit.form, problem),
+    }
     return visit.page("secrets/show.html", {**await frame(visit, "secrets"), **shown}, status=status_of(problem))
+
+
+def _faults(problem: Problem | None) -> Faults:
+    if problem is not None and problem.code is Code.PRECONDITION_FAILED:
+        return Faults({}, [OUTDATED])
+    return placed(problem, (VALUE, LINES))
 
 
 def _path(visit: Visit) -> str:
@@ -82,10 +103,10 @@ def _path(visit: Visit) -> str:
 
 
 async def save(visit: Visit) -> Answer:
-    """Keep a secret's next version."""
+    """Keep a secret's next version, in the place of the one that was shown."""
     await visit.get(_path(visit))
     try:
-        kept = await visit.ask("PUT", _path(visit), _value(visit.form), version="*")
+        kept = await visit.ask("PUT", _path(visit), _value(visit.form), version=visit.form.get("version") or NO_VERSION)
     except Problem as problem:
         return await _page(visit, problem)
     path = place("tenants", visit.params["tenant"], "secrets", visit.params["name"])
@@ -94,8 +115,8 @@ async def save(visit: Visit) -> Answer:
 
 async def ask_delete(visit: Visit) -> Answer:
     """Ask whether a secret shall be deleted, unless somebody uses it."""
-    secret = await visit.get(_path(visit))
-    shown = {"secret": _row(visit.params["tenant"], secret)}
+    reply = await visit.ask("GET", _path(visit))
+    shown = {"secret": _row(visit.params["tenant"], reply.document), "version": reply.version}
     return visit.page("secrets/delete.html", {**await frame(visit, "secrets"), **shown})
 
 
@@ -103,7 +124,7 @@ async def delete(visit: Visit) -> Answer:
     """Delete a secret."""
     tenant, name = visit.params["tenant"], visit.params["name"]
     try:
-        await visit.ask("DELETE", _path(visit))
+        await visit.ask("DELETE", _path(visit), version=visit.form.get("version"))
     except Problem as problem:
         return visit.go(place("tenants", tenant, "secrets"), problem.detail, good=False)
     return visit.go(place("tenants", tenant, "secrets"), f"The secret {name} is deleted.")
