@@ -31,7 +31,6 @@ from gateway.gauges import Gauges, certificate_files
 from gateway.http.call import Services
 from gateway.http.metrics import MetricsServer
 from gateway.http.server import HttpServer
-from gateway.message.template.allowance import Allowance
 from gateway.observe import facts
 from gateway.observe.certificates import first_end
 from gateway.outbox.outbox import Outbox, Retention
@@ -111,8 +110,7 @@ async def daemon(settings: Settings, environ: Mapping[str, str]) -> AsyncIterato
         holding = _holding(store, directory)
         directory.on_change.append(lambda: _stand_back(directory, holding))
         _stand_back(directory, holding)
-        allowance = Allowance()
-        dispatcher = Dispatcher(outbox, directory, sign_ins, settings.relay.connections, holding, allowance)
+        dispatcher = Dispatcher(outbox, directory, sign_ins, settings.relay.connections, holding)
         webhooks = await _webhooks(store, directory, outbox, dispatcher, stack)
         catcher = await _catcher(settings, stack)
         await outbox.start()
@@ -131,7 +129,7 @@ async def daemon(settings: Settings, environ: Mapping[str, str]) -> AsyncIterato
             settings=settings, directory=directory, outbox=outbox, store=store, credentials=credentials,
             held=dispatcher.holds, lags=holding.lags, catch_up=holding.catch_up,
             states=dispatcher.all_states, resume=dispatcher.resume, test=Tester(sign_ins).test,
-            test_webhook=webhooks.test, allowance=allowance,
+            test_webhook=webhooks.test,
             relays=dispatcher.relays, reasons=lambda: _reasons(store, directory), catcher=catcher, on_answer=facts.answered,
             on_failure=facts.request_failed, on_refused=facts.key_refused, restart_needed=restart_needed,
         )  # fmt: skip
@@ -290,7 +288,8 @@ async def _webhooks(
 
 def opener(settings: Settings) -> Opener:
     """What opens sessions with relays."""
-    return Opener(Dialer(_egress(settings)), settings.relay.ehlo_name)
+    in_clear = frozenset(settings.egress.plaintext_auth)
+    return Opener(Dialer(_egress(settings)), settings.relay.ehlo_name, plaintext_auth=in_clear)
 
 
 def _certificate_end(settings: Settings) -> float | None:

@@ -73,7 +73,8 @@ async def serve(
         facts.start_failed(str(error))
         return EXIT_FAILED
     except StoreBroken as error:
-        facts.store_broken(str(error))
+        tell = facts.store_broken if ready else facts.start_failed
+        tell(str(error))
         return EXIT_FAILED
     except OSError as error:
         if ready:

@@ -35,7 +35,8 @@ class Stored(NamedTuple):
 class Found(NamedTuple):
     """What signs in: the secret, a user name if it came along, which version it is.
 
-    For a while also the `previous` one, with the user name that came along with it: a pair is of one version.
+    For a while also the `previous` one, with the user name that came along with it: a pair is of one version. Where the
+    present version lacks one of the two, that while is the previous one's, `stale`.
     """
 
     secret: Secret
@@ -187,10 +188,16 @@ def stored_place(owner: str, name: str, version: int) -> tuple[str, ...]:
 
 
 def _picked(held: Held, wanted: str = PASSWORD, user: str | None = None) -> Found:
-    found, previous = _pair(held.fetched, wanted, user), None
+    previous = None
     if held.previous is not None:
         with suppress(CredentialError):  # without one of its parts it signs nobody in
             previous = _pair(held.previous, wanted, user)
+    try:
+        found = _pair(held.fetched, wanted, user)
+    except CredentialError:  # a name that was misspelt at the source must not stop mail at once
+        if previous is None:
+            raise
+        return previous._replace(stale=True)
     return found._replace(stale=held.stale, previous=previous)
 
 

@@ -80,8 +80,12 @@ def begins(key: str, prefixes: Iterable[str]) -> bool:
     return False
 
 
+def _opener(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # else opening a FIFO waits until somebody writes into it
+
+
 def _read(path: Path) -> Fetched:
-    with path.open("rb") as file:
+    with open(path, "rb", opener=_opener) as file:
         told = os.fstat(file.fileno())
         if not stat.S_ISREG(told.st_mode):
             raise CredentialError(Kind.MALFORMED, "this is no regular file")

@@ -23,11 +23,16 @@ JITTER: Final = 0.1
 
 @dataclass(slots=True)
 class Logins:
-    """The sign-ins at one store, under the name of its connection. The clock counts seconds."""
+    """The sign-ins at one store, under the name of its connection. The clock counts seconds.
+
+    Those that are on their way together fail together. So whoever begins one beside others notes how many failures had
+    `counted`: the first to fail counts, and for what the others say no pause grows.
+    """
 
     clock: Callable[[], float]
     name: str = ""
     dice: Callable[[], float] = random.random
+    counted: int = 0
     _failures: int = 0
     _closed_until: float = float("-inf")
     _error: CredentialError | None = None
@@ -56,13 +61,16 @@ class Logins:
         """The token lasts so many seconds from now on, for example because it was renewed."""
         self._token_until = None if seconds is None else self.clock() + seconds
 
-    def failed(self, error: CredentialError) -> None:
-        """The store did not let us in."""
-        self._failures += 1
+    def failed(self, error: CredentialError, begun: int | None = None) -> None:
+        """The store did not let us in; None for `begun`: no other sign-in was on its way."""
+        if begun is None or begun == self.counted:
+            self.counted += 1
+            self._failures += 1
         first = REFUSED if error.kind is Kind.DENIED else SHORTEST
-        pause = min(first * 2.0 ** min(self._failures - 1, 10), LONGEST) * (1 + JITTER * (2 * self.dice() - 1))
-        self._closed_until = self.clock() + max(pause, error.retry_after or 0.0)
-        self._error = error
+        pause = min(first * 2.0 ** min(max(self._failures - 1, 0), 10), LONGEST) * (1 + JITTER * (2 * self.dice() - 1))
+        until = self.clock() + max(pause, error.retry_after or 0.0)
+        if until >= self._closed_until:
+            self._closed_until, self._error = until, error
         facts.secret_login(self.name, _word(error), str(error))
 
     def doubted(self, error: CredentialError) -> None:

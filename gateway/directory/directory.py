@@ -6,8 +6,9 @@ snapshot is swapped and those who depend on it are told. A change that cannot be
 """
 
 import asyncio
+import math
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import TypeVar
@@ -25,8 +26,10 @@ from gateway.directory.keys import new_key
 from gateway.directory.provision import Declaration, read_files, settle_keys
 from gateway.directory.rules import RuleFault
 from gateway.directory.shapes import Key as KeyShape
-from gateway.directory.shapes import Profile, StoredSecret, Tenant
+from gateway.directory.shapes import Profile, StoredSecret, Template, Tenant
 from gateway.directory.snapshot import API, PROVISION, ROOT, Key, Place, Snapshot
+from gateway.message.template import Rendered
+from gateway.message.template.allowance import Allowance, AllowanceSpent
 from gateway.observe import facts
 from gateway.problems import BY_CODE, Code, Problem, refusal
 from gateway.settings import Fault as SettingsFault
@@ -51,6 +54,7 @@ class Directory:
         self.unfinished: Callable[[str], int] = lambda _tenant: 0
         self.forget: Callable[[str], Awaitable[None]] = _nothing
         self.denials = Denials(store)
+        self.allowance = Allowance()
         self._store = store
         self.seal = seal
         self._changing = asyncio.Lock()
@@ -91,7 +95,7 @@ class Directory:
             put = [entry(item, self._origin(item, change)) for item in change.put]
             drop = [gone(where) for where in change.drop]
             after = changed(before, before.revision + 1, put, drop)
-            if faults := rules.faults(after, change.put, change.drop, judging):
+            if faults := await self._faults(actor, after, change, judging):
                 raise broken(faults)
             if actor.tenant != ROOT:  # what the operator's people do needs no leave of the operator
                 rules.check_quota(before, after, change.put, judging.quota_bytes)
@@ -103,6 +107,36 @@ class Directory:
         if not dry_run:
             await self._forget(before, change)
         return change
+
+    async def _faults(self, actor: Actor, after: Snapshot, change: Change, judging: rules.Policy) -> list[RuleFault]:
+        """Find what would not hold; to look at templates takes so long that others are served meanwhile."""
+        if not any(isinstance(item, Template) for item in change.put):
+            return rules.faults(after, change.put, change.drop, judging)
+        owner = self.snapshot.organisation(actor.tenant)
+        try:
+            if actor.tenant != ROOT:
+                self.allowance.ask(owner)
+        except AllowanceSpent as spent:
+            raise too_slow(spent) from None
+        took: list[float] = []
+
+        def find() -> list[RuleFault]:
+            began = time.thread_time()
+            try:
+                return rules.faults(after, change.put, change.drop, judging)
+            finally:
+                took.append(time.thread_time() - began)
+
+        try:
+            return await asyncio.to_thread(find)
+        finally:
+            if actor.tenant != ROOT:
+                self.allowance.charge(owner, sum(took))
+
+    def render(self, template: Template, data: Mapping[str, object]) -> Rendered:
+        """Fill a template within what its organisation's may take. Raises `TemplateError`, or `AllowanceSpent`."""
+        owner = self.snapshot.organisation(template.tenant)
+        return self.allowance.render(owner, template.subject, template.text, template.html, data)
 
     async def _committed(self, actor: Actor, attempt: Callable[[], Awaitable[T]]) -> T:
         """Try, and while another daemon's change was first, try again on what became of the directory."""
@@ -335,6 +369,12 @@ def broken(faults: Sequence[RuleFault]) -> Broken:
     if wrong:
         return Broken(refusal(fault.told() for fault in wrong), faults)
     return Broken(Problem(BY_CODE[faults[0].code], faults[0].detail), faults)
+
+
+def too_slow(spent: AllowanceSpent) -> Problem:
+    """Make the problem that tells when templates are looked at again."""
+    headers = {"Retry-After": str(math.ceil(spent.wait))}
+    return Problem(Code.RATE_LIMITED, str(spent), headers=headers)
 
 
 def _status(fault: RuleFault) -> int:

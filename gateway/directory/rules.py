@@ -12,9 +12,6 @@ from functools import cache, lru_cache
 from ipaddress import ip_address
 from typing import Final, assert_never
 
-from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-
 from gateway.credentials.connections import Connections
 from gateway.credentials.local import LocalSecrets, lent_to
 from gateway.credentials.oauth.source import MACHINE, is_directory
@@ -39,6 +36,7 @@ from gateway.message.address import address_key
 from gateway.problems import Code, Fault, Problem
 from gateway.smtp.egress import EgressPolicy
 from gateway.smtp.session import Security
+from gateway.smtp.tls import AuthoritiesError, authorities
 
 KNOWN_OAUTH: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
     "microsoft365": {
@@ -287,8 +285,8 @@ def profile_faults(profile: Profile, policy: Policy) -> Iterator[Fault]:
         yield Fault(pointer, "egress_refused", "The operator's policy does not permit this address and port.")
     if profile.connector is not None and not lent_to(profile.tenant, policy.connectors.get(profile.connector, ())):
         yield Fault("/connector", "unknown_connector", "The tenant may use no such connector.")
-    if profile.tls.ca_certificates is not None and not _certificates(profile.tls.ca_certificates):
-        yield Fault("/tls/ca_certificates", "bad_certificate", "These are no certificates in PEM form.")
+    if profile.tls.ca_certificates is not None and (told := _certificates(profile.tls.ca_certificates)):
+        yield Fault("/tls/ca_certificates", "bad_certificate", f"These are {told}.")
     if profile.dsn is not None and "never" in profile.dsn.notify and len(profile.dsn.notify) > 1:
         yield Fault("/dsn/notify", "conflict", "never excludes everything else.")
 
@@ -403,11 +401,13 @@ def _oauth(profile: Profile, oauth: OAuth, policy: Policy) -> Iterator[Fault]:
 
 
 @lru_cache(256)
-def _certificates(pem: str) -> bool:
+def _certificates(pem: str) -> str:
+    """Say what they are that they cannot be trusted; nothing of those that can."""
     try:
-        return bool(x509.load_pem_x509_certificates(pem.encode()))
-    except (ValueError, x509.InvalidVersion, UnsupportedAlgorithm):
-        return False
+        authorities(pem)
+    except AuthoritiesError as error:
+        return str(error)
+    return ""
 
 
 def _refused(profile: Profile, egress: EgressPolicy) -> str | None:

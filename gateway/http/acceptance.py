@@ -16,9 +16,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from gateway.directory import rules
+from gateway.directory.directory import too_slow
 from gateway.directory.shapes import Profile, Template, Tenant
 from gateway.directory.snapshot import Resolution, Snapshot
-from gateway.http.admission import seconds
 from gateway.http.call import Call
 from gateway.http.faults import Reading
 from gateway.http.schema import NotificationRequest
@@ -142,14 +142,12 @@ def fill(call: Call, chosen: Candidate) -> None:
 
 def filled(call: Call, template: Template, data: Mapping[str, object]) -> Rendered:
     """Fill a template. Raises `invalid` if it cannot be filled, `rate_limited` as `fill` does."""
-    owner = call.snapshot.organisation(template.tenant)
     try:
-        return call.services.allowance.render(owner, template.subject, template.text, template.html, data)
+        return call.services.directory.render(template, data)
     except TemplateError as error:
         raise refusal([Fault("/data", TEMPLATE_FAILED, str(error))]) from None
     except AllowanceSpent as spent:
-        headers = {"Retry-After": seconds(spent.wait * 1000)}
-        raise Problem(Code.RATE_LIMITED, str(spent), headers=headers) from None
+        raise too_slow(spent) from None
 
 
 def _default_to(call: Call, profile: Profile | None) -> tuple[Mailbox, ...]:

@@ -22,6 +22,7 @@ from gateway.http.tenants import guesses_parent, untold
 from gateway.problems import MAX_FAULTS, Code, Fault, Problem, refusal
 
 MOST_ROWS: Final = 5_000
+MOST_TEMPLATE: Final = 2_000_000  # characters of all templates: to look at so many takes seconds, and changes wait
 TABLES: Final[dict[str, type[Shape]]] = {
     "tenants": Tenant,
     "profiles": Profile,
@@ -100,6 +101,8 @@ def _read(call: Call, snapshot: Snapshot, tables: Document) -> _Read:
         read.faults.append(Fault(f"/{name}", *_no_table(name)))
     if sum(map(len, rows.values())) > MOST_ROWS:
         raise refusal([Fault("", "too_many", f"Files hold at most {MOST_ROWS} objects at once.")])
+    if sum(map(_length, rows.get("templates", []))) > MOST_TEMPLATE:
+        raise refusal([Fault("/templates", "too_many", f"Templates have at most {MOST_TEMPLATE} characters at once.")])
     _place_tenants(call, snapshot, rows.get("tenants", []), read)
     for name in TABLES:
         for index, row in enumerate(rows.get(name, [])):
@@ -110,6 +113,11 @@ def _read(call: Call, snapshot: Snapshot, tables: Document) -> _Read:
             if item is not None and (first := read.pointers.setdefault(place(item), pointer)) != pointer:
                 read.faults.append(Fault(pointer, "repeated", f"It is defined at {first} already."))
     return read
+
+
+def _length(template: object) -> int:
+    parts = template.values() if isinstance(template, dict) else ()
+    return sum(len(part) for part in parts if isinstance(part, str))
 
 
 def _no_table(name: str) -> tuple[str, str]:

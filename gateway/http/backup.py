@@ -1,8 +1,7 @@
 """A copy of the whole database, sent piece by piece. It is everybody's, so for administrators of `system` alone.
 
-The copy is made and checked before the first octet is sent. While it is sent, no more of it than a piece is in memory; a
-client that takes nothing for a minute is cut off, as another one may be waiting; and so is every client once the daemon
-stops, which waits for nobody's disk.
+The copy is made and checked before the first octet is sent. While it is sent, no more of it than a piece is in memory.
+Every client is cut off once the daemon stops, which waits for nobody's disk.
 """
 
 import asyncio
@@ -23,7 +22,6 @@ from gateway.store.rows import Happening
 
 MEDIA_TYPE: Final = "application/vnd.sqlite3"
 PIECE: Final = 256 << 10  # bytes
-PATIENCE_SECONDS: Final = 60.0  # with a client that takes nothing
 FULL_RETRY: Final = {"Retry-After": "30"}
 
 
@@ -88,10 +86,8 @@ async def _sent(call: Call, copy: Copy, response: web.StreamResponse) -> bool:
     try:
         await response.prepare(call.request)
         while piece := await asyncio.to_thread(copy.file.read, PIECE):
-            async with asyncio.timeout(PATIENCE_SECONDS):
-                await response.write(piece)
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            await response.write_eof()
+            await response.write(piece)
+        await response.write_eof()
     except OSError as error:
         facts.backup_failed(f"it was not sent to its end: {type(error).__name__}")
         _cut_off(call)

@@ -21,7 +21,6 @@ from gateway.directory.shapes import Profile, Webhook
 from gateway.directory.snapshot import Snapshot
 from gateway.http.admission import Admission
 from gateway.http.faults import NoQuery, S, parse, parse_query
-from gateway.message.template.allowance import Allowance
 from gateway.observe import tracing
 from gateway.outbox.outbox import Outbox
 from gateway.problems import Code, Problem
@@ -151,7 +150,6 @@ class Services:
     on_failure: Callable[[str, BaseException], None] = lambda _request_id, _error: None
     on_refused: Callable[[str], None] = lambda _address: None  # "" once the log has told of it often enough
     admission: Admission = field(default_factory=Admission)
-    allowance: Allowance = field(default_factory=Allowance)
     last_used: dict[str, int] = field(default_factory=dict)
 
 

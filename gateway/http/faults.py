@@ -7,8 +7,8 @@ Rules between fields are told together with the fields' own faults: what is wron
 again, and the rules look at what remains (`Shape.contradictions`). A valid body pays for none of this.
 
 A body may be made of faults alone, and finding and telling them costs more than anything else that is done to it. Of
-one with more than `ORDINARY` values, or more than `MOST_ERRORS` faults, each list is therefore left at its first fault;
-if there are still more faults than that, only so much is told.
+one with more than `ORDINARY` values, or more than `MOST_ERRORS` faults, each list is therefore left at its first fault, and
+a map that is too large not looked into; if there are still more faults than that, only so much is told.
 """
 
 import json
@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Any, Final, Generic, TypeVar, get_origin
 
-from pydantic import BaseModel, ConfigDict, FailFast, ValidationError, create_model
-from pydantic_core import ErrorDetails, from_json
+from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, ValidationError, create_model
+from pydantic_core import ErrorDetails, PydanticKnownError, from_json
 
 from gateway.http.density import has_more_values
 from gateway.problems import MAX_FAULTS, Code, Fault, Problem, refusal
@@ -100,12 +100,29 @@ def validate(shape: type[M], body: bytes, *, strict: bool | None = None) -> M:
 
 @lru_cache(maxsize=64)  # there are fewer shapes
 def _curt(shape: type[M]) -> type[M]:
-    """Make the same shape, except that its lists are left at their first fault."""
+    """Make the same shape, except that its lists are left at their first fault, and too large maps are not looked into."""
     fields: dict[str, Any] = {}
     for name, field in shape.model_fields.items():
         if get_origin(field.annotation) in (tuple, list):
             fields[name] = Annotated[field.annotation, *field.metadata, FailFast()], field
+        elif get_origin(field.annotation) is dict:
+            bounds = [_AtMost(one.max_length) for one in field.metadata if hasattr(one, "max_length")]
+            fields[name] = Annotated[field.annotation, *field.metadata, *map(BeforeValidator, bounds)], field
     return create_model(shape.__name__, __base__=shape, **fields)
+
+
+@dataclass(frozen=True, slots=True)
+class _AtMost:
+    """Refuses a map by its size before anything in it is looked at."""
+
+    most: int
+
+    def __call__(self, value: object) -> object:
+        """Give the map; raises PydanticKnownError."""
+        if isinstance(value, dict) and len(value) > self.most:
+            sizes = {"field_type": "Dictionary", "max_length": self.most, "actual_length": len(value)}
+            raise PydanticKnownError("too_long", sizes)
+        return value
 
 
 def parse(shape: type[S], body: bytes) -> S:

@@ -15,7 +15,6 @@ from typing import Final, assert_never
 
 from gateway.directory.snapshot import ROOT
 from gateway.http.acceptance import (
-    TEMPLATE_FAILED,
     Candidate,
     Promise,
     candidate,
@@ -60,7 +59,7 @@ async def accept(call: Call, reading: Reading[NotificationRequest], promise: Pro
         chosen = candidate(call, reading, promise)
         result = await _commit_one(call, chosen)
     except Problem as problem:
-        return _again(call, await _remembered(call, reading.value, promise, problem), reading.value)
+        return _again(call, await _remembered(call, reading, promise, problem), reading.value)
     if isinstance(result, Inserted):
         _tell_accepted(chosen)
         return Answer(202, chosen.submission.answer.encode(), {**JSON_HEADERS, "Location": chosen.href})
@@ -96,15 +95,16 @@ def _problem(refusal: Refusal) -> Problem:
 
 
 async def _remembered(
-    call: Call, request: NotificationRequest | None, promise: Promise | None, problem: Problem
+    call: Call, reading: Reading[NotificationRequest] | Reading[BatchItem], promise: Promise | None, problem: Problem
 ) -> Replayed:
     """Find the first answer also when the request would not be accepted any more, or not at the moment.
 
-    That is what a disabled tenant (409), a limit (429) and a template that was replaced may do to a repeat. Raises the
-    problem if there was no first answer.
+    Whatever may have changed since keeps nobody from it: the tenant, its limits, a template, who may send as whom. Raises
+    the problem if there was no first answer: what is wrong by itself never had one, nor has it one outside the reach.
     """
-    unfilled = any(fault.code == TEMPLATE_FAILED for fault in problem.errors)
-    if promise is None or request is None or not (unfilled or problem.code.status in (409, 429)):
+    request = reading.value
+    unfit = request is None or reading.faults or problem.code is Code.NOT_FOUND
+    if promise is None or promise.fault is not None or request is None or unfit:
         raise problem
     sha256 = promise.sha256(simulated=call.caller.simulated)
     result = await call.services.outbox.recall(request.tenant or call.caller.tenant, promise.key, sha256)
@@ -145,7 +145,7 @@ class _Refused:
     """An item that is not accepted now, and why; it may have been before."""
 
     problem: Problem
-    request: BatchItem | None
+    reading: Reading[BatchItem]
     promise: Promise | None
 
 
@@ -191,14 +191,14 @@ def _judged(call: Call, item: object, entered: ExitStack) -> Candidate | _Refuse
             fill(call, chosen)
             entered.push(entry.pop_all())
     except Problem as problem:
-        return _Refused(problem, reading.value, promise)
+        return _Refused(problem, reading, promise)
     return chosen
 
 
 async def _refusal(call: Call, index: int, one: _Refused) -> dict[str, object]:
     """Answer an item that is refused: with its first answer, if it was accepted under its key before."""
     try:
-        return _repeated(index, await _remembered(call, one.request, one.promise, one.problem))
+        return _repeated(index, await _remembered(call, one.reading, one.promise, one.problem))
     except Problem as problem:
         return _refused(index, problem, call.request_id)
 

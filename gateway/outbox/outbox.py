@@ -9,6 +9,7 @@ The clock gives milliseconds since the epoch; clock and dice are passed in.
 
 import asyncio
 import random
+import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
@@ -27,7 +28,7 @@ from gateway.outbox.traffic import Traffic
 from gateway.outbox.verdict import Circumstances, Judgement, Schedule, burns_no_attempt, judge
 from gateway.smtp.outcome import RecipientOutcome, Relayed, Transaction, Unknown
 from gateway.smtp.reply import Reply
-from gateway.store.protocol import Store, StoreUnavailable
+from gateway.store.protocol import Store, StoreBroken, StoreUnavailable
 from gateway.store.rows import (
     BROUGHT,
     LIGHT,
@@ -50,6 +51,7 @@ LEASE: Final = 40_000  # ms; renewed every RENEW while a delivery is in our hand
 RENEW: Final = 10_000
 RECOUNT: Final = 5.0  # seconds after which what several daemons accept is counted anew
 SWEEP_ROWS: Final = 500
+SWEEP_SECONDS: Final = 5.0  # for each of the two things that a sweep may find a lot of: the next one goes on
 SIMULATED: Final = Reply(250, "2.0.0", "simulated")
 
 Clock = Callable[[], int]
@@ -152,7 +154,7 @@ class Outbox:
 
     async def start(self) -> None:
         """Settle what a dead daemon left unknown, and tell what is ready; what is there was counted (`recount`) before."""
-        await self._end_and_forget()
+        await self._end()
         await self.look()
 
     async def look(self) -> None:
@@ -347,7 +349,11 @@ class Outbox:
         written: "asyncio.Future[bool]",
     ) -> None:
         self._let_go(delivery)
-        if written.cancelled() or written.exception() is not None:
+        if written.cancelled():
+            return
+        if (error := written.exception()) is not None:
+            if not isinstance(error, StoreBroken):  # which tells of itself, once for all
+                facts.result_unwritten(delivery.row.id, delivery.row.flow.tenant, error, delivery.envelope.traceparent)
             return
         if not written.result():
             self.on_event("lease_lost", 1, delivery.row.flow.tenant)
@@ -489,17 +495,25 @@ class Outbox:
     # Sweep.
 
     async def sweep(self) -> None:
-        """Expire what is out of time, take back leases that ran out, forget what is old."""
+        """Take back leases that ran out, expire what is out of time, forget what is old: as much as there is time for."""
         await self._release(self.clock())
-        await self._end_and_forget()
+        await self._end()
+        await self._forget_old()
 
-    async def _end_and_forget(self) -> None:
-        now = self.clock()
-        while rows := await self._store.expired(now, SWEEP_ROWS):
-            if not any(await asyncio.gather(*(self._expire(row) for row in rows))):  # they share commits
+    async def _end(self) -> None:
+        """Expire what is out of time; what could not be is found, and not sent, by whoever claims it."""
+        now, enough = self.clock(), time.monotonic() + SWEEP_SECONDS
+        last: StoredRow | None = None
+        while rows := await self._store.expired(now, SWEEP_ROWS, last):
+            await asyncio.gather(*(self._expire(row) for row in rows))  # they share commits
+            last = rows[-1]
+            if time.monotonic() >= enough:
                 break
+
+    async def _forget_old(self) -> None:
+        now, enough = self.clock(), time.monotonic() + SWEEP_SECONDS
         before = now - self._retention.finished_days * 86_400_000
-        while await self._store.prune(now, before, SWEEP_ROWS) == SWEEP_ROWS:
+        while await self._store.prune(now, before, SWEEP_ROWS) == SWEEP_ROWS and time.monotonic() < enough:
             pass
 
     async def _release(self, until: int) -> None:
@@ -515,27 +529,42 @@ class Outbox:
         delivery = _readable(row._replace(content=None), Lease(row.lease_token, 0, 0, 1))  # it is not sent again here
         if delivery is None:
             return
-        began = max(self.clock(), row.due_at)  # a clock that was set back must not make it look unsent
-        indexes = from_json(row.dotted_for) if row.dotted_for else delivery.due(began, len(delivery.recipients))
+        try:
+            indexes = self._dotted(row, delivery)
+        except (ValueError, TypeError) as error:
+            facts.row_unreadable(row.id, error)
+            return
         lost = Transaction(tuple(Unknown("the daemon ended before the relay answered") for _ in indexes))
         await self.settle(delivery, indexes, lost)
 
-    async def _expire(self, row: StoredRow) -> bool:
-        """End a row whose time is over; False if nothing was changed."""
+    def _dotted(self, row: LeasedRow, delivery: Delivery) -> list[int]:
+        """Tell for which recipients the final dot was announced: those that were noted, else all that were due."""
+        everybody = range(len(delivery.recipients))
+        if not row.dotted_for:
+            began = max(self.clock(), row.due_at)  # a clock that was set back must not make it look unsent
+            return delivery.due(began, len(everybody))
+        indexes: list[int] = from_json(row.dotted_for)
+        if type(indexes) is not list or not indexes:
+            raise ValueError("names nobody")
+        if any(type(index) is not int or index not in everybody for index in indexes):
+            raise ValueError("names others than recipients")
+        return indexes
+
+    async def _expire(self, row: StoredRow) -> None:
+        """End a row whose time is over, if it can be read."""
         try:
             change, event = self._ending(row)
         except (ValueError, TypeError) as error:
             facts.row_unreadable(row.id, error)
-            return False
+            return
         if not await self._store.change(change):
-            return False
+            return
         self.queued[row.flow.tenant] -= change.stage is Stage.FINAL
         self._count(event, _unfinished(row), row.flow.tenant)
         if event is State.EXPIRED:
             _tell(row, expired(decode(row.recipients)), "", _traceparent(row))
         if change.told is not None:
             self.on_told(row.flow.tenant)
-        return True
 
     def _ending(self, row: StoredRow) -> tuple[Change, State]:
         if row.cancelled:  # while it was leased, and nobody came to give it back
@@ -548,22 +577,29 @@ class Outbox:
         return replace(change, told=self.tell(row, judgements, Status(change.status))), State.EXPIRED
 
     async def keep(self) -> None:
-        """Renew leases and sweep, for ever.
+        """Renew leases and sweep, for ever; no sweep, however long it takes, keeps leases from being renewed.
 
         After a time in which the store could not be reached nobody's lease is ended before its holder, who could not
         reach it either, has had the time to renew it.
         """
         reached, looked = True, self.clock()
-        while True:
-            await asyncio.sleep(RENEW / 1000)
-            try:
-                await self.renew()
-                if reached and self.clock() - looked < 2 * RENEW:  # the clock may have been set, for all
-                    await self.sweep()
-                reached = True
-            except StoreUnavailable:
-                reached = False
-            looked = self.clock()
+        sweeping: asyncio.Task[None] | None = None
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                await asyncio.sleep(RENEW / 1000)
+                try:
+                    await self.renew()
+                    steady = reached and self.clock() - looked < 2 * RENEW  # the clock may have been set, for all
+                    if steady and (sweeping is None or sweeping.done()):
+                        sweeping = tasks.create_task(self._sweep_if_reached())
+                    reached = True
+                except StoreUnavailable:
+                    reached = False
+                looked = self.clock()
+
+    async def _sweep_if_reached(self) -> None:
+        with suppress(StoreUnavailable):  # the next renewal meets it too
+            await self.sweep()
 
     async def keep_count(self) -> None:
         """Count anew what several daemons accept and finish, for ever."""

@@ -21,11 +21,12 @@ from gateway.credentials.provider import Why
 from gateway.directory.directory import Directory
 from gateway.directory.shapes import PauseReason
 from gateway.message.template import Rendered
-from gateway.message.template.allowance import Allowance, AllowanceSpent
+from gateway.message.template.allowance import AllowanceSpent
 from gateway.observe import facts, tracing
 from gateway.outbox.delivery import Delivery
 from gateway.outbox.outbox import Outbox
 from gateway.outbox.verdict import TEN_MINUTES, Consequence, Halve, Park, Rest, Trip, beyond_the_message, consequence
+from gateway.relay.guard import TOO_OFTEN
 from gateway.relay.holding import Holding
 from gateway.relay.lane import MOUTHFUL, Lane
 from gateway.relay.render import Held, Prepared, render
@@ -74,7 +75,6 @@ class Dispatcher:
         sign_ins: SignIns,
         connections: int,
         holding: Holding | None = None,
-        allowance: Allowance | None = None,
     ) -> None:
         """Listen to the outbox and the directory; nothing moves before `run`. Without a `holding` all lanes are ours."""
         self._sign_ins = sign_ins
@@ -84,7 +84,6 @@ class Dispatcher:
         self._room = Slots(ROOM)
         self._pool = Pool()
         self._holding = holding or Holding()
-        self._allowance = allowance or Allowance()
         self._routes = Routes(directory, self._opened_lane, self._holding)
         self._workers: dict[asyncio.Task[None], _Working] = {}
         self._at: Counter[Place] = Counter()  # workers by profile
@@ -96,6 +95,7 @@ class Dispatcher:
         self.on_parked: Callable[[Place, str], None] = lambda _place, _reason: None
         self.on_unparked: Callable[[Place, str], None] = lambda _place, _reason: None
         self._parked: dict[Place, str] = {}  # of our lanes, for what was told of them
+        self._changed = asyncio.Event()  # the directory, and not all mail may be in its lane yet
         self._all_paused: PauseReason | None = None
         self._tell_pause()
         directory.on_change.append(self.refresh)
@@ -107,6 +107,7 @@ class Dispatcher:
             for feeding in self._routes.lanes.values():
                 self._start(feeding)
             tasks.create_task(self._holding.run(self))
+            tasks.create_task(self._settle_forever())
             for lap in itertools.count(1):
                 await asyncio.sleep(IDLE)
                 self._pool.sweep()
@@ -154,17 +155,27 @@ class Dispatcher:
             feeding.feeder = self._spawn(self._feed(feeding))
 
     def refresh(self) -> None:
-        """The directory changed: close the lanes whose profile is not what it was, and route everything anew."""
+        """The directory changed: close the lanes whose profile is not what it was, and begin to route everything anew."""
         for gone in self._routes.renew():
             gone.close()
             self._pool.drop(gone.lane.place)
             if gone.lane.place not in self._directory.snapshot.profiles:
                 self._parked.pop(gone.lane.place, None)
+        self._changed.set()
         self._tell_pause()
         snapshot = self._directory.snapshot
         for place, feeding in self._routes.lanes.items():
             self._pause(feeding, paused=snapshot.is_paused(*place))
+            if feeding.lane.lends:
+                feeding.wake.set()  # there may be somebody to lend to
         self._look_for_secrets()
+
+    async def _settle_forever(self) -> None:
+        while True:
+            await self._changed.wait()
+            if not self._routes.settle_some():
+                self._changed.clear()
+            await asyncio.sleep(0)
 
     def _tell_pause(self) -> None:
         pause = self._directory.snapshot.all_paused
@@ -282,6 +293,7 @@ class Dispatcher:
                 feeding.lane.standstill = None  # what it stood still for is what somebody else knows by now
                 feeding.lane.elsewhere = False
                 feeding.wake.set()
+        self._routes.hear_again()
 
     def leave(self, place: Place) -> None:
         """Somebody else shall have a lane: begin nothing more, and give back what has not begun."""
@@ -312,9 +324,13 @@ class Dispatcher:
                 if working.engine is None:
                     worker.cancel()
 
+    def exists(self, place: Place) -> bool:
+        """Is there such a profile?"""
+        return place in self._directory.snapshot.profiles
+
     def heard(self, flow: Flow, due_at: int, place: Place | None) -> None:
         """Another daemon says that a flow has mail (ms), for its own lane or for this one."""
-        self._routes.heard(flow, due_at, place)
+        self._routes.heard(flow, due_at, place, self._now())
 
     def revoked(self, notification_id: str) -> None:
         """Another daemon cancelled a notification that may be in our hands."""
@@ -490,7 +506,7 @@ class Dispatcher:
                 return session
             opened = await self._sign_ins.open(lane.profile, relays)
         if isinstance(opened, Fault):
-            if opened.trouble is Trouble.AUTH_FAILED and not isinstance(relays, Fault):
+            if opened.trouble is Trouble.AUTH_FAILED and opened is not TOO_OFTEN and not isinstance(relays, Fault):
                 feeding.refused = relays
             facts.session_failed(lane.place, opened)
             self._heed(feeding, self._consequence(feeding, opened), opened.detail)
@@ -653,13 +669,11 @@ class Dispatcher:
 
     def _fill(self, tenant: str, name: str, data: Mapping[str, object]) -> Rendered:
         """Fill a template as it is now. Raises `TemplateError`, or `Held` if it is gone or has to wait."""
-        snapshot = self._directory.snapshot
-        template = snapshot.templates.get((tenant, name))
+        template = self._directory.snapshot.templates.get((tenant, name))
         if template is None:
             raise Held("unknown_template")
-        owner = snapshot.organisation(tenant)
         try:
-            return self._allowance.render(owner, template.subject, template.text, template.html, data)
+            return self._directory.render(template, data)
         except AllowanceSpent:
             raise Held("template_time") from None
 

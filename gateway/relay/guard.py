@@ -54,7 +54,7 @@ class Guard:
         self._accepted: dict[SignIn, Login] = {}
         self._forgiven: dict[SignIn, None] = {}
         self._unsettled: dict[SignIn, int] = {}  # tickets that may be counted though they are for nothing
-        self._turns: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
+        self._turns: WeakValueDictionary[tuple[str, str, str], asyncio.Lock] = WeakValueDictionary()
 
     def proven(self, owner: str, relay: Relay) -> bool:
         """Is this the very login that the relay took last?"""
@@ -62,10 +62,13 @@ class Guard:
         return login is not None and self._accepted.get(_sign_in(owner, relay.host, login.username)) == login
 
     def turn(self, owner: str, relay: Relay) -> AbstractAsyncContextManager[object]:
-        """Wait for the others at an account, unless this very login was accepted: else all try a wrong one at once."""
+        """Wait for the owner's others at an account, unless this very login was accepted: else all try a wrong one at once.
+
+        Of several owners none waits for another's relay: how many may try at once is the store's to say.
+        """
         if relay.login is None or self.proven(owner, relay):
             return nullcontext()
-        return self._turns.setdefault((relay.host, relay.login.username), asyncio.Lock())
+        return self._turns.setdefault((owner, relay.host, relay.login.username), asyncio.Lock())
 
     def forgive(self, owner: str, host: str, username: str) -> None:
         """A person says that it may be tried again: once, and then the guard stands as before."""

@@ -11,14 +11,17 @@ its last beat and before the others take them over, and hangs up on their relays
 An answer of the store may be lost, or what was asked be done late. So what this daemon has and what the rows say is
 compared, now and then and whenever lanes move: what only the rows know of is given up, what they know nothing of is lost.
 
-Words between daemons ("this flow has mail") are hints. Whoever missed one finds the mail by looking, now and then.
+Words between daemons ("this flow has mail") are hints. Whoever missed one finds the mail by looking, now and then. Nobody
+finds what was cancelled or lent that way, so where there is much to say these are said all the same.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
+from itertools import islice
 from typing import Annotated, Any, Final, Protocol
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -30,7 +33,7 @@ from gateway.store.protocol import Roster, StoreUnavailable
 from gateway.store.rows import Flow, Place, Pulse
 
 MOST_WORDS: Final = 24  # flows told in one message: the store carries no more of the longest names
-MOST_MESSAGES: Final = 10  # whoever has more to tell says: look
+MOST_MESSAGES: Final = 10  # at a time; whoever has mail of more flows to tell of says: look
 
 _Due = Annotated[int, Field(ge=0, le=1 << 53)]
 _Word = str | tuple[str, str, _Due] | tuple[str, str, _Due, str, str]  # cancelled; flow, due; and the lane to carry it
@@ -49,6 +52,7 @@ class Pace:
     look: float = 10.0  # and compare
     gather: float = 0.01  # words to others, …
     talk: float = 0.05  # … who hear of us so often at most: whoever is at a lane finds what else comes by itself
+    asked: float = 1.0  # between looks that words ask for: anybody who may connect to the database may send them
 
 
 class Lanes(Protocol):
@@ -65,6 +69,9 @@ class Lanes(Protocol):
 
     def lost(self, lanes: Collection[Place]) -> None:
         """They may be others' by now: hang up."""
+
+    def exists(self, lane: Place) -> bool:
+        """Is there such a profile?"""
 
     def heard(self, flow: Flow, due_at: int, lane: Place | None) -> None:
         """A flow has mail, which its own lane shall carry, or this one."""
@@ -152,11 +159,13 @@ class SharedHolding(Holding):
         self._for_us: dict[Place, bool] = {}  # what the pulse says of those that were asked for
         self._states: dict[Place, str] = {}
         self._resumes: dict[Place, int] | None = None
-        self._words: dict[tuple[Flow, Place | None], int] = {}
-        self._revoked: list[str] = []
+        self._words: dict[Flow, int] = {}
+        self._lent: dict[tuple[Flow, Place], int] = {}
+        self._revoked: deque[str] = deque()
         self._news = asyncio.Event()  # there are words
         self._hurry = asyncio.Event()  # do not wait for the next beat
         self._look = asyncio.Event()
+        self._asked_at = -pace.asked  # when the last look begins that words asked for
         self._retiring = False
         self._pulse: Pulse | None = None
         self.alive: tuple[int, ...] = ()  # among whom the lanes are divided
@@ -199,8 +208,10 @@ class SharedHolding(Holding):
 
     def tell(self, flow: Flow, due_at: int, lane: Place | None = None) -> None:
         """Tell whoever has the lane that a flow has mail; `lane`: one that stands in for the flow's own."""
-        word = (flow, lane)
-        self._words[word] = min(due_at, self._words.get(word, due_at))
+        if lane is None:
+            self._words[flow] = min(due_at, self._words.get(flow, due_at))
+        else:
+            self._lent[flow, lane] = min(due_at, self._lent.get((flow, lane), due_at))
         self._news.set()
 
     def revoke(self, notification_id: str) -> None:
@@ -324,8 +335,11 @@ class SharedHolding(Holding):
         self._compare_at = 0.0
         self._wanted = {lane for lane in self._wanted if self._is_for_us(lane)}
         self._look.set()  # for what is to be wanted now
-        for lane in [lane for lane in self._held - self._leaving if not self._is_for_us(lane)]:
-            self._leaving.add(lane)
+        self._begin_to_leave(lanes, [lane for lane in self._held - self._leaving if not self._is_for_us(lane)])
+
+    def _begin_to_leave(self, lanes: Lanes, some: Collection[Place]) -> None:
+        self._leaving.update(some)
+        for lane in some:
             lanes.leave(lane)
 
     def _let_go_on(self, lanes: Lanes, pulse: Pulse) -> None:
@@ -337,12 +351,13 @@ class SharedHolding(Holding):
         self._resumes = pulse.resumes
 
     async def _compare(self, lanes: Lanes) -> None:
-        """Let the rows and us say the same, whatever became of what was asked before."""
+        """Let the rows, us and the directory say the same, whatever became of what was asked before."""
         rows = set(await self._roster.held())
         self._compare_at = elapsed() + self._pace.look
         self._strays = rows - self._held
         if gone := self._held - rows:
             self._lose_some(lanes, gone)
+        self._begin_to_leave(lanes, [lane for lane in self._held - self._leaving if not lanes.exists(lane)])
 
     async def _leave(self, lanes: Lanes) -> None:
         now = self._clock()
@@ -354,7 +369,8 @@ class SharedHolding(Holding):
         await self._roster.leave([*words, *((lane, None) for lane in strays)])
         self._strays -= strays
         self._drop(over)
-        self._wanted.update(lane for lane in over if self._is_for_us(lane))  # it is ours again, and there may be mail
+        again = (lane for lane in over if self._is_for_us(lane) and lanes.exists(lane))
+        self._wanted.update(again)  # it is ours again, and there may be mail
 
     async def _take(self, lanes: Lanes) -> None:
         wanted = {lane for lane in self._wanted if lane not in self._held and self._is_for_us(lane)}
@@ -372,7 +388,8 @@ class SharedHolding(Holding):
         self._look.set()
 
     async def _tell_states(self, lanes: Lanes) -> None:
-        states = {lane: state for lane, state in lanes.states().items() if lane in self._held}
+        known = lanes.states()  # without those that have had no mail since their profile was changed
+        states = {lane: known.get(lane, "active") for lane in self._held - self._leaving}
         changed = [(lane, state) for lane, state in states.items() if state != self._states.get(lane, "active")]
         if changed:
             await self._roster.tell(changed)
@@ -392,7 +409,7 @@ class SharedHolding(Holding):
         if self._pulse is not None and sender == self._pulse.me:
             return
         if not told:
-            self._look.set()
+            self._look_as_asked()
         for word in told:
             if isinstance(word, str):
                 lanes.revoked(word)
@@ -400,28 +417,44 @@ class SharedHolding(Holding):
                 tenant, profile, due_at, *lane = word
                 lanes.heard(Flow(tenant, profile), due_at, (lane[0], lane[1]) if lane else None)
 
+    def _look_as_asked(self) -> None:
+        now = elapsed()
+        if self._asked_at <= now:  # else it is still to come
+            self._asked_at = max(now, self._asked_at + self._pace.asked)
+            asyncio.get_running_loop().call_later(self._asked_at - now, self._look.set)
+
     async def _tell_forever(self) -> None:
         while True:
             await self._news.wait()
             await asyncio.sleep(self._pace.gather)
             self._news.clear()
-            words, self._words = self._words, {}
-            revoked, self._revoked = self._revoked, []
+            messages = self._gathered()
+            if self._revoked or self._lent:
+                self._news.set()
             if self._pulse is None or len(self._pulse.alive) < 2:
                 continue
-            told: list[object] = [[*flow, due_at, *(lane or ())] for (flow, lane), due_at in words.items()]
-            told = [*revoked, *told]
-            if len(told) > MOST_WORDS * MOST_MESSAGES:
-                told = []
             try:
-                for first in range(0, len(told) or 1, MOST_WORDS):
-                    message = [self._pulse.me, told[first : first + MOST_WORDS]]
+                for told in messages:
                     async with asyncio.timeout(self._pace.patience):
-                        await self._roster.notify(to_json(message).decode())
+                        await self._roster.notify(to_json([self._pulse.me, told]).decode())
                 await asyncio.sleep(self._pace.talk)
             except (StoreUnavailable, TimeoutError) as error:
                 facts.beat_missed(error)
                 await asyncio.sleep(self._pace.beat)
+
+    def _gathered(self) -> list[list[object]]:
+        """Take what is to be said now, in messages; what was cancelled or lent and does not fit in remains."""
+        most = MOST_WORDS * MOST_MESSAGES
+        told: list[object] = [self._revoked.popleft() for _ in range(min(most, len(self._revoked)))]
+        for word in list(islice(self._lent, most - len(told))):
+            flow, lane = word
+            told.append([*flow, self._lent.pop(word), *lane])
+        words, self._words = self._words, {}
+        look = len(words) > most
+        if not look:
+            told += [[*flow, due_at] for flow, due_at in words.items()]
+        messages = [told[first : first + MOST_WORDS] for first in range(0, len(told), MOST_WORDS)]
+        return [*messages, []] if look else messages
 
     async def _look_forever(self, lanes: Lanes) -> None:
         """Look for mail when there is reason to, and now and then without."""

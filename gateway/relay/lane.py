@@ -9,6 +9,7 @@ What a look at it costs does not depend on how many tenants have mail for later.
 """
 
 from collections import deque
+from collections.abc import Mapping
 from heapq import heapify, heappop, heappush
 from typing import Final
 
@@ -175,6 +176,20 @@ class Lane:
         due = {flow: self._unclaimed.pop(flow) for flows in self._due.values() for flow in flows}
         self._due.clear()
         return due
+
+    @property
+    def flows(self) -> Mapping[Flow, int]:
+        """The flows with unclaimed mail, each with when it falls due (ms)."""
+        return self._unclaimed
+
+    def forget(self, flow: Flow) -> int | None:
+        """Give up a flow; answers when its unclaimed mail falls due (ms), if it has some."""
+        flows = self._due.get(flow.tenant, {})
+        if flow in flows:
+            del flows[flow]
+            if not flows:
+                del self._due[flow.tenant]
+        return self._unclaimed.pop(flow, None)
 
     def forget_flows(self) -> dict[Flow, int]:
         """Give up every flow with unclaimed mail, with when it falls due."""

@@ -10,13 +10,13 @@ from gateway.directory.shapes import Footnote, Profile
 from gateway.message.address import Mailbox, needs_smtputf8
 from gateway.message.compose import Draft, compose
 from gateway.message.notification import Content
-from gateway.message.template import Rendered
+from gateway.message.template import Rendered, TemplateError
 from gateway.outbox.delivery import Delivery
 from gateway.smtp.outcome import Rejected
 from gateway.smtp.reply import Reply
 from gateway.smtp.transaction import Envelope, Reports
 
-_BODY_END: Final = re.compile("</body>", re.IGNORECASE | re.ASCII)
+_UP_TO_BODY_END: Final = re.compile(".*(?=</body>)", re.IGNORECASE | re.ASCII | re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ def render(delivery: Delivery, profile: Profile, fill: Fill, now: int) -> Prepar
     sender = _sender(delivery, profile)
     try:
         draft = _draft(delivery, profile, fill, sender)
-    except ValueError as error:  # of the template
+    except TemplateError as error:
         return Rejected(Reply(554, "5.6.0", str(error)))
     recipients = tuple([delivery.recipients[index].address for index in indexes])
     envelope = enclosed(draft, profile, recipients, delivery.row.id, utf8=utf8)
@@ -129,6 +129,7 @@ def with_footnote(text: str | None, html: str | None, footnote: Footnote | None)
     if text is not None and footnote.text:
         text = f"{text.rstrip()}\n\n-- \n{footnote.text}\n"
     if html is not None and footnote.html:
-        at = max((end.start() for end in _BODY_END.finditer(html)), default=len(html))
+        before = _UP_TO_BODY_END.match(html)  # from behind: a page may say a million times where it ends
+        at = len(html) if before is None else before.end()
         html = f"{html[:at]}{footnote.html}{html[at:]}"
     return text, html

@@ -1,19 +1,22 @@
 """Which lane carries whose mail: that of the flow's profile, or one that stands in for it.
 
-Routes are looked up when mail falls due and anew at every change of the directory, so queued mail follows its profile.
-A flow without a usable profile is in no lane; it waits here for the next change.
+Routes are looked up when mail falls due and anew at every change of the directory, so queued mail follows its profile:
+so many flows at a time, and those that stay where they are keep their turn. A flow without a usable profile is in no
+lane; it waits here for the next change.
 
 A lane that is parked, or whose relay's breaker is open, lends what is due to the first of its profile's failover list
 that is in order itself. What is lent is returned whenever that one comes to stand, and after each claim, so that a lane
 has its own mail again as soon as it may go.
 
-Of the lanes that other daemons have this one knows only what it was told; it passes on what mail it hears of.
+Of the lanes that other daemons have this one knows only what it was told; it passes on what mail it hears of. Where it
+can make nothing of a word it keeps it in mind for a moment: whoever told it may know the directory better already.
 """
 
 import asyncio
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Final, NamedTuple
 from weakref import WeakValueDictionary
 
@@ -28,6 +31,9 @@ from gateway.smtp.outcome import Trouble
 from gateway.smtp.session import Relay
 from gateway.store.rows import Flow, Place
 
+AT_ONCE: Final = 1_000  # flows that are routed anew in one go, which takes milliseconds
+MINDED: Final = 2.0  # seconds that a word of others is kept in mind at least: by then we know what they knew
+MOST_MINDED: Final = 1_000  # words; whoever may connect to the database can send them, and mail is found by looking
 LEND_AGAIN: Final = 5.0  # seconds after which somebody who can carry a standing lane's mail is looked for again
 SECRET_REASONS: Final = frozenset(
     {Trouble.AUTH_FAILED, Trouble.SECRET_MISSING, Trouble.SECRET_DENIED, Trouble.SECRET_UNAVAILABLE}
@@ -89,6 +95,11 @@ class Routes:
         self._rates: dict[Place, Rate] = {}
         self._routes: dict[Flow, Feeding] = {}
         self._unrouted: dict[Flow, int] = {}
+        # By lane, None for the unrouted: which flows have not been routed anew since the directory changed.
+        self._unsettled: OrderedDict[Feeding | None, dict[Flow, int]] = OrderedDict()
+        self._minded: dict[tuple[Flow, Place | None], int] = {}
+        self._minded_before: dict[tuple[Flow, Place | None], int] = {}
+        self._minded_since = 0.0
 
     def ready(self, flow: Flow, due_at: int) -> None:
         """A flow has mail that falls due at this time (ms); whoever has its lane is told."""
@@ -105,21 +116,37 @@ class Routes:
             self._note(feeding, flow, due_at)
         return feeding
 
-    def heard(self, flow: Flow, due_at: int, place: Place | None) -> None:
+    def heard(self, flow: Flow, due_at: int, place: Place | None, now: float) -> None:
         """Another daemon says that a flow has mail (ms), for the flow's own lane or for one that stands in for it."""
-        feeding = None if place is None else self._lane_at(place)
-        if feeding is None:
-            self.found(flow, due_at)
-        elif self.carries(feeding, flow):
-            feeding.borrowed = feeding.borrowed or self.of(flow) is not feeding
-            self._note(feeding, flow, due_at)
+        if self._heed(flow, place, due_at):
+            return
+        if now - self._minded_since > MINDED:
+            self._minded_before, self._minded, self._minded_since = self._minded, {}, now
+        if len(self._minded) < MOST_MINDED:
+            self._minded[flow, place] = due_at
 
-    def _note(self, feeding: Feeding, flow: Flow, due_at: int) -> None:
-        feeding.lane.note(flow, due_at)
+    def hear_again(self) -> None:
+        """Heed what was kept in mind: the directory has changed, or lanes were taken."""
+        for words in (self._minded_before, self._minded):
+            for word in [word for word, due_at in words.items() if self._heed(*word, due_at)]:
+                del words[word]
+
+    def _heed(self, flow: Flow, place: Place | None, due_at: int) -> bool:
+        """Note what a word says, if it is for a lane of ours."""
+        own = self.of(flow)
+        feeding = own if place is None else self._lane_at(place)
+        if feeding is None or not self.carries(feeding, flow) or not self._note(feeding, flow, due_at):
+            return False
+        feeding.borrowed = feeding.borrowed or own is not feeding
+        return True
+
+    def _note(self, feeding: Feeding, flow: Flow, due_at: int) -> bool:
         if feeding.lane.elsewhere:
-            self._holding.want(feeding.lane.place)
-        else:
-            feeding.wake.set()
+            self._holding.want(feeding.lane.place)  # whoever takes a lane looks
+            return False
+        feeding.lane.note(flow, due_at)
+        feeding.wake.set()
+        return True
 
     def _lane_at(self, place: Place) -> Feeding | None:
         profile = self._directory.snapshot.profiles.get(place)
@@ -164,21 +191,46 @@ class Routes:
         return rate
 
     def renew(self) -> list[Feeding]:
-        """Route everything anew; answers the lanes that are no more, because their profile is not what it was."""
+        """Begin to route everything anew; answers the lanes that are no more, because their profile is not what it was.
+
+        What of this is not done in one go `settle_some` does.
+        """
         profiles = self._directory.snapshot.profiles
         gone = [feeding for place, feeding in self.lanes.items() if profiles.get(place) != feeding.lane.profile]
-        waiting, self._unrouted = self._unrouted, {}
+        self._unsettled.setdefault(None, {}).update(self._unrouted)
         for feeding in self.lanes.values():
-            for flow, due_at in feeding.lane.forget_flows().items():  # one that was lent may stand in two lanes
-                waiting[flow] = min(due_at, waiting.get(flow, due_at))
+            if feeding.lane.elsewhere:
+                feeding.lane.forget_flows()  # of when it was ours: whoever has it by now has found them
+            elif flows := feeding.lane.flows:
+                self._unsettled.setdefault(feeding, {}).update(flows)
         for feeding in gone:
             del self.lanes[feeding.lane.place]
             if feeding.lane.place not in profiles:
                 self._rates.pop(feeding.lane.place, None)
         self._routes.clear()
-        for flow, due_at in waiting.items():
-            self.ready(flow, due_at)
+        self.hear_again()
+        self.settle_some()
         return gone
+
+    def settle_some(self) -> bool:
+        """Bring some flows from the lanes that were theirs to those that are; is there more to do?"""
+        left = AT_ONCE
+        while self._unsettled and left:
+            feeding, flows = self._unsettled.popitem(last=False)
+            some = list(islice(flows, left))
+            left -= len(some)
+            for flow in some:
+                del flows[flow]
+                if self.of(flow) is not feeding:
+                    self._settle(flow, feeding)
+            if flows:
+                self._unsettled[feeding] = flows
+        return bool(self._unsettled)
+
+    def _settle(self, flow: Flow, feeding: Feeding | None) -> None:
+        due_at = self._unrouted.pop(flow, None) if feeding is None else feeding.lane.forget(flow)
+        if due_at is not None:  # else it has been claimed since
+            self.ready(flow, due_at)
 
     # Looking.
 
@@ -222,6 +274,8 @@ class Routes:
     def lend(self, feeding: Feeding, now: float, clock: int) -> float:
         """Let another lane carry what is due by the `clock` (ms); answers in how many seconds to look again."""
         lane = feeding.lane
+        if feeding.closed:  # what is left here is on its way to other lanes
+            return LEND_AGAIN
         owners, others = (self._deputy(lane, now, own_mail=own_mail) for own_mail in (True, False))
         due = lane.due_flows(clock) if owners or others else {}
         for flow, due_at in due.items():

@@ -18,7 +18,7 @@ from gateway.directory.directory import seal_place
 from gateway.directory.shapes import Dkim, OAuth, Profile
 from gateway.observe import facts
 from gateway.observe.failpoint import failpoint
-from gateway.relay.guard import TOO_OFTEN, Guard
+from gateway.relay.guard import MOST, TOO_OFTEN, Guard
 from gateway.settings import Connector
 from gateway.smtp import certificate, dkim
 from gateway.smtp.dial import Proxy, ProxyKind
@@ -27,6 +27,7 @@ from gateway.smtp.sasl import Login, Method
 from gateway.smtp.session import Opener, Relay, Security
 from gateway.smtp.tls import TlsPolicy
 from gateway.smtp.transaction import Engine, Envelope, Timeouts
+from gateway.store.rows import Place
 
 T = TypeVar("T")
 
@@ -74,6 +75,7 @@ class SignIns:
     opener: Opener
     guard: Guard
     connectors: Mapping[str, Connector] = field(default_factory=dict)
+    _held_back: dict[Place, str] = field(default_factory=dict)  # who would have signed in, had the guard let them
 
     # What to try.
 
@@ -181,6 +183,8 @@ class SignIns:
         self, profile: Profile, relays: list[Relay], watch: Watch, timeouts: Timeouts | None
     ) -> Opened | Fault:
         opener = self.opener if timeouts is None else replace(self.opener, timeouts=timeouts)
+        if timeouts is None:
+            self._held_back.pop((profile.tenant, profile.name), None)
         tried: list[Relay] = []
         refusal = UNTRIED
         while (relay := next((one for one in relays if one not in tried), None)) is not None:
@@ -190,6 +194,8 @@ class SignIns:
                 if kept and opened.certificate and (ends := certificate.ends(opened.certificate)) is not None:
                     facts.certificate(relay.host, relay.port, ends.timestamp())
                 return Opened(opened, relay)
+            if opened is TOO_OFTEN and timeouts is None and relay.login is not None:
+                self._remember(profile, relay.login.username)
             if opened.trouble is not Trouble.AUTH_FAILED or opened is TOO_OFTEN:
                 return opened
             refusal = opened
@@ -198,10 +204,17 @@ class SignIns:
             relays[:0] = [] if isinstance(renewed, Fault) else [one for one in renewed if one not in relays]
         return refusal
 
+    def _remember(self, profile: Profile, username: str) -> None:
+        """Keep who was held back last of each profile: the name may come with the secret, which takes time to fetch."""
+        self._held_back[profile.tenant, profile.name] = username
+        if len(self._held_back) > MOST:
+            del self._held_back[next(iter(self._held_back))]
+
     def forgive(self, profile: Profile, refused: Login | None) -> None:
-        """A person says that it may be tried again: once, and then the guard stands as before."""
+        """A person says that whoever was refused, or held back since, may try again: once; then the guard stands as before."""
         username = profile.auth.username or "" if refused is None else refused.username
-        self.guard.forgive(profile.tenant, profile.host, username)
+        for one in {username, self._held_back.get((profile.tenant, profile.name), username)}:
+            self.guard.forgive(profile.tenant, profile.host, one)
 
     # What belongs to a message.
 

@@ -13,6 +13,7 @@ from gateway.directory.shapes import Profile
 from gateway.message.address import Mailbox, needs_smtputf8
 from gateway.message.compose import Draft
 from gateway.message.notification import new_id
+from gateway.observe import facts
 from gateway.relay.render import enclosed, with_footnote
 from gateway.relay.sign_in import Opened, SignIns
 from gateway.smtp import hints
@@ -70,7 +71,11 @@ class Tester:
         return envelope if isinstance(envelope, Rejected) else await self.sign_ins.signed(profile, envelope)
 
     async def _explained(self, fault: Fault, relay: Relay, profile: Profile) -> hints.Advice:
-        seen = await look(self.sign_ins.opener, relay, fault)
+        try:
+            seen = await look(self.sign_ins.opener, relay, fault)
+        except Exception as error:  # noqa: BLE001 - what nobody foresaw in a second look must not cost what the first one told
+            facts.opening_failed((profile.tenant, profile.name), error)
+            seen = None
         return hints.of_fault(fault, relay, profile.preset, seen)
 
 

@@ -33,7 +33,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from gateway.credentials.secret import Secret
-from gateway.smtp.aside import aside
+from gateway.smtp.aside import Aside
 
 _SIGNED: Final = (
     b"from", b"to", b"cc", b"reply-to", b"subject", b"date", b"message-id", b"in-reply-to", b"references",
@@ -53,6 +53,7 @@ _FIELD_END: Final = re.compile(rb"\r\n(?![ \t])")
 _BLANKS: Final = re.compile(rb"[ \t]+")
 _LAST_LINE: Final = b".\r\n"
 
+_aside: Final = Aside("dkim")
 PrivateKey = RSAPrivateKey | Ed25519PrivateKey
 
 
@@ -66,7 +67,7 @@ async def signed(message: bytes, domain: str, selector: str, key: Secret) -> byt
     The message is as a composer leaves it: CRLF throughout and at the end, dots not stuffed. `key` is the private key
     in PEM, without a passphrase: Ed25519, or RSA of 1024 to 4096 bits. Raises `DkimError`.
     """
-    return await aside(_signed, message, domain, selector, key, int(time.time()))
+    return await _aside(_signed, message, domain, selector, key, int(time.time()))
 
 
 def _signed(message: bytes, domain: str, selector: str, key: Secret, at: int) -> bytes:

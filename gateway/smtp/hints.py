@@ -68,6 +68,8 @@ def _at_relay(fault: Fault, relay: Relay, provider: str, look: Look | None) -> s
             return told
         case Trouble.TLS_REQUIRED if fault.phase is Phase.TLS and fault.reply is None:
             return _no_starttls(relay)
+        case Trouble.TLS_REQUIRED if fault.phase is Phase.AUTH and fault.reply is None:
+            return _IN_CLEAR
         case Trouble.AUTH_FAILED | Trouble.AUTH_CONFIG | Trouble.AUTH_DISABLED:
             return _sign_in(fault, relay, provider)
         case _:
@@ -249,6 +251,9 @@ _AGAIN: Final = "Sending tries again by itself; test again in a few minutes."
 _CHANGE: Final = "Change the message or the profile's limits."
 _MAYBE: Final = "It may have been delivered: look into the mailbox before you test again."
 _EGRESS: Final = "Ask the operator to permit it in [egress], or use another relay."
+_IN_CLEAR: Final = (
+    "Choose security starttls or implicit_tls, or ask the operator to name the host in [egress] plaintext_auth."
+)
 _REJECTED: Final = {
     Phase.SENDER: "The relay takes no mail from this sender: see the profile's from and return_path.",
     Phase.RECIPIENT: "The relay takes no mail for this recipient: test with another one.",

@@ -18,12 +18,13 @@ import jwt
 import scramp
 
 from gateway.credentials.secret import Secret
-from gateway.smtp.aside import aside
+from gateway.smtp.aside import Aside
 
 GO_ON: Final = 334
 ACCEPTED: Final = 235
 MOST_ITERATIONS: Final = 1_000_000  # of a password's hash that a relay may ask for: half a second
 CANCEL: Final = b"*"  # RFC 4954 §4
+_aside: Final = Aside("sasl")
 
 Exchange = Generator[bytes | None, str, None]
 """Yields responses, not yet in base64, None where the relay speaks first; is sent challenges as they came."""
@@ -132,7 +133,7 @@ async def sign_in(client: Client, method: Method, login: Login) -> Answer:
 
 async def _next(method: Method, exchange: Exchange, challenge: str | None) -> bytes | None:
     if method in COSTLY:
-        return await aside(_respond, exchange, challenge)
+        return await _aside(_respond, exchange, challenge)
     return _respond(exchange, challenge)
 
 

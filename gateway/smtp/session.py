@@ -25,7 +25,7 @@ from gateway.smtp.dial import Dialer, Proxy
 from gateway.smtp.outcome import Fault, Phase, Trouble, Watch, unwatched
 from gateway.smtp.reply import MAX_LINES, Reply, reply
 from gateway.smtp.sasl import ACCEPTED, Login, Method, SaslError, choose, sign_in
-from gateway.smtp.tls import ClientCertificateError, TlsPolicy, tls_context
+from gateway.smtp.tls import AuthoritiesError, ClientCertificateError, Contexts, TlsPolicy
 from gateway.smtp.transaction import Capabilities, Engine, Timeouts
 
 _CROWDED: Final = re.compile(r"too many .{0,40}(?:connections|sessions)|connections? .{0,20}limit", re.IGNORECASE)
@@ -59,15 +59,20 @@ class Relay:
 
 @dataclass(frozen=True, slots=True)
 class Opener:
-    """Opens sessions: the dialer, the name we give in EHLO, and how long we wait."""
+    """Opens sessions: the dialer, the name we give in EHLO, and how long we wait.
+
+    Without TLS nobody signs in but at the hosts of `plaintext_auth`, written as in `Relay.host`.
+    """
 
     dialer: Dialer
     ehlo_name: str
     timeouts: Timeouts = Timeouts()
+    plaintext_auth: frozenset[str] = frozenset()
+    contexts: Contexts = field(default_factory=Contexts)
 
     async def open(self, relay: Relay, watch: Watch = unwatched) -> Engine | Fault:
         """Open a session ready for MAIL, or say what stood in the way; `watch` is told each phase that is passed."""
-        context = None if relay.security is Security.NONE else _context(relay.tls)
+        context = None if relay.security is Security.NONE else await self._context(relay.tls)
         if isinstance(context, Fault):
             return context
         timed = _Timed(watch, anonymous=relay.login is None)
@@ -84,7 +89,7 @@ class Opener:
             local_hostname=self.ehlo_name,
             timeout=self.timeouts.command,
         )
-        opening = _Opening(client, relay, timed)
+        opening = _Opening(client, relay, timed, in_clear=relay.host in self.plaintext_auth)
         try:
             fault = await opening.run()
         except BaseException:
@@ -99,6 +104,16 @@ class Opener:
         engine = Engine(cast("asyncio.Transport", client.transport), _capabilities(client), self.timeouts, watch)
         engine.certificate = opening.certificate
         return engine
+
+    async def _context(self, policy: TlsPolicy) -> ssl.SSLContext | Fault:
+        try:
+            return await self.contexts.of(policy)
+        except ClientCertificateError as error:
+            return Fault(Phase.TLS, Trouble.CERTIFICATE_UNREADABLE, str(error))
+        except AuthoritiesError as error:
+            return Fault(Phase.TLS, Trouble.TLS_UNVERIFIED, f"the profile's CA certificates are {error}")
+        except (ssl.SSLError, ValueError):
+            return Fault(Phase.TLS, Trouble.TLS_UNVERIFIED, "the profile's CA certificates cannot be read")
 
 
 class _Timed:
@@ -164,11 +179,12 @@ class _Client(aiosmtplib.SMTP):
 
 @dataclass(slots=True)
 class _Opening:
-    """One opening under way; `phase` says what an exception was raised in."""
+    """One opening under way; `phase` says what an exception was raised in. `in_clear`: may one sign in without TLS?"""
 
     client: _Client
     relay: Relay
     watch: Watch
+    in_clear: bool
     phase: Phase = field(default=Phase.GREETING)
     certificate: bytes | None = None
 
@@ -227,6 +243,8 @@ class _Opening:
 
     async def _sign_in(self, login: Login) -> Fault | None:
         tls = self.relay.tls
+        if self.relay.security is Security.NONE and not self.in_clear:
+            return Fault(Phase.AUTH, Trouble.TLS_REQUIRED, "the operator lets no password go to this host without TLS")
         if self.relay.security is not Security.NONE and not (tls.verify or tls.allow_auth_unverified):
             return Fault(
                 Phase.AUTH, Trouble.TLS_UNVERIFIED, "no password is sent to a relay whose certificate is not checked"
@@ -252,15 +270,6 @@ KNOWN: Final = frozenset(method.upper() for method in Method) - {"AUTO", "NONE"}
 def _offers(client: aiosmtplib.SMTP) -> str:
     offered = sorted(name.upper() for name in client.esmtp_extensions if name.isascii() and name.isalnum())
     return "offers " + ", ".join(offered[:20]) if offered else "offers no extensions"
-
-
-def _context(policy: TlsPolicy) -> ssl.SSLContext | Fault:
-    try:
-        return tls_context(policy)
-    except ClientCertificateError as error:
-        return Fault(Phase.TLS, Trouble.CERTIFICATE_UNREADABLE, str(error))
-    except (ssl.SSLError, TypeError, ValueError):
-        return Fault(Phase.TLS, Trouble.TLS_UNVERIFIED, "the profile's CA certificates cannot be read")
 
 
 def _capabilities(client: aiosmtplib.SMTP) -> Capabilities:

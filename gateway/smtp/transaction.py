@@ -451,27 +451,24 @@ class Engine(asyncio.Protocol):
     ) -> Reply:
         """Send the body, its final dot and perhaps the next envelope; answer the relay's word on it."""
         body = stuffed(envelope.message)
-        if len(body) <= BLOCK and before_dot is None:
-            tail = body
-        else:
-            await self._long_body(body[:-3])
-            tail = body[-3:]
+        if len(body) > BLOCK or before_dot is not None:
+            await self._long_body(memoryview(body)[:-3])
+            body = body[-3:]  # what has left takes no room for the ten minutes that an answer may take
             if before_dot is not None and not await before_dot():
                 raise _Lost(LEASE_LOST)
             if not fence():
                 raise _Lost(LEASE_LOST)
         failpoint("smtp.before_terminator")
         behind, replies = self._behind(before_dot, follow)
-        self._write(tail + behind, 1 + replies)
+        self._write(body + behind, 1 + replies)
         if not self._transport.is_closing():  # otherwise this very write failed, and the dot is still with us
             mark()
         failpoint("smtp.after_terminator")
         return await self._reply(self._timeouts.final)
 
-    async def _long_body(self, body: bytes) -> None:
-        view = memoryview(body)
-        for start in range(0, len(view), BLOCK):
-            self._write(bytes(view[start : start + BLOCK]), 0)
+    async def _long_body(self, body: memoryview) -> None:
+        for start in range(0, len(body), BLOCK):
+            self._write(bytes(body[start : start + BLOCK]), 0)
             await self._drain()
         failpoint("smtp.body_written")
 

@@ -237,8 +237,8 @@ class Store(Protocol):
     async def page(self, listing: Listing) -> list[StoredRow]:
         """Read notifications, newest first, without content."""
 
-    async def expired(self, now: int, limit: int) -> list[StoredRow]:
-        """Read ready rows whose time is over."""
+    async def expired(self, now: int, limit: int, after: StoredRow | None = None) -> list[StoredRow]:
+        """Read ready rows whose time is over, those first that were the first to expire; go on behind `after`."""
 
     async def backlog(self) -> list[FlowBacklog]:
         """Read which flows have ready rows."""

@@ -51,6 +51,7 @@ class Idempotency(NamedTuple):
 class NewRow(NamedTuple):
     """An accepted notification on its way to stable storage. `content` is None if nothing will need it.
 
+    `id` begins with `accepted_at` in 12 hex digits, by which lists find their time.
     `per_minute` is how many its tenant may send (None: any number); a store that is one daemon's alone does not look.
     """
 
@@ -246,6 +247,11 @@ class Listing:
     category: str | None = None
     since: int | None = None
     until: int | None = None
+
+
+def first_id(accepted_at: int) -> str:
+    """Begin as the ids of that time do: what was accepted before (ms) has a lesser id, what was then or later a greater."""
+    return f"{max(accepted_at, 0):012x}"
 
 
 class FlowBacklog(NamedTuple):

@@ -5,6 +5,7 @@ A part runs against Lowkey Vault, another's double of the service, if LOWKEY_VAU
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import logging
@@ -23,7 +24,7 @@ import pytest
 import trustme
 from azure.keyvault.secrets._shared import http_challenge_cache
 
-from gateway.credentials.login import Logins
+from gateway.credentials.login import REFUSED, Logins
 from gateway.credentials.provider import CredentialError, Deadlines, Fetched, Kind
 from gateway.credentials.providers.azure_key_vault import AzureKeyVaultProvider
 from gateway.settings.connections import AzureKeyVaultConnection
@@ -317,13 +318,13 @@ async def test_another_authority_is_not_trusted(fake: AzureServer, connect: Conn
 
 
 async def test_a_bundle_without_certificates(connect: Connect, tmp_path: Path) -> None:
-    """It was one when the settings were read; the operator is told the file."""
+    """It was one when the settings were read; owners of profiles are told so, and not which file it is."""
     bundle = tmp_path / "bundle.pem"
     trustme.CA().cert_pem.write_to_path(bundle)
     provider = connect(ca_certificates=bundle)
     bundle.write_text("nothing")
     error = await refused(provider, "a")
-    assert (error.kind, str(bundle) in error.detail) == (Kind.UNREACHABLE, True)
+    assert (error.kind, error.detail) == (Kind.UNREACHABLE, "a certificate file of the connection cannot be read")
 
 
 async def test_nobody_listens(connect: Connect, unused_tcp_port: int) -> None:
@@ -417,6 +418,22 @@ async def test_a_failed_sign_in_is_not_tried_at_every_fetch(fake: AzureServer, c
     fake.client_secret = CLIENT_SECRET
     logins.forgive()
     assert await value(provider) == "one"
+
+
+async def test_sign_ins_that_fail_together_are_one_failure(fake: AzureServer, connect: Connect) -> None:
+    """The client lets as many as fetch sign in, each for a token that is about to run out; the pause is that of the first."""
+    logins = Logins(lambda: 0.0, dice=lambda: 0.5)
+    provider = connect(logins=logins)
+    fake.lifetime = 60
+    fake.put_value("a", "one")
+    await value(provider)
+    fake.client_secret = "another"
+    failures = await asyncio.gather(*(refused(provider, "a") for _ in range(8)))
+    pause = logins.trouble()
+
+    assert ({one.kind for one in failures}, len(fake.sign_ins)) == ({Kind.DENIED}, 9)
+    assert pause is not None
+    assert pause.retry_after == REFUSED
 
 
 async def test_how_long_the_token_lasts_is_known(fake: AzureServer, connect: Connect) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gateway.credentials.cache import Known, Line, State
+from gateway.credentials.cache import OVERLAP, Cache, Known, Line, State
 from gateway.credentials.connections import Connection, Connections
 from gateway.credentials.credentials import Credentials, Stored
 from gateway.credentials.local import LocalSecrets
@@ -286,6 +286,24 @@ async def test_a_pair_before_without_its_user_name_is_none(credentials: Credenti
     found = await credentials.find("acme", HOST, (), wanted, why=Why.PERSON)
 
     assert (found.secret.reveal(), found.previous) == ("pw-two", None)
+
+
+async def test_a_version_without_a_field_that_is_used(credentials: Credentials, source: Source) -> None:
+    """The one before serves on for a while, whole; who uses what is there has the new one."""
+    now = 0.0
+    credentials.cache = Cache(lambda: now)
+    wanted = reference("vault", "corp", "common/x", username_property="username")
+    source.secrets["common/x"] = {"password": "pw-one", "username": "app-one"}
+    await credentials.find("acme", HOST, (), wanted)
+    source.secrets["common/x"] = {"passwrd": "pw-two", "username": "app-two"}
+    found = await credentials.find("acme", HOST, (), wanted, why=Why.PERSON)
+    other = await credentials.find("acme", HOST, (), reference("vault", "corp", "common/x", property="username"))
+    now = OVERLAP
+    with pytest.raises(CredentialError) as refused:
+        await credentials.find("acme", HOST, (), wanted)
+
+    assert (found.secret.reveal(), found.username, found.stale) == ("pw-one", Secret("app-one"), True)
+    assert (other.secret.reveal(), other.stale, refused.value.kind) == ("app-two", False, Kind.MALFORMED)
 
 
 async def test_leave_is_asked_for_before_the_cache(credentials: Credentials, source: Source) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -99,6 +101,24 @@ async def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
     for key in ("nothing", "folder"):
         with pytest.raises(CredentialError):
             await local.read_file(key)
+
+
+async def test_a_fifo_is_no_secret(tmp_path: Path) -> None:
+    """Nor is it waited for that somebody writes into it."""
+    os.mkfifo(tmp_path / "a")
+    waited = threading.Event()
+
+    def write() -> None:
+        waited.set()
+        (tmp_path / "a").write_text("pw")
+
+    writer = threading.Timer(5.0, write)  # ends a wait that would have no end
+    writer.daemon = True
+    writer.start()
+    with pytest.raises(CredentialError) as refused:
+        await LocalSecrets(tmp_path).read_file("a")
+    writer.cancel()
+    assert (refused.value.kind, waited.is_set()) == (Kind.MALFORMED, False)
 
 
 def test_a_variable(tmp_path: Path) -> None:

@@ -73,6 +73,21 @@ def test_a_pause_that_the_store_asks_for_is_kept(clock: Clock) -> None:
     assert pauses(logins, clock, CredentialError(Kind.THROTTLED, "slowly", 30.0), 1) == [30.0]
 
 
+@pytest.mark.parametrize(("errors", "pause"), [([AWAY] * 8, 1.0), ([AWAY, DENIED, AWAY], REFUSED)])
+def test_sign_ins_that_fail_together_are_one_failure(clock: Clock, errors: list[CredentialError], pause: float) -> None:
+    """Of their pauses the longest is kept; the next failure is the second."""
+    logins = Logins(clock, dice=lambda: 0.5)
+    begun = logins.counted
+    for error in errors:
+        logins.failed(error, begun)
+    trouble = logins.trouble()
+    clock.now += pause
+
+    assert trouble is not None
+    assert trouble.retry_after == pytest.approx(pause)
+    assert pauses(logins, clock, AWAY, 1) == pytest.approx([2.0])
+
+
 def test_a_sign_in_ends_the_row(clock: Clock) -> None:
     """The next failure is a first one again."""
     logins = Logins(clock, dice=lambda: 0.5)

@@ -198,3 +198,13 @@ async def test_what_breaks_a_rule_is_found_in_its_row(world: World) -> None:
 
     assert refused.faults == {"/profiles/0/failover/0": "unknown_profile", "/templates/0/subject": "bad_template"}
     assert (stranger.code, set(stranger.faults)) == ("not_found", {"/preferences/0", "/preferences/1"})
+
+
+async def test_so_many_templates_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To look at templates takes long, so they have a measure of their own: as many characters together, and no more."""
+    monkeypatch.setattr("gateway.http.apply.MOST_TEMPLATE", 100)
+    template = {"tenant": "acme", "name": "t", "subject": "s", "text": "x" * 94}  # with its name and tenant: 100
+    taken = await apply(world, {"templates": [template]}, "?dry_run=true")
+    refused = await apply(world, {"templates": [{**template, "text": "x" * 95}]}, "?dry_run=true")
+
+    assert (taken.status, refused.status, refused.faults) == (200, 422, {"/templates": "too_many"})

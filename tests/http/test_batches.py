@@ -12,6 +12,7 @@ from gateway.directory.shapes import Template, Tenant
 from gateway.http import notifications
 from gateway.http.call import SOCKET_CALLER, Call
 from gateway.message.template.allowance import Allowance
+from gateway.store.rows import Entry
 from tests.http.world import Answered, World, notification, profile, running
 
 
@@ -82,7 +83,8 @@ async def test_faults_are_told_over_the_rate(world: World) -> None:
 async def test_templates_that_take_too_long_are_not_rendered_for_a_while(tmp_path: Path) -> None:
     """Neither for the tenant nor for others of its organisation, nor to look at; what needs none goes on."""
     slow = Allowance(used=count(step=60.0).__next__)  # each takes a minute
-    async with running(tmp_path, allowance=slow) as world:
+    async with running(tmp_path) as world:
+        world.directory.allowance = slow
         for tenant in ("acme", "acme-emea", "globex"):
             await world.put(Template(tenant=tenant, name="t", subject="s", text="{{ name }}"))
         item = filled(data={"name": "Ann"})
@@ -96,6 +98,31 @@ async def test_templates_that_take_too_long_are_not_rendered_for_a_while(tmp_pat
     assert said(results) == [(202, None), (429, "rate_limited"), (202, None)]
     assert (said(below), said(beside)) == ([(429, "rate_limited")], [(202, None)])
     assert (preview.code, int(preview.headers["Retry-After"]) > 60) == ("rate_limited", True)
+
+
+async def test_templates_are_not_saved_either_for_a_while(world: World) -> None:
+    """To look at one takes its time, too; what has none is saved, and the operator's people save whatever they like."""
+    world.directory.allowance.charge("acme", 60.0)
+    path, body = "/v1/tenants/acme-emea/templates/t", {"subject": "s", "text": "t"}
+    refused = await world.call("PUT", path, "acme:admin", json=body)
+    applied = await world.call(
+        "POST", "/v1/apply", "acme:admin", json={"templates": [{"tenant": "acme", "name": "t", **body}]}
+    )
+    beside = await world.call("PUT", "/v1/tenants/acme/preferences", "acme:admin", json={})
+    taken = await world.call("PUT", path, "system", json=body)
+
+    assert [one.status for one in (refused, applied, beside, taken)] == [429, 429, 200, 201]
+    assert int(refused.headers["Retry-After"]) > 60
+
+
+async def test_what_a_template_takes_when_it_is_saved_is_counted(world: World) -> None:
+    """However it ends."""
+    slow = "{{ a }}" * 6_000  # tens of milliseconds
+    for text in (slow, slow + "{{"):
+        await world.call("PUT", "/v1/tenants/acme/templates/t", "acme:admin", json={"subject": "s", "text": text})
+        counted = world.directory.allowance.owed("acme")
+        assert counted > 0
+        world.directory.allowance = Allowance()
 
 
 # What is counted.
@@ -184,6 +211,46 @@ async def test_a_repeat_outlives_its_template(world: World) -> None:
     [again, new] = await batch(world, item, {**item, "idempotency_key": "n"})
     assert (again["status"], again.get("id")) == (202, first["id"])
     assert new["status"] == 422
+
+
+OWN = {"is_default": True}
+
+
+@pytest.mark.parametrize(
+    ("fields", "change"),
+    [
+        ({"sender": "x@acme.example"}, profile("acme", "own", **OWN)),
+        ({"sender": "x@acme.example"}, profile("acme", "own", **OWN, force_sender=True)),
+        ({"to": None}, profile("acme", "own", **OWN)),
+    ],
+    ids=["sender_not_allowed", "sender_forced", "no_recipient"],
+)
+async def test_a_repeat_outlives_what_allowed_it(world: World, fields: dict[str, Any], change: Any) -> None:
+    """What was accepted is not told to be refused, alone or in a batch, whatever the profile says by now."""
+    first, again = await repeated(world, "acme", change, **fields)
+    [item] = await batch(world, notification(**fields, idempotency_key="k"))
+    new = await world.post("acme", "n", **fields)
+
+    assert (first.status, again.json, new.status) == (202, first.json, 422)
+    assert said([item]) == [(422, "idempotency_mismatch")]  # the octets of an item are others than a body's
+
+
+async def test_a_repeat_outlives_the_end_of_its_template(world: World) -> None:
+    """Deleted or renamed: the first answer is given again, in a batch too."""
+    await template(world)
+    item = filled(data={"name": "Ann"}, idempotency_key="k")
+    [first] = await batch(world, item)
+    await world.write([], [Entry("template", "acme", "t", "", "api")])
+    [again, new] = await batch(world, item, {**item, "idempotency_key": "n"})
+
+    assert (again["status"], again.get("id"), new["status"]) == (202, first["id"], 422)
+
+
+async def test_what_is_wrong_by_itself_has_no_first_answer(world: World) -> None:
+    """All that is wrong with a body is told, also under a key that is known."""
+    await world.post("acme", "k")
+    told = await world.post("acme", "k", to=["nobody"])
+    assert (told.status, told.faults) == (422, {"/to/0": "bad_address"})
 
 
 async def repeated(world: World, key: str, change: Any, **fields: Any) -> tuple[Answered, Answered]:

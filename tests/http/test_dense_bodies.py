@@ -41,6 +41,16 @@ def test_values_are_counted_outside_texts(body: bytes, values: int) -> None:
     assert not has_more_values(body, values)
 
 
+@pytest.mark.parametrize("names", [0, 98])
+def test_texts_that_are_no_values_of_json(names: int) -> None:
+    """Of what cannot be JSON not every text is looked at; of what can, all are."""
+    commas = b'"' + b"," * 200 + b'"'
+    assert has_more_values(b"[" + commas + b'""' * 1_000, 200)
+    members = b",".join([b'"name":"value"'] * names + [b'"last":' + commas])
+    assert has_more_values(b"{" + members + b"}", names + 1)
+    assert not has_more_values(b"{" + members + b"}", names + 2)
+
+
 @pytest.fixture
 async def roomy(tmp_path: Path) -> AsyncIterator[World]:
     """A world that takes bodies of the usual size."""
@@ -87,10 +97,11 @@ def test_lists_of_faults(shape: type[Shape], body: dict[str, object]) -> None:
 
 @pytest.mark.parametrize("field", ["headers", "metadata"])
 def test_maps_of_faults(field: str) -> None:
-    """Of faults that no list holds so many are told that they are too many."""
+    """Of one that is too large that is told, and none of its entries; of faults that no field holds, that they are too many."""
     names = {str(number): 1 for number in range(MOST_ERRORS + 1)}
-    for body in ({field: names}, names):
-        assert read(NotificationRequest, json.dumps(body).encode()).faults == (TOO_MANY,)
+    told = read(NotificationRequest, json.dumps({"to": [1], "subject": "s", "text": "t", field: names}).encode()).faults
+    assert {fault.pointer: fault.code for fault in told} == {"/to/0": "bad_address", f"/{field}": "too_long"}
+    assert read(NotificationRequest, json.dumps(names).encode()).faults == (TOO_MANY,)
 
 
 def test_ordinary_bodies_hear_everything() -> None:

@@ -10,6 +10,7 @@ import pytest
 from gateway.credentials.connections import made as connected
 from tests.directory.provisioning import opened_password
 from tests.http.world import World, running
+from tests.smtp.test_keys import authority_of, long_key
 
 ADMIN = "acme:admin"
 EDITOR = "acme:profiles"
@@ -136,6 +137,7 @@ async def test_unusual_is_not_wrong(world: World) -> None:
 
 
 CREDENTIAL = {"source": "plaintext", "value": "x"}
+SLOW = authority_of(long_key(3072, exponent=2**3072 - 3))
 FAULTY: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     "no host": ({"host": None}, {"/host": "bad_value"}),
     "bad host": ({"host": "a_b"}, {"/host": "bad_host"}),
@@ -185,6 +187,7 @@ FAULTY: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     "connector": ({"connector": "dmz"}, {"/connector": "unknown_connector"}),
     "failover": ({"failover": ["nobody"]}, {"/failover/0": "unknown_profile"}),
     "certificates": ({"tls": {"ca_certificates": "x"}}, {"/tls/ca_certificates": "bad_certificate"}),
+    "a certificate that takes long": ({"tls": {"ca_certificates": SLOW}}, {"/tls/ca_certificates": "bad_certificate"}),
     "dsn": ({"dsn": {"notify": ["never", "delay"]}}, {"/dsn/notify": "conflict"}),
     "metadata service": ({"host": "169.254.169.254"}, {"/host": "egress_refused"}),
     "port": ({"port": 22}, {"/port": "egress_refused"}),
@@ -216,6 +219,15 @@ async def test_faults(world: World, change: dict[str, Any], faults: dict[str, st
 async def test_the_only_fault_names_the_problem(world: World, change: dict[str, Any], code: str) -> None:
     """Where the contract has a code for it."""
     assert (await world.call("POST", PROFILES, EDITOR, json={**SIGNED_IN, **change})).code == code
+
+
+@pytest.mark.parametrize(("certificates", "says"), [("x", "These are no certificates"), (SLOW, "has no usual key")])
+async def test_what_is_wrong_with_certificates_is_told(world: World, certificates: str, says: str) -> None:
+    """Each in a sentence of its own."""
+    refused = await world.call("POST", PROFILES, EDITOR, json={**RELAY, "tls": {"ca_certificates": certificates}})
+    [told] = refused.json["errors"]
+
+    assert says in told["detail"]
 
 
 async def test_host_and_username_are_one_account(world: World) -> None:

@@ -210,15 +210,19 @@ async def test_subjects(world: World, body: Json, subject: str) -> None:
 async def test_a_template_of_the_tenant(world: World, query: tuple[tuple[str, str], ...]) -> None:
     """The one that the query names, else the one of the source's name; its data is the payload."""
     name = dict(query).get("template", "alertmanager")
-    await world.put(
-        Template(tenant="acme", name=name, subject="{{ alerts|length }} {{ severity }}", text="{{ title }}")
-    )
+    text = "{{ severity }} {{ firing }} {{ externalURL }}"
+    await world.put(Template(tenant="acme", name=name, subject="{{ alerts|length }} {{ title }}", text=text))
     said = await content(world, await post(world, group(alert(severity="p2")), *query))
-    assert said.template == name
-    assert said.data is not None
-    assert (said.data["severity"], said.data["firing"], said.data["externalURL"]) == (
-        "error", 1, "http://alertmanager.example.test",
-    )  # fmt: skip
+    assert (said.subject or "").startswith("1 [FIRING:1]")
+    assert (said.text, said.html) == ("error 1 http://alertmanager.example.test", None)
+
+
+async def test_a_template_that_is_changed_stops_no_alert(world: World) -> None:
+    """What was accepted says what the template said then."""
+    await world.put(Template(tenant="acme", name="alertmanager", subject="s", text="{{ severity }}"))
+    answered = await post(world, group(alert(severity="p2")))
+    await world.put(Template(tenant="acme", name="alertmanager", subject="s", text="{{ nobody }}"))
+    assert (await content(world, answered)).text == "error"
 
 
 async def test_a_template_that_is_not_there(world: World) -> None:
@@ -229,9 +233,10 @@ async def test_a_template_that_is_not_there(world: World) -> None:
 
 async def test_a_template_that_takes_too_long_stops_no_alert(tmp_path: Path) -> None:
     """The organisation's templates have used up their time: the alert comes in our words, and says so."""
-    async with running(tmp_path, allowance=Allowance(used=count(step=60.0).__next__)) as world:
+    async with running(tmp_path) as world:
+        world.directory.allowance = Allowance(used=count(step=60.0).__next__)
         await world.put(Template(tenant="acme", name="alertmanager", subject="s", text="x"))
-        world.services.allowance.render("acme", "s", "x", None, {})
+        world.directory.allowance.charge("acme", 60.0)
         said = await content(world, await post(world, group()))
     assert said.subject == "[FIRING:1] HighErrorRate (api, prod)"
     assert "The template alertmanager could not be filled: The templates of this organisation took" in (said.text or "")
@@ -261,23 +266,26 @@ async def test_only_links_of_the_web_are_links(world: World) -> None:
 
 async def test_a_number_that_no_float_can_hold_loses_no_alert(world: World) -> None:
     """It is left out like any that is too large, and the alert is told."""
-    await world.put(Template(tenant="acme", name="grafana", subject="x", text="{{ title }}"))
+    each = "{% for name, value in alerts[0].values|items %}{{ name }}={{ value }} {% endfor %}"
+    await world.put(Template(tenant="acme", name="grafana", subject="x", text=each))
     answered = await post(world, group(alert(values={"a": 10**400, "b": 2})), source="grafana")
-    data: Any = (await content(world, answered)).data
-    assert data["alerts"][0]["values"] == {"b": 2}
+    assert (await content(world, answered)).text == "b=2 "
 
 
 async def test_many_alerts_are_counted_rather_than_shown(world: World) -> None:
     """The gravest that fire come first; those that do not fit are a number, with those that the sender left out."""
     many = [alert("resolved")] * 80 + [alert(severity="info")] * 70 + [alert(severity="page", fingerprint="gravest")]
     body = group(*many, truncatedAlerts=7)
-    await world.put(Template(tenant="acme", name="alertmanager", subject="x", text="{{ title }}"))
-    data = (await content(world, await post(world, body))).data or {}
-    told: Any = data["alerts"]
-    assert len(told) == MAX_ALERTS
-    assert told[0]["fingerprint"] == "gravest"
-    assert [one["status"] for one in told] == ["firing"] * 71 + ["resolved"] * (MAX_ALERTS - 71)
-    assert (data["firing"], data["resolved"], data["truncatedAlerts"]) == (71, 80, 151 - MAX_ALERTS + 7)
+    counts, each = (
+        "{{ firing }} {{ resolved }} {{ truncatedAlerts }}",
+        "{% for one in alerts %}{{ one.status }} {% endfor %}",
+    )
+    await world.put(
+        Template(tenant="acme", name="alertmanager", subject=counts, text=each, html="{{ alerts[0].fingerprint }}")
+    )
+    said = await content(world, await post(world, body))
+    assert (said.text or "").split() == ["firing"] * 71 + ["resolved"] * (MAX_ALERTS - 71)
+    assert (said.subject, said.html) == (f"71 80 {151 - MAX_ALERTS + 7}", "gravest")
 
 
 # What is refused.

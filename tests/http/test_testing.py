@@ -64,7 +64,8 @@ async def place(folder: Path, egress: EgressPolicy = LOOPBACK, seconds: float = 
     async with running(folder, test=test) as world:
         world.directory.policy = Policy(egress, plaintext_auth=("127.0.0.1",))
         credentials = world.services.credentials
-        opener = Opener(Dialer(egress), "gateway.example.test", Timeouts(seconds, 5.0, 5.0, 1.0))
+        in_clear = frozenset({"127.0.0.1", "localhost"})
+        opener = Opener(Dialer(egress), "gateway.example.test", Timeouts(seconds, 5.0, 5.0, 1.0), in_clear)
         tokens = Tokens({}, credentials.cache, time.monotonic)
         test_of = tester.Tester(SignIns(credentials, tokens, opener, Guard(world.store)))
         yield world

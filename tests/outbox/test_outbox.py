@@ -5,12 +5,14 @@ import json
 from itertools import chain, repeat
 
 import pytest
+from structlog.testing import capture_logs
 
 from gateway.message.notification import Priority
 from gateway.outbox import outbox
 from gateway.outbox.delivery import FENCE_MILLISECONDS
 from gateway.outbox.outbox import LEASE
 from gateway.smtp.outcome import RecipientOutcome, Transaction
+from gateway.store.protocol import StoreError
 from gateway.store.rows import Flow, Inserted, Mismatched, Replayed, Stage
 from tests.outbox.building import (
     CUT,
@@ -217,6 +219,16 @@ async def test_caller_cancelled_while_settling_leaves_all_right(b: Bench) -> Non
     assert await b.counted()
 
 
+async def test_result_that_the_store_refuses_is_told(b: Bench) -> None:
+    """One line says which mail it was: that is sent again once its lease is over."""
+    posted = await b.post()
+    delivery = await b.take()
+    with capture_logs() as log, pytest.raises(StoreError):
+        await b.outbox.hold(delivery, 1 << 70, "no column holds such a time")
+    assert [(line["event"], line["id"], line["tenant"]) for line in log] == [("result_unwritten", posted, "acme")]
+    assert b.outbox.in_hand == 0
+
+
 # Leases.
 
 
@@ -304,6 +316,46 @@ async def test_clock_that_was_set_ends_no_lease(b: Bench, monkeypatch: pytest.Mo
     await asyncio.gather(keeping, return_exceptions=True)
     await b.settle(delivery, OK)
     assert await b.states(posted) == ["relayed"]
+
+
+async def test_a_long_sweep_keeps_no_lease_from_being_renewed(b: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the store takes its time to forget what is old, what is in hand stays in hand."""
+    monkeypatch.setattr(outbox, "RENEW", 1)
+    await b.post()
+    delivery = await b.take()
+    sweeping = asyncio.Event()
+
+    async def forget(*_: int) -> int:
+        sweeping.set()
+        await asyncio.Event().wait()  # as long as anybody likes
+        return 0
+
+    monkeypatch.setattr(b.store, "prune", forget)
+    keeping = asyncio.ensure_future(b.outbox.keep())
+    async with asyncio.timeout(20):
+        await sweeping.wait()
+        b.clock.now += LEASE
+        while delivery.lease.until < b.clock() + LEASE:
+            await asyncio.sleep(0)
+    keeping.cancel()
+    await asyncio.gather(keeping, return_exceptions=True)
+
+
+async def test_a_sweep_has_its_time(b: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it does not come to is for the next one: leases that ran out are taken back in between."""
+    monkeypatch.setattr(outbox, "SWEEP_ROWS", 1)
+    monkeypatch.setattr(outbox, "SWEEP_SECONDS", 0.0)
+    old = [await b.post() for _ in range(2)]
+    for _ in old:
+        await b.deliver(OK)
+    b.clock.now += 8 * DAY
+    late = [await b.post(ttl=MINUTE) for _ in range(2)]
+    b.clock.now += HOUR
+    for done in (1, 2):
+        await b.outbox.sweep()
+        kept = [await b.store.get(one) for one in old]
+        assert sum(row is None for row in kept) == done
+        assert sorted([await b.states(one) for one in late]) == sorted([["expired"]] * done + [["queued"]] * (2 - done))
 
 
 # Time.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from gateway.message.notification import OnAmbiguous
+from gateway.outbox import outbox
 from gateway.outbox.outbox import LEASE, SWEEP_ROWS
 from gateway.store.rows import Stage
 from tests.outbox.building import FLOW, HOUR, MINUTE, NOW, OK, after_crash, names, notification, submission
@@ -87,6 +88,17 @@ async def test_expiry_goes_on_over_pages_with_what_cannot_be_read(b: Bench) -> N
     assert (await b.row(posted[0].id)).stage is Stage.READY
 
 
+async def test_expiry_goes_on_behind_pages_of_what_cannot_be_read(b: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many unreadable rows are out of time before it, mail that can be read expires with the same sweep."""
+    monkeypatch.setattr(outbox, "SWEEP_ROWS", 2)
+    posted = [await b.post(ttl=MINUTE + each) for each in range(6)]
+    for each in posted[:5]:
+        await b.ground.write(each, *RECIPIENTS)
+    b.clock.now += HOUR
+    await b.outbox.sweep()
+    assert await b.states(posted[5]) == ["expired"]
+
+
 async def test_mail_whose_envelope_cannot_be_read_expires(b: Bench) -> None:
     """Its recipients can be told what became of it, and nothing more is needed for that."""
     posted = await b.post(ttl=MINUTE)
@@ -111,4 +123,18 @@ async def test_a_dead_daemons_mail_that_cannot_be_read_rests_as_it_is(b: Bench, 
             row = await after.row(posted[0])
             assert (row.stage, getattr(row, column)) == (Stage.LEASED, value)
         assert await after.states(posted[1]) == ["uncertain"]
+        assert await after.outbox.claim(FLOW, 10) == ([], None)
+
+
+@pytest.mark.parametrize("dotted_for", ["?", "0", "[]", "[1]", "[-1]", '["0"]', "[true]", '{"to": [0]}'])
+async def test_a_dead_daemons_final_dot_that_cannot_be_read_rests_as_it_is(b: Bench, dotted_for: str) -> None:
+    """Whom the dot concerned is noted in another form: nobody ends for that, and the mail is neither judged nor sent."""
+    posted = await b.post(on_ambiguous=OnAmbiguous.HOLD)
+    delivery = await b.take()
+    assert await b.store.dot(delivery.row.seq, delivery.lease.token, dotted_for)
+    async with after_crash(b) as after:
+        after.clock.now += LEASE
+        await after.outbox.sweep()
+        assert (await after.row(posted)).stage is Stage.LEASED
+        assert await after.states(posted) == ["queued"]
         assert await after.outbox.claim(FLOW, 10) == ([], None)

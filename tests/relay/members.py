@@ -33,7 +33,7 @@ from gateway.store.postgresql.roster import PostgresqlRoster
 from gateway.store.postgresql.server import Server
 from tests.peers.losing_proxy import CHUNK, LosingProxy
 from tests.peers.smtp_server import ScriptedRelay
-from tests.relay.world import EGRESS, SEAL, World
+from tests.relay.world import EGRESS, IN_CLEAR, SEAL, World
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -145,7 +145,8 @@ class Cluster:
             credentials = Credentials(SEAL, directory.stored, LocalSecrets(self._folder, allow={"*": ("",)}))
             tokens = Tokens({}, credentials.cache, time.monotonic)
             stack.push_async_callback(tokens.close)
-            sign_ins = SignIns(credentials, tokens, Opener(Dialer(EGRESS), greeting), Guard(store), {})
+            opener = Opener(Dialer(EGRESS), greeting, plaintext_auth=IN_CLEAR)
+            sign_ins = SignIns(credentials, tokens, opener, Guard(store), {})
             holding = SharedHolding(store.roster, directory.learn, store.clock, pace)
             dispatcher = Dispatcher(outbox, directory, sign_ins, connections, holding)
             await outbox.recount()

@@ -11,7 +11,7 @@ from gateway.directory.changes import OPERATOR
 from gateway.directory.shapes import Link, Pause, Tenant
 from gateway.message.address import Mailbox
 from gateway.outbox.states import State
-from gateway.relay import limits
+from gateway.relay import limits, routes
 from tests.peers.smtp_server import Hold, ScriptedRelay
 from tests.relay.test_sending import Told
 from tests.relay.world import SEAL, password, profile, world
@@ -88,6 +88,17 @@ async def test_an_open_breaker_is_reason_enough(tmp_path: Path) -> None:
         [recipient] = await at.recipients(mail)
 
     assert (recipient.state, recipient.attempts, recipient.by) == (State.RELAYED, 1, "acme/backup")
+
+
+async def test_a_backup_that_comes_later_stands_in_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mail waits for nobody to look again."""
+    monkeypatch.setattr(routes, "LEND_AGAIN", 3600.0)
+    async with ScriptedRelay() as relay, world(tmp_path, away(failover=["backup"])) as at:
+        await at.post("acme")
+        await at.until(PLACE, "parked:secret_missing")
+        await at.carried()
+        await at.put(backup(relay.port))
+        await relay.wait_messages(1)
 
 
 async def test_it_returns_by_itself_once_the_secret_is_another(tmp_path: Path) -> None:

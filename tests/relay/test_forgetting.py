@@ -13,7 +13,7 @@ from gateway.smtp.sasl import Login, Method
 from gateway.smtp.session import Opener, Relay, Security
 from gateway.store.sqlite import SqliteStore
 from tests.peers.smtp_server import ScriptedRelay
-from tests.relay.world import EGRESS, profile, world
+from tests.relay.world import EGRESS, IN_CLEAR, profile, world
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -72,7 +72,7 @@ async def test_the_guard_remembers_a_bounded_number_of_accounts(
     monkeypatch.setattr(guard, "MOST", ACCOUNTS)
     users = {f"user-{number}": "right" for number in range(3 * ACCOUNTS)}
     async with ScriptedRelay(users=users) as relay, SqliteStore(tmp_path / "gateway.db") as store:
-        guarding, opener = Guard(store), Opener(Dialer(EGRESS), "gateway.test")
+        guarding, opener = Guard(store), Opener(Dialer(EGRESS), "gateway.test", plaintext_auth=IN_CLEAR)
         for user in users:
             guarding.forgive("acme", "127.0.0.1", f"other-{user}")
             login = Login(Method.PLAIN, user, Secret("right"))

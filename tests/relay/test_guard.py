@@ -29,7 +29,7 @@ from gateway.store.postgresql.server import Server
 from gateway.store.sqlite import SqliteStore
 from tests.peers.postgresql import VERSIONS, of_our_own
 from tests.peers.smtp_server import Close, Hold, Reply, ScriptedRelay, issue_tls
-from tests.relay.world import EGRESS, SEAL, password, profile, world
+from tests.relay.world import EGRESS, IN_CLEAR, SEAL, password, profile, world
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -66,24 +66,43 @@ async def test_profiles_that_share_an_account_wait_for_each_other(tmp_path: Path
 
 
 async def test_an_account_is_tried_by_one_after_the_other(tmp_path: Path) -> None:
-    """While a relay thinks about one login a second profile with the same user does not even connect; others do."""
+    """While a relay thinks about one login the owner's second profile with the same user does not even connect."""
     answer = asyncio.Event()
-    auths = {one: password(SEAL, one, "main", "right") for one in ("acme", "zoo", "new")}
-    auths["new"]["username"] = "else"
+    auths = {name: password(SEAL, "acme", name, "right") for name in ("main", "second", "other")}
+    auths["other"]["username"] = "else"
     async with ScriptedRelay(users={"app": "right", "else": "right"}) as relay:
         relay.on("auth", Hold(answer), match="app", once=True)
-        profiles = [profile(relay.port, one, auth=auth) for one, auth in auths.items()]
-        async with world(tmp_path, Tenant(id="new"), *profiles) as here:
+        profiles = [
+            profile(relay.port, name=name, is_default=name == "main", **{"from": f"{name}@acme.example"}, auth=auth)
+            for name, auth in auths.items()
+        ]
+        async with world(tmp_path, *profiles) as here:
             await here.post("acme")
             await relay.wait(lambda: any("AUTH" in session.verbs for session in relay.sessions))
-            await here.post("zoo")
-            await here.post("new")
+            await here.post("acme", profile="second")
+            await here.post("acme", profile="other")
             [first] = list(await relay.wait_messages(1))
             sessions = len(relay.sessions)
             answer.set()
             await relay.wait_messages(3)
 
-    assert (first.mail_from, sessions) == ("noreply@new.example", 2)
+    assert (first.mail_from, sessions) == ("other@acme.example", 2)
+
+
+async def test_nobody_waits_for_what_others_have_at_an_account(tmp_path: Path) -> None:
+    """Somebody's relay, at another port, keeps the owner's profile waiting, and nobody else's with the same user."""
+    async with ScriptedRelay(users={"app": "right"}) as relay, ScriptedRelay() as slow:
+        slow.on("connect", Hold(asyncio.Event()))
+        ours, theirs = (
+            profile(one.port, tenant, auth=password(SEAL, tenant, "main", "right"))
+            for one, tenant in ((relay, "acme"), (slow, "zoo"))
+        )
+        async with world(tmp_path, ours, theirs) as here:
+            await here.post("zoo")
+            await slow.wait(lambda: slow.sessions)
+            await here.post("acme")
+            await relay.wait_messages(1)
+            slow.cut()
 
 
 async def test_of_two_refused_passwords_neither_is_tried_again(tmp_path: Path) -> None:
@@ -155,7 +174,7 @@ async def test_a_profile_without_a_login_goes_on_once_its_secret_is_there(tmp_pa
 # The count, over several daemons and lives.
 
 
-OPENER = Opener(Dialer(EGRESS), "gateway.example.test")
+OPENER = Opener(Dialer(EGRESS), "gateway.example.test", plaintext_auth=IN_CLEAR)
 
 
 @pytest.fixture(params=["SQLite", "PostgreSQL"])

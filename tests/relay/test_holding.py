@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections import Counter
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -46,6 +46,8 @@ class Noted:
     spent: dict[Place, float | None] = field(default_factory=dict)
     words: list[tuple[Flow, int, Place | None]] = field(default_factory=list)
     revocations: list[str] = field(default_factory=list)
+    parked: set[Place] = field(default_factory=set)
+    deleted: set[Place] = field(default_factory=set)
     looks: int = 0
 
     def taken(self, lanes: Mapping[Place, float | None]) -> None:
@@ -68,8 +70,11 @@ class Noted:
     def revoked(self, notification_id: str) -> None:
         self.revocations.append(notification_id)
 
+    def exists(self, lane: Place) -> bool:
+        return lane not in self.deleted
+
     def states(self) -> dict[Place, str]:
-        return dict.fromkeys(self.mine, "active")
+        return dict.fromkeys(self.parked, "parked:auth_failed")
 
     def let_go_on(self, lane: Place) -> None:
         self.gone.append(lane)
@@ -271,6 +276,26 @@ async def test_leaving_whose_answer_was_lost_is_done_again(ground: Ground) -> No
     assert other.lanes.gone == []
 
 
+async def test_the_lane_of_a_deleted_profile_is_left(ground: Ground) -> None:
+    """As soon as all is over there, and for good; the others stay."""
+    one = await ground.join()
+    await until(lambda: one.holding.alive == (one.me,))
+    for lane in (LANE, ("zoo", "main")):
+        one.holding.want(lane)
+    await until(lambda: len(one.lanes.mine) == 2)
+    one.lanes.busy.add(LANE)
+    one.lanes.deleted.add(LANE)
+    await until(lambda: not one.holding.holds(LANE))
+    kept = set(await one.store.roster.held())
+    one.lanes.busy.clear()
+    await until(lambda: LANE not in one.holding._held)
+    beats = one.store.roster.beats
+    await until(lambda: one.store.roster.beats > beats + 3)
+
+    assert kept == {LANE, ("zoo", "main")}
+    assert await one.store.roster.held() == [("zoo", "main")]
+
+
 async def test_who_retires_takes_nothing_and_leaves_everything(ground: Ground) -> None:
     """Also what is wanted after that."""
     one = await ground.join()
@@ -346,8 +371,8 @@ async def test_requests_do_not_wait_for_a_server_that_is_silent(ground: Ground) 
 # Words.
 
 
-@pytest.mark.parametrize("count", [1, 24, 25, 240])
-async def test_words_reach_the_others_however_many(ground: Ground, count: int) -> None:
+@pytest.mark.parametrize("count", [1, 24, 25, 240, 500])
+async def test_words_of_what_is_lent_reach_the_others_however_many(ground: Ground, count: int) -> None:
     """Each flow of the longest names, with the lane that stands in for its own."""
     one, other = await ground.join(), await ground.join()
     await until(lambda: len(one.holding.alive) == len(other.holding.alive) == 2)
@@ -375,6 +400,39 @@ async def test_too_many_words_are_a_look(ground: Ground) -> None:
     await until(lambda: other.lanes.looks > looks)
 
     assert other.lanes.words == []
+
+
+async def test_cancellations_are_told_however_much_there_is_to_say(ground: Ground) -> None:
+    """Nobody finds them by looking: they are all heard, in turn, where flows with mail become a look."""
+    one, other = await ground.join(), await ground.join()
+    await until(lambda: len(one.holding.alive) == len(other.holding.alive) == 2)
+    await ground.until_heard(other)
+    cancelled = [f"{number:036}" for number in range(300)]
+    for number in range(241):
+        one.holding.tell(Flow("acme", f"p{number}"), 1)
+    for each in cancelled:
+        one.holding.revoke(each)
+    await until(lambda: len(other.lanes.revocations) >= len(cancelled))
+
+    assert other.lanes.revocations == cancelled
+    assert {*other.lanes.words} == {BEFORE}
+
+
+async def test_words_make_nobody_look_all_the_time(ground: Ground) -> None:
+    """Somebody asks for looks without end: so many are heeded as the pace says, and the last time that it is asked too."""
+    pace = replace(SLOW, asked=0.5)
+    began = time.monotonic()
+    one = await ground.join(pace)
+    await ground.until_heard(one)
+    before = one.lanes.looks
+    for _ in range(40):
+        await ground.say(one, "[0, []]")
+        await asyncio.sleep(0.02)
+    looks = one.lanes.looks
+    seconds = time.monotonic() - began
+    await until(lambda: one.lanes.looks > looks)
+
+    assert 0 < looks - before <= seconds / pace.asked + 2
 
 
 @pytest.mark.parametrize(
@@ -406,6 +464,21 @@ async def test_words_that_nobody_of_us_says_are_not_heeded(ground: Ground, words
 
 
 # What is told of a lane.
+
+
+async def test_a_lane_that_nobody_knows_to_stand_is_in_order(ground: Ground) -> None:
+    """It was parked, and has had no mail since its profile was changed: so the others learn that it is not parked."""
+    one, other = await ground.join(), await ground.join()
+    await until(lambda: len(one.holding.alive) == len(other.holding.alive) == 2)
+    [lane] = lanes_for(one.me, one.me, other.me)
+    one.holding.want(lane)
+    await until(lambda: one.holding.holds(lane))
+    one.lanes.parked.add(lane)
+    await until(lambda: other.holding.elsewhere() == {lane: "parked:auth_failed"})
+    one.lanes.parked.clear()
+    await until(lambda: other.holding.elsewhere() == {})
+
+    assert other.holding.stands(lane)
 
 
 def test_a_lane_that_has_to_prove_itself_is_not_in_order() -> None:

@@ -305,6 +305,21 @@ def test_forgetting_flows_gives_all_of_them_up() -> None:
     assert of.next_due() is None
 
 
+def test_a_forgotten_flow_leaves_the_others_their_turn() -> None:
+    """Its mail is due, and it is claimed from no more; those of the same tenant and of others are, in their order."""
+    of = lane()
+    noted = [Flow("acme", "main"), Flow("busy", ""), Flow("acme", ""), Flow("calm", "")]
+    for flow in noted:
+        of.note(flow, NOW)
+    fill(of, "zoo", 1)
+    none = of.wishes(NOW, scarce=True)  # it has seen that they are due
+    times = [of.forget(Flow("acme", "main")), of.forget(Flow("busy", "")), of.forget(Flow("busy", ""))]
+
+    assert (none, times) == ([], [NOW, NOW, None])
+    assert [flow for flow, _ in of.wishes(NOW)] == [Flow("acme", ""), Flow("calm", "")]
+    assert of.next_due() is None
+
+
 def test_emptying_gives_all_claimed_mail_up() -> None:
     """What is given up is given up once."""
     of = lane()

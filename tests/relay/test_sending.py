@@ -175,7 +175,8 @@ async def test_templates_that_take_too_long_wait(tmp_path: Path) -> None:
     template = Template(tenant="acme", name="t", subject="by template", text="t")
     slow = Allowance(used=count(step=60.0).__next__)  # each takes a minute
     by_template = {"template": "t", "subject": None, "text": None, "data": {}}
-    async with ScriptedRelay() as relay, world(tmp_path, profile(relay.port), template, allowance=slow) as at:
+    async with ScriptedRelay() as relay, world(tmp_path, profile(relay.port), template) as at:
+        at.directory.allowance = slow
         told = Told(at.outbox)
         posted = [await at.post("acme", content=by_template) for _ in range(2)]
         await told.wait("held")

@@ -213,6 +213,36 @@ async def test_mail_claimed_by_another_daemon_is_cancelled(cluster: Cluster) -> 
     assert (stored.status, stored.cancelled) == ("cancelled", True)
 
 
+async def test_mail_that_was_accepted_without_a_profile_goes_once_it_has_one(cluster: Cluster) -> None:
+    """Whichever daemon accepted it, and whichever has the lane."""
+    one, other = await pair(cluster)
+    async with Watched() as relay:
+        names = next(names_at(one, other)), next(names_at(other, one))
+        for member in (one, other):
+            for name in names:
+                await member.post("acme", f"{member.greeting}.{name}@example.test", profile=name)
+        await one.put(*(named(relay.port, name) for name in names))
+        await relay.wait_messages(4)
+
+    assert (len(one.sent(relay)), len(other.sent(relay))) == (2, 2)
+
+
+async def test_the_lane_of_a_deleted_profile_is_nobodys(cluster: Cluster) -> None:
+    """It was carried by one of them, and is given up once its session is closed."""
+    one, _ = await pair(cluster)
+    async with Watched() as relay:
+        await one.put(named(relay.port, "gone"), named(relay.port, "kept"))
+        for name in ("gone", "kept"):
+            await one.post("acme", profile=name)
+        await relay.wait_messages(2)
+        await one.directory.change(OPERATOR, lambda _snapshot: Change(drop=[("profile", "acme", "gone")]))
+        async with asyncio.timeout(15):
+            while (rows := await cluster.rows())["acme", "gone"] is not None:
+                await asyncio.sleep(0.01)
+
+    assert rows["acme", "kept"] is not None
+
+
 # Words, of whomever.
 
 STRANGE = (

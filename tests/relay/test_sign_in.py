@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, cast
 
 from gateway.credentials.connections import made
 from gateway.credentials.provider import Why
 from gateway.credentials.secret import Secret
 from gateway.directory.changes import OPERATOR
 from gateway.outbox.states import State
-from gateway.relay import dispatcher
+from gateway.relay import dispatcher, tester
+from gateway.relay.guard import MOST_REFUSALS, WITHIN, _sign_in
 from gateway.settings import CyberArkConnection
-from gateway.smtp.outcome import Fault
+from gateway.smtp.outcome import Fault, Phase
+from gateway.smtp.probe import Trial
+from gateway.store.rows import Ending
 from tests.credentials.contract import How
 from tests.peers.cyberark_server import CyberArkServer
 from tests.peers.smtp_server import ScriptedRelay
@@ -146,6 +150,72 @@ async def test_a_store_that_is_away_keeps_nobody_else_from_the_relay(
 
     assert states == {PLACE: "parked:secret_unavailable", ("acme", "alerts"): "active"}
     assert told == [("parked", "secret_unavailable"), ("unparked", "secret_unavailable")]
+
+
+async def use_up(at: World) -> None:
+    """Have somebody else's logins refused until nobody may try the account."""
+    theirs = _sign_in("zoo", "127.0.0.1", "app")
+    for ticket in range(MOST_REFUSALS):
+        await at.store.end_login(theirs, ticket, Ending.REFUSED, forget_at=at.store.clock() + WITHIN)
+
+
+async def forget(at: World) -> None:
+    """Let it be half an hour later."""
+    theirs = _sign_in("zoo", "127.0.0.1", "app")
+    for ticket in range(MOST_REFUSALS):
+        await at.store.end_login(theirs, ticket, Ending.UNTRIED, forget_at=0)
+
+
+async def test_a_password_that_was_not_tried_is_not_taken_for_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Held back for what others got wrong, the mail leaves as soon as the account may be tried again."""
+    monkeypatch.setattr(dispatcher, "IDLE", 0.2)
+    monkeypatch.setattr(dispatcher, "LOOK_AGAIN_LAPS", 1)
+    async with ScriptedRelay(users={"app": "right"}) as relay, world(tmp_path, profile(relay.port, auth=STORED)) as at:
+        await keep(at, "right")
+        await use_up(at)
+        await at.post("acme")
+        await at.until(PLACE, "parked:auth_failed")
+        before = len(relay.sessions)
+        await forget(at)
+        await relay.wait_messages(1)
+
+    assert before == 0
+
+
+async def test_a_person_lets_a_profile_go_on_that_was_held_back(tmp_path: Path) -> None:
+    """Also where nobody knows who would have signed in but its secret, and it never came to that."""
+    auth = {"credential": {**BROUGHT, "username_property": "UserName"}}
+    async with (
+        CyberArkServer() as store,
+        ScriptedRelay(users={"app": "right"}) as relay,
+        world(tmp_path, profile(relay.port, auth=auth)) as at,
+    ):
+        connect(at, store)
+        await store.put("relay-a", {"password": "right", "UserName": "app"})
+        await use_up(at)
+        await at.post("acme")
+        await at.until(PLACE, "parked:auth_failed")
+        before = len(relay.sessions)
+        await at.dispatcher.resume(PLACE)
+        await relay.wait_messages(1)
+        await at.sign_ins.credentials.connections.close()
+
+    assert before == 0
+
+
+async def test_a_test_that_meets_what_nobody_foresaw_is_told_all_the_same(tmp_path: Path) -> None:
+    """The second look at the relay meets it too, and then there is none."""
+    async with ScriptedRelay() as relay, world(tmp_path) as at:
+        at.sign_ins.opener = replace(
+            at.sign_ins.opener, ehlo_name=cast("str", 7)
+        )  # no name, and no fault that is known
+        report = await tester.Tester(at.sign_ins).test(
+            profile(relay.port), Trial("ann@example.test"), lambda _step: None
+        )
+
+    assert (report.failed, report.advice and report.advice.code) == (Phase.GREETING, "protocol")
 
 
 async def test_the_password_before_goes_with_its_own_user_name(tmp_path: Path) -> None:

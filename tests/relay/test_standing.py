@@ -1,4 +1,7 @@
-"""What stands still stands alone: keys and secrets that nobody foresaw, and the flows of lanes that stand."""
+"""What stands still stands alone: keys and secrets that nobody foresaw, and the flows of lanes that stand.
+
+And where flows are when the directory changes, and when other daemons speak of them.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,11 @@ import pytest
 
 from gateway.credentials.secret import Secret
 from gateway.directory.changes import OPERATOR
+from gateway.directory.shapes import Tenant
 from gateway.outbox.states import State
-from gateway.relay.routes import Feeding, Routes
+from gateway.relay import routes as routing
+from gateway.relay.holding import Holding
+from gateway.relay.routes import MINDED, MOST_MINDED, Feeding, Routes
 from gateway.store.clock import wall_clock
 from gateway.store.rows import Flow
 from tests.peers.smtp_server import ScriptedRelay
@@ -22,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import FrameType
 
+    from gateway.store.rows import Place
     from tests.relay.world import World
 
 PLACE = ("acme", "main")
@@ -100,9 +107,9 @@ async def test_a_circle_that_is_met_when_new_secrets_are_looked_for(tmp_path: Pa
 # Flows of lanes that stand.
 
 
-def routes(at: World) -> Routes:
+def routes(at: World, holding: Holding | None = None) -> Routes:
     """Routes of the test's own, in which nothing moves by itself."""
-    return Routes(at.directory, lambda _feeding: None)
+    return Routes(at.directory, lambda _feeding: None, holding)
 
 
 def lane_of(of: Routes, flow: Flow) -> Feeding:
@@ -180,3 +187,177 @@ async def test_a_lane_that_borrowed_nothing_is_not_searched(tmp_path: Path) -> N
 
         assert steps[0] == steps[1]
         assert len(main.lane.forget_flows()) == many
+
+
+# When the directory changes.
+
+
+def sharing(count: int) -> tuple[list[Tenant], list[Flow]]:
+    """So many tenants, which have no profile of their own, and their flows."""
+    names = [f"t{number:02}" for number in range(count)]
+    return [Tenant(id=name) for name in names], [Flow(name, "") for name in names]
+
+
+async def test_many_flows_are_routed_anew_a_part_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So nobody waits for all of them; the lane that they leave carries none of them from the first moment on."""
+    monkeypatch.setattr(routing, "AT_ONCE", 10)
+    tenants, flows = sharing(25)
+    async with world(tmp_path, profile(25, "system"), *tenants) as at:
+        of, due = routes(at), wall_clock()
+        for flow in flows:
+            of.ready(flow, due)
+        before = lane_of(of, flows[0])
+        await at.put(profile(26, "system"))
+        gone = of.renew()
+        after = lane_of(of, flows[0])
+        carried = [of.carries(before, flow) for flow in flows]
+        moved = [len(after.lane.flows)]
+        more = []
+        for _ in range(2):
+            more.append(of.settle_some())
+            moved.append(len(after.lane.flows))
+
+        assert gone == [before]
+        assert carried == [False] * 25
+        assert (moved, more) == ([10, 20, 25], [True, False])
+        assert after.lane.due_flows(due) == dict.fromkeys(flows, due)
+
+
+async def test_all_mail_goes_after_a_change_however_many_have_some(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The shared profile had no password, and then it needs none: nothing else has to happen."""
+    monkeypatch.setattr(routing, "AT_ONCE", 3)
+    tenants, flows = sharing(20)
+    missing = {"username": "app", "credential": {"source": "stored", "key": "relay-a"}}
+    async with ScriptedRelay() as relay, world(tmp_path, profile(relay.port, "system", auth=missing), *tenants) as at:
+        for flow in flows:
+            await at.post(flow.tenant)
+        await at.until(("system", "main"), "parked:secret_missing")
+        await at.carried()
+        await at.put(profile(relay.port, "system"))
+        await relay.wait_messages(20)
+
+
+async def test_who_gets_a_profile_of_its_own_leaves_the_others_their_turn(tmp_path: Path) -> None:
+    """One of four tenants leaves a shared lane; of the others the one is next that was next before."""
+    tenants, flows = sharing(4)
+    async with world(tmp_path, profile(25, "system"), *tenants) as at:
+        of, due = routes(at), wall_clock()
+        for flow in flows:
+            of.ready(flow, due)
+        shared = lane_of(of, flows[0])
+        first = shared.lane.wishes(due, scarce=True)
+        of.ready(flows[0], due)
+        await at.put(profile(26, flows[1].tenant))
+        of.renew()
+        rest = [shared.lane.wishes(due, scarce=True) for _ in range(3)]
+
+        assert [first, *rest] == [[(flows[number], 1)] for number in (0, 2, 3, 0)]
+        assert lane_of(of, flows[1]).lane.due_flows(due) == {flows[1]: due}
+
+
+async def test_mail_without_a_profile_waits_for_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Changes that do not concern it leave it waiting, however many flows wait so."""
+    monkeypatch.setattr(routing, "AT_ONCE", 3)
+    tenants, flows = sharing(10)
+    async with world(tmp_path, *tenants) as at:
+        of, due = routes(at), wall_clock()
+        for flow in flows:
+            of.ready(flow, due)
+        await at.put(profile(25, "zoo"))
+        of.renew()
+        await at.put(profile(25, "system"))
+        of.renew()
+        while of.settle_some():
+            pass
+
+        assert lane_of(of, flows[0]).lane.due_flows(due) == dict.fromkeys(flows, due)
+
+
+# Where other daemons have lanes.
+
+
+class Shared(Holding):
+    """Only some lanes are ours, and what is told is kept."""
+
+    def __init__(self, *mine: Place) -> None:
+        self.mine = set(mine)
+        self.told: list[tuple[Flow, int, Place | None]] = []
+
+    def holds(self, lane: Place) -> bool:
+        """Is it one of ours?"""
+        return lane in self.mine
+
+    def tell(self, flow: Flow, due_at: int, lane: Place | None = None) -> None:
+        """Keep whose mail is told of."""
+        self.told.append((flow, due_at, lane))
+
+
+async def test_mail_of_lanes_elsewhere_is_told_of_once(tmp_path: Path) -> None:
+    """Whoever has the lane knows of it by then: changes of the directory are no reason to tell it again."""
+    async with world(tmp_path, profile(25)) as at:
+        holding, due = Shared(), wall_clock()
+        of = routes(at, holding)
+        of.ready(OWN, due)
+        for port in (26, 27):
+            await at.put(profile(port))
+            of.renew()
+
+        assert holding.told == [(OWN, due, None)]
+
+
+async def test_mail_that_goes_to_a_lane_elsewhere_is_told_of(tmp_path: Path) -> None:
+    """It waited here, and by a change of the directory it is for another daemon to carry."""
+    async with world(tmp_path, profile(25), profile(25, name="backup", is_default=False)) as at:
+        holding, due = Shared(PLACE), wall_clock()
+        of = routes(at, holding)
+        of.ready(OWN, due)
+        before = list(holding.told)
+        await at.put(profile(25, is_default=False), profile(25, name="backup"))
+        of.renew()
+
+        assert (before, holding.told) == ([], [(OWN, due, None)])
+
+
+@pytest.mark.parametrize("flow", [OWN, Flow("acme", "new")], ids=["for another's lane", "for nobody's"])
+async def test_a_word_of_who_knew_the_directory_first_is_heeded(tmp_path: Path, flow: Flow) -> None:
+    """By what we know the mail is not for us, and a moment later it is."""
+    async with world(tmp_path, profile(25)) as at:
+        of, due = routes(at, Shared(("acme", "new"))), wall_clock()
+        of.heard(flow, due, None, NOW)
+        await at.put(profile(25, is_default=False), profile(25, name="new"))
+        of.renew()
+
+        assert lane_of(of, flow).lane.place == ("acme", "new")
+        assert lane_of(of, flow).lane.due_flows(due) == {flow: due}
+
+
+async def test_what_was_lent_to_a_lane_that_is_taken_now_is_carried(tmp_path: Path) -> None:
+    """It was free when it was told of, and by looking nobody finds it."""
+    async with world(tmp_path, profile(25, failover=["backup"]), profile(25, name="backup", is_default=False)) as at:
+        of, due = at.dispatcher._routes, wall_clock()
+        backup = lane_of(of, OTHER)
+        backup.lane.elsewhere = True
+        at.dispatcher.heard(OWN, due, backup.lane.place)
+        none = backup.lane.next_due()
+        at.dispatcher.taken({backup.lane.place: None})
+
+        assert (none, backup.lane.next_due(), backup.borrowed) == (None, due, True)
+
+
+async def test_words_of_strangers_are_not_kept(tmp_path: Path) -> None:
+    """Of flows without number only so many are kept in mind, and those for a moment."""
+    async with world(tmp_path, profile(25)) as at:
+        of = routes(at)
+        for moment in (1, 2, 3):
+            for number in range(2 * MOST_MINDED):
+                of.heard(Flow(f"x{moment}-{number}", ""), 0, None, moment * 2 * MINDED)
+        many = len(of._minded) + len(of._minded_before)
+        for moment in (4, 5):
+            of.heard(Flow("x", ""), 0, None, moment * 2 * MINDED)
+            of.renew()
+
+        assert many == 2 * MOST_MINDED
+        assert of._minded == of._minded_before == {(Flow("x", ""), None): 0}
+        assert of._unrouted == {}

@@ -38,10 +38,10 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
-    from gateway.message.template.allowance import Allowance
     from gateway.store.protocol import Store
 
 EGRESS = EgressPolicy((25,), (EgressRule(ip_network("127.0.0.0/8"), None),))
+IN_CLEAR = frozenset({"127.0.0.1"})  # hosts to which a password may go without TLS
 
 
 @dataclass
@@ -162,7 +162,6 @@ async def world(
     connectors: Mapping[str, Connector] | None = None,
     oauth: Mapping[str, OAuthProvider] | None = None,
     kept_in: AbstractAsyncContextManager[Store] | None = None,
-    allowance: Allowance | None = None,
 ) -> AsyncIterator[World]:
     """Run a dispatcher for tenants acme and zoo, with this many connections for all, and files that all may name.
 
@@ -174,9 +173,9 @@ async def world(
         local = LocalSecrets(secrets or folder, allow={"*": ("",)})
         credentials = Credentials(SEAL, directory.stored, local)
         tokens = Tokens(oauth or {}, credentials.cache, time.monotonic)
-        opener = Opener(Dialer(EGRESS), "gateway.example.test")
+        opener = Opener(Dialer(EGRESS), "gateway.example.test", plaintext_auth=IN_CLEAR)
         sign_ins = SignIns(credentials, tokens, opener, Guard(store), connectors or {})
-        dispatcher = Dispatcher(outbox, directory, sign_ins, connections, allowance=allowance)
+        dispatcher = Dispatcher(outbox, directory, sign_ins, connections)
         made = World(store, directory, outbox, dispatcher, sign_ins)
         await made.put(Tenant(id="acme"), Tenant(id="zoo"), *items)
         running = asyncio.ensure_future(dispatcher.run())

@@ -35,11 +35,14 @@ def rules(*texts: str) -> list[Rule]:
 
 
 LOOPBACK = EgressPolicy(ports=(), allow=rules("127.0.0.0/8"))
+IN_CLEAR = frozenset({"127.0.0.1", "localhost"})
 
 
-def opener(timeouts: Timeouts = PATIENT, policy: EgressPolicy = LOOPBACK) -> Opener:
-    """An opener that may dial loopback."""
-    return Opener(Dialer(policy, connect_seconds=5), "client.example.test", timeouts)
+def opener(
+    timeouts: Timeouts = PATIENT, policy: EgressPolicy = LOOPBACK, in_clear: frozenset[str] = IN_CLEAR
+) -> Opener:
+    """An opener that may dial loopback, and sign in there without TLS."""
+    return Opener(Dialer(policy, connect_seconds=5), "client.example.test", timeouts, in_clear)
 
 
 def relay_at(

@@ -502,6 +502,21 @@ async def test_in_clear_with_a_user_the_password_is_sent_once(method: Method) ->
 
 
 @pytest.mark.parametrize("method", METHODS)
+async def test_in_clear_nobody_signs_in_where_the_operator_does_not_let_them(method: Method) -> None:
+    """`none` with a user, saved while passwords might go there, says no AUTH once they may not."""
+    async with ListeningSink(GREETING, Hear(), Say(WITHOUT_TLS)) as sink:
+        relay = relay_at(sink.port, password=PASSWORD, username=USER, method=method)
+        came = await opener(in_clear=frozenset({"localhost"})).open(relay)
+        if isinstance(came, Engine):
+            came.abort()
+        await sink.wait_closed()
+
+        assert isinstance(came, Fault)
+        assert (came.phase, came.trouble) == (Phase.AUTH, Trouble.TLS_REQUIRED)
+        nothing_leaked(sink.heard[0])
+
+
+@pytest.mark.parametrize("method", METHODS)
 async def test_an_acceptance_before_the_sign_in_is_none(method: Method) -> None:
     """A 235 that came with the answer to EHLO is not the answer to AUTH."""
     async with ListeningSink(GREETING, Hear(), Say(WITHOUT_TLS + SIGNED_IN), Hear(), Say(b"535 5.7.8 no\r\n")) as sink:

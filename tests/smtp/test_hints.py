@@ -101,6 +101,18 @@ async def test_microsofts_refusals_have_words_of_their_own(said: str, trouble: T
     assert "uthentication unsuccessful" not in met.detail
 
 
+@pytest.mark.parametrize(
+    ("met", "told"),
+    [
+        (Fault(Phase.AUTH, Trouble.TLS_REQUIRED, "no password goes there"), "[egress] plaintext_auth"),
+        (Fault(Phase.AUTH, Trouble.TLS_REQUIRED, "538 no", Reply(538, "5.7.11", "")), "The relay wants TLS"),
+    ],
+)
+def test_who_wants_tls_before_a_password(met: Fault, told: str) -> None:
+    """The operator, who may let it go in clear, or the relay."""
+    assert told in of_fault(met, relay_at(25, password="s3cret")).hint
+
+
 def certificate(*names: str, begins: int = -1, ends: int = 1, issuer: str = "Corp CA") -> bytes:
     """A certificate for these names, from some days ago to some days ahead."""
     now, key = datetime.now(UTC), ec.generate_private_key(ec.SECP256R1())

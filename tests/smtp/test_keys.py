@@ -1,23 +1,27 @@
 """Hostile keys and certificates: those that a profile's owner gives, and those that a relay shows.
 
 What they could do to everybody's mail is keep the event loop busy. So a client key that takes long is refused before
-anything is dialled, whatever OpenSSL would make of it, and a certificate that cannot be read keeps no mail back.
+anything is dialled, and so are authorities, whatever OpenSSL would make of them; what a relay shows is bounded, and a
+certificate that cannot be read keeps no mail back.
 """
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import datetime as dt
 import hashlib
 import ssl
+import time
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import trustme
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CBC
@@ -33,17 +37,20 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import NameOID
 
 from gateway.credentials.secret import Secret
+from gateway.credentials.tls import MOST_HANDSHAKE, client_context
 from gateway.smtp import certificate
+from gateway.smtp import tls as profiles_tls
 from gateway.smtp.outcome import Phase, Trouble
 from gateway.smtp.session import Security
-from gateway.smtp.tls import TlsPolicy
+from gateway.smtp.tls import MOST_AUTHORITIES, Contexts, TlsPolicy, authorities
 from gateway.smtp.transaction import Engine
 from tests.peers.smtp_server import IssuedTls, ScriptedRelay, issue_tls
 from tests.smtp.talking import fault, opener, relay_at
+from tests.smtp.test_attacks import loaded
 from tests.smtp.test_dkim import der, made, wordless
 
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
-PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
+PublicKey = rsa.RSAPublicKey | dsa.DSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
 BEGIN, END = dt.datetime(2026, 1, 1, tzinfo=dt.UTC), dt.datetime(2099, 1, 1, tzinfo=dt.UTC)
 
 
@@ -54,12 +61,13 @@ class Issuer(NamedTuple):
     key: ec.EllipticCurvePrivateKey
 
 
-def certified(name: str, key: PublicKey, by: Issuer, *, authority: bool = False) -> x509.Certificate:
-    """A certificate of a key."""
+def certified(name: str, key: PublicKey, by: Issuer, *, authority: bool = False, filling: int = 0) -> x509.Certificate:
+    """A certificate of a key, with so many octets more in it."""
     subject, issuer = (x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, one)]) for one in (name, by.name))
     builder = x509.CertificateBuilder(issuer, subject, key, x509.random_serial_number(), BEGIN, END)
-    constraints = x509.BasicConstraints(ca=authority, path_length=None)
-    return builder.add_extension(constraints, critical=True).sign(by.key, SHA256())
+    builder = builder.add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
+    filled = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.4.1.99999"), bytes(filling))
+    return builder.add_extension(filled, critical=False).sign(by.key, SHA256())
 
 
 def issuer(name: str) -> Issuer:
@@ -233,7 +241,172 @@ def test_what_an_empty_passphrase_opens(tmp_path: Path) -> None:
     ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(file, password="")
 
 
+# Authorities that a profile trusts.
+
+
+def long_key(bits: int, exponent: int = 65537) -> rsa.RSAPublicKey:
+    """An RSA key; that its number has other factors than two primes nobody would see."""
+    return rsa.RSAPublicNumbers(exponent, 2**bits - 1).public_key()
+
+
+def dsa_key() -> dsa.DSAPublicKey:
+    """A DSA key, which nobody could sign by."""
+    parameters = dsa.DSAParameterNumbers(2**2048 - 1, 2**256 - 1, 2)
+    return dsa.DSAPublicNumbers(4, parameters).public_key()
+
+
+def authority_of(key: PublicKey) -> str:
+    """The certificate of an authority with this key, as text."""
+    return shown(certified("authority", key, issuer("root"), authority=True))
+
+
+TRUSTED: dict[str, Callable[[], str]] = {
+    "as many as a system has": lambda: authority_of(key_of("p256").public_key()) * MOST_AUTHORITIES,
+    "elliptic curves": lambda: authority_of(key_of("ed25519").public_key()) + authority_of(key_of("p256").public_key()),
+    "a long RSA key": lambda: authority_of(long_key(8192, 2**32 - 1)),
+}
+
+
+@pytest.mark.parametrize("which", TRUSTED)
+def test_authorities_that_are_trusted(which: str) -> None:
+    """They are given on without what stands around them."""
+    text = TRUSTED[which]()
+
+    assert authorities(f"ours:\n{text}so long\n").decode() == text
+
+
+UNTRUSTED: dict[str, tuple[Callable[[], str], str]] = {
+    "another text": (lambda: "hunter2", "are no certificates"),
+    "a garbled one": (lambda: of_ours().replace("\nMII", "\nXII"), "are no certificates"),
+    "too many": (lambda: authority_of(key_of("p256").public_key()) * (MOST_AUTHORITIES + 1), "are more than 200"),
+    "a long exponent": (lambda: authority_of(long_key(3072, 2**3072 - 3)), "no usual key"),
+    "a very long RSA key": (lambda: authority_of(long_key(8200)), "no usual key"),
+    "DSA": (lambda: authority_of(dsa_key()), "no usual key"),
+    "a bad one among good ones": (
+        lambda: of_ours() + authority_of(long_key(3072, 2**33 + 1)) + of_ours(), "no usual key",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("which", UNTRUSTED)
+async def test_authorities_that_are_not_trusted(which: str) -> None:
+    """Refused before anything is dialled, though they were saved once; the fault says why."""
+    make, words = UNTRUSTED[which]
+    async with ScriptedRelay(tls=issue_tls().context, implicit_tls=True) as relay:
+        told = await fault(relay_at(relay.port, Security.IMPLICIT_TLS, ca=make()))
+
+        assert (told.phase, told.trouble) == (Phase.TLS, Trouble.TLS_UNVERIFIED)
+        assert words in told.detail
+        assert relay.sessions == []
+
+
+# TLS settings that are kept ready.
+
+
+@cache
+def trusting(number: int) -> TlsPolicy:
+    """A policy of its own for each number."""
+    return TlsPolicy(ca_certificates=f"{number}\n{of_ours()}")
+
+
+async def test_tls_settings_are_made_once() -> None:
+    """However many sessions are opened at once: they share one context, and so do later ones."""
+    contexts = Contexts()
+    made = await asyncio.gather(*(contexts.of(trusting(1)) for _ in range(9)))
+
+    assert {id(one) for one in (*made, await contexts.of(trusting(1)))} == {id(made[0])}
+
+
+async def test_tls_settings_used_last_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not more than there is room for, and others than those go first that are in use."""
+    monkeypatch.setattr(profiles_tls, "CONTEXTS", 2)
+    contexts = Contexts()
+    first = await contexts.of(trusting(1))
+    await contexts.of(trusting(2))
+    again = await contexts.of(trusting(1))
+    await contexts.of(trusting(3))
+
+    assert await contexts.of(trusting(1)) is first is again
+    assert len(contexts) == 2
+
+
+async def test_the_loop_goes_on_while_certificates_are_read() -> None:
+    """Reading as many as a profile may trust is nothing that holds everybody else for as long as it takes."""
+    root, key = issuer("root"), key_of("p256").public_key()
+    text = shown(*(certified(f"authority {number}", key, root) for number in range(MOST_AUTHORITIES)))
+    contexts, shares = Contexts(), []
+    for number in range(5):  # the best of five: others are at work on this machine
+        making = asyncio.ensure_future(contexts.of(TlsPolicy(ca_certificates=f"{number}\n{text}")))
+        began = last = time.perf_counter()
+        longest = 0.0
+        while not making.done():
+            await asyncio.sleep(0)
+            now = time.perf_counter()
+            longest, last = max(longest, now - last), now
+        shares.append(longest / (last - began))
+
+    assert min(shares) < 0.5
+
+
 # Certificates that relays show.
+
+
+def showing(octets: int) -> IssuedTls:
+    """A relay's TLS that shows one certificate more than it has to, of so many octets and somewhat more."""
+    authority = trustme.CA()
+    own = authority.issue_cert("127.0.0.1")
+    filler = shown(certified("filler", key_of("p256").public_key(), issuer("root"), filling=octets))
+    chain, private = own.cert_chain_pems[0].bytes().decode() + filler, own.private_key_pem.bytes().decode()
+    return IssuedTls(loaded(chain, private), authority.cert_pem.bytes().decode(), chain, private)
+
+
+@pytest.mark.parametrize("security", [Security.STARTTLS, Security.IMPLICIT_TLS])
+@pytest.mark.parametrize("octets", [20_000, MOST_HANDSHAKE])
+async def test_a_relay_shows_a_chain_and_no_novel(octets: int, security: Security) -> None:
+    """More than any relay has to say until TLS stands ends the handshake, which a long chain does not."""
+    tls = showing(octets)
+    async with ScriptedRelay(tls=tls.context, implicit_tls=security is Security.IMPLICIT_TLS) as relay:
+        came = await opener().open(relay_at(relay.port, security, ca=tls.ca_pem))
+
+        if isinstance(came, Engine):
+            came.abort()
+        else:
+            assert (came.phase, came.trouble) == (Phase.TLS, Trouble.TLS_FAILED)
+            assert "TOO_LONG" in came.detail
+        assert isinstance(came, Engine) is (octets < MOST_HANDSHAKE)
+
+
+def taken(server: ssl.SSLContext, piece: int) -> int:
+    """How many octets of a server's handshake are taken in pieces of this size before there is a fault."""
+    to_client, to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
+    incoming = ssl.MemoryBIO()
+    client = client_context().wrap_bio(incoming, to_server, server_hostname="127.0.0.1")
+    with pytest.raises(ssl.SSLWantReadError):
+        client.do_handshake()
+    with pytest.raises(ssl.SSLWantReadError):
+        server.wrap_bio(to_server, to_client, server_side=True).do_handshake()
+    octets = 0
+    while said := to_client.read(piece):
+        incoming.write(said)
+        try:
+            client.do_handshake()
+        except ssl.SSLWantReadError:
+            octets += len(said)
+        except ssl.SSLError:
+            break
+    return octets
+
+
+@pytest.mark.parametrize("piece", [1_000, 10_000, 1_000_000])
+def test_a_handshake_ends_however_it_is_cut(piece: int) -> None:
+    """What came in is counted from its beginning."""
+    assert taken(showing(60_000).context, piece) == MOST_HANDSHAKE // piece * piece
+
+
+@pytest.mark.parametrize("policy", [TlsPolicy(), TlsPolicy(verify=False), TlsPolicy(min_version="1.3")])
+def test_no_relay_begins_anew(policy: TlsPolicy) -> None:
+    """There is one handshake in a session: with TLS 1.2 the relay could else have us do as many as it likes."""
+    assert profiles_tls.tls_context(policy).options & ssl.OP_NO_RENEGOTIATION
 
 
 def odd() -> bytes:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 
+import aiosmtplib
 import pytest
 import trustme
 
 from gateway.credentials.secret import Secret
+from gateway.smtp import dkim, sasl
 from gateway.smtp.outcome import Fault, Phase, Trouble
 from gateway.smtp.sasl import Login, Method, choose, permissions
 from gateway.smtp.session import Relay, Security
@@ -16,8 +19,10 @@ from gateway.smtp.tls import TlsPolicy
 from gateway.smtp.transaction import Engine
 from tests.peers.sasl_server import SaslServer
 from tests.smtp.talking import opener
+from tests.smtp.test_keys import key_of, written
 
 USERS = {"app": "s3cret"}
+MAIL = b"From: app@acme.example\r\n\r\nhello\r\n"
 TOKEN = "ya29.token-_~+/=="
 
 
@@ -93,6 +98,39 @@ async def test_a_relay_may_not_have_us_hash_for_minutes() -> None:
         assert told is not None
         assert "iterations" in told.detail
         assert server.lines[-1].startswith("AUTH")  # and then "*", which the dialogue took
+
+
+class Slow:
+    """A relay's side of SCRAM that has us hash for as long as we let it, and then refuses."""
+
+    def __init__(self) -> None:
+        self.asked, self.answered = asyncio.Event(), False
+
+    async def execute_command(self, *args: bytes) -> aiosmtplib.SMTPResponse:
+        """Answer a line."""
+        if args[0] != b"AUTH":
+            self.answered = True
+            return aiosmtplib.SMTPResponse(535, "no")
+        nonce = base64.b64decode(args[2]).decode().partition(",r=")[2]
+        self.asked.set()
+        challenge = f"r={nonce}x,s={base64.b64encode(bytes(16)).decode()},i={sasl.MOST_ITERATIONS}"
+        return aiosmtplib.SMTPResponse(334, base64.b64encode(challenge.encode()).decode())
+
+
+async def test_signing_does_not_wait_for_what_relays_have_us_hash() -> None:
+    """Mail is signed at once while as many sign-ins as there are threads for them hash on."""
+    key, relays = Secret(written(key_of("ed25519"))), [Slow() for _ in range(2)]
+    await dkim.signed(MAIL, "acme.example", "s", key)  # what a first time takes is not waited for below
+    hashing = [asyncio.ensure_future(sasl.sign_in(one, Method.SCRAM_SHA_256, login(Method.AUTO))) for one in relays]
+    for one in relays:
+        await one.asked.wait()
+    for _ in range(5):
+        await asyncio.sleep(0)  # by now they hash
+    await dkim.signed(MAIL, "acme.example", "s", key)
+    answered = [one.answered for one in relays]
+
+    assert answered == [False, False]
+    assert [answer.code for answer in await asyncio.gather(*hashing)] == [535, 535]
 
 
 async def test_ntlm_signs_in_with_the_domain_of_the_profile() -> None:

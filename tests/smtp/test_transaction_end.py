@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 from contextlib import suppress
 
 import pytest
 
+from gateway.smtp import transaction as engine_of
 from gateway.smtp.outcome import Refused, Relayed, Unknown, Untaken
 from gateway.smtp.transaction import Engine, Timeouts
 from tests.peers.smtp_server import AcceptThen, Close, Features, Hold, Reply, Rule, ScriptedRelay, Silence
@@ -135,6 +137,25 @@ async def test_a_body_that_does_not_leave_in_time_is_untaken() -> None:
 
         assert transaction.outcomes == (Untaken("timed out"),)
         assert not engine.usable
+
+
+async def test_a_long_message_has_no_copy_while_its_answer_is_waited_for() -> None:
+    """Ten minutes may pass until then: what has left is in memory once, where the message came from."""
+    answer = asyncio.Event()
+    rule, message = Rule("final", Hold(answer)), letter(1, body=LONG)
+    async with ScriptedRelay([rule]) as relay, session(relay) as engine:
+        tracemalloc.start()
+        try:
+            sending = asyncio.ensure_future(engine.transact(message))
+            await relay.wait(lambda: rule.hits)
+            ours = tracemalloc.take_snapshot().filter_traces([tracemalloc.Filter(True, engine_of.__file__)])
+        finally:
+            tracemalloc.stop()
+        answer.set()
+        transaction = await sending
+
+    assert kinds(transaction) == [Relayed]
+    assert sum(trace.size for trace in ours.traces) < len(LONG) // 10
 
 
 @BOTH

@@ -45,10 +45,11 @@ def row(
     status: str = "queued",
     per_minute: int | None = None,
 ) -> NewRow:
-    """Make a row with an id of its own; ids sort by the order of making."""
+    """Make a row with an id of its own; ids sort by acceptance, and then by the order of making."""
     number = next(_numbers)
+    id_ = f"{accepted_at:012x}{number:020x}"
     return NewRow(
-        id=f"{number:032x}",
+        id=id_,
         flow=flow,
         category=category,
         key_id=key_id,
@@ -59,7 +60,7 @@ def row(
         recipients=f'[["ann{number}@example.test","to",{due_at}]]',
         envelope=f'["<{number}@example.test>","info","retry"]',
         content=content,
-        answer=f'{{"id":"{number:032x}"}}',
+        answer=f'{{"id":"{id_}"}}',
         stage=stage,
         status=status,
         idempotency=idempotency,

@@ -95,7 +95,7 @@ class ReadingContract:
             row(category="a", key_id="k2"),
             row(category="b"),
             row(accepted_at=NOW + 1),
-            row(flow=Flow("other", "main")),
+            row(flow=Flow("other", "main"), accepted_at=NOW + 1),
         ]
         await put(store, *rows)
         assert [found.id for found in await store.page(listing)] == [rows[index].id for index in expected]
@@ -119,6 +119,17 @@ class ReadingContract:
         """No more rows are read than asked for."""
         await put(store, *(row(expires_at=NOW) for _ in range(5)))
         assert len(await store.expired(NOW, 3)) == 3
+
+    async def test_expired_goes_on_behind_a_row(self, store: Store) -> None:
+        """Page after page comes in the order in which times were over, whatever became of the rows of the one before."""
+        rows = [row(expires_at=NOW + expires_at) for expires_at in (2, 1, 1, 1, 2, 0)]
+        await put(store, *rows)
+        first = await store.expired(NOW + 2, 3)
+        assert await store.change(changed(first[2], Stage.FINAL))
+        second = await store.expired(NOW + 2, 3, first[2])
+        third = await store.expired(NOW + 2, 3, second[2])
+
+        assert [one.id for one in (*first, *second, *third)] == [rows[index].id for index in (5, 1, 2, 3, 0, 4)]
 
     async def test_backlog_tells_every_flow_with_ready_rows(self, store: Store) -> None:
         """Each flow is told once, with its number of ready rows and the first due time."""

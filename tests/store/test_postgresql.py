@@ -15,7 +15,7 @@ import trustme
 from gateway.credentials.identity import read_identity
 from gateway.observe import metrics
 from gateway.settings import SecretSource
-from gateway.store.postgresql import PostgresqlStore, forgetting, migrations, server
+from gateway.store.postgresql import PostgresqlStore, forgetting, migrations, reading, server
 from gateway.store.postgresql.migrations import SCHEMA, migrate
 from gateway.store.postgresql.restoring import mark_restored
 from gateway.store.postgresql.server import Server, ValueRefused
@@ -24,7 +24,7 @@ from gateway.store.rows import Flow, Inserted, Listing, Stage
 from tests.peers.losing_proxy import LosingProxy
 from tests.peers.postfix import free_port
 from tests.peers.postgresql import ELSEWHERE, VERSIONS, Postgresql, of_our_own
-from tests.store.building import FLOW, HOUR, NOW, claim, put, result, row, take
+from tests.store.building import FLOW, HOUR, NOW, claim, put, read, result, row, take
 from tests.store.contract import AcceptContract, ChangeContract, ClaimContract, DurabilityContract, LeaseContract
 from tests.store.contract_audit import AuditContract
 from tests.store.contract_events import EventContract
@@ -387,6 +387,58 @@ async def test_rotated_password_is_asked_for_anew(own: Postgresql, tmp_path: Pat
         await own.execute("ALTER ROLE secretive PASSWORD 'right'")
 
 
+async def test_password_that_is_gone_for_a_moment_ends_nothing(own: Postgresql, tmp_path: Path) -> None:
+    """While its file is being replaced the server is as good as away; with the new one all goes on."""
+    schema = await own.make_schema()
+    file = tmp_path / "password"
+    file.write_text("right\n")
+    kept = SecretSource(file=file)
+    server = Server(secretive(own, ""), password=lambda: read_identity(kept, {}).reveal(), schema=schema)
+    async with PostgresqlStore(server, patience=0.0) as store:
+        file.unlink()
+        await store.server._pool.expire_connections()
+        with pytest.raises(StoreUnavailable, match="password does not exist"):
+            await store.accept([row()], NOW)
+        away = store.reasons()
+        file.write_text("right\n")
+        await put(store, row())
+        assert (away, store.reasons(), store.failed.is_set()) == (["store_away"], [], False)
+
+
+async def in_encoding(own: Postgresql, encoding: str) -> str:
+    """Make a database; gives its URL."""
+    await own.execute(
+        f"CREATE DATABASE in_{encoding} ENCODING {encoding} TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'"
+    )
+    return urlunsplit(urlsplit(own.url)._replace(path=f"/in_{encoding.lower()}"))
+
+
+async def test_database_that_cannot_keep_every_text_is_refused(own: Postgresql) -> None:
+    """It would refuse results that are known nowhere else; its encoding is named at the start."""
+    assert isinstance(error := await refused(await in_encoding(own, "WIN1252")), StoreBroken)
+    assert "WIN1252" in str(error)
+
+
+async def test_database_without_an_encoding_keeps_every_text(own: Postgresql) -> None:
+    """Octets are what they are there, so what went in in UTF-8 comes out."""
+    async with PostgresqlStore(Server(await in_encoding(own, "SQL_ASCII"), schema="public")) as store:
+        await put(store, new := row(content="é … 日本"))
+        assert (await read(store, new.id)).content == new.content
+
+
+# Lists.
+
+
+@pytest.mark.parametrize("tenants", [None, ("acme",), ("acme", "other"), tuple(f"t{number}" for number in range(30))])
+async def test_lists_of_a_time_begin_and_end_there(store: PostgresqlStore, tenants: tuple[str, ...] | None) -> None:
+    """What was accepted before or after is not read, however much there is of it."""
+    statement, values = reading.listed(Listing(tenants, 9, since=NOW, until=NOW + 1))
+    plan = await store.server.fetch(f"EXPLAIN {statement}", *values)
+    [condition] = [line for (line,) in plan if "Index Cond" in line and "id" in line and "q.seq" not in line]
+    assert "id >=" in condition
+    assert "id <" in condition
+
+
 # Values.
 
 
@@ -454,6 +506,16 @@ async def test_pruning_looks_at_a_part_of_what_stays(store: PostgresqlStore, mon
     monkeypatch.setattr(forgetting, "MOST_KEPT", 10)
     await put(store, *(row(due_at=NOW + HOUR) for _ in range(25)), *(row(stage=Stage.FINAL) for _ in range(3)))
     assert [await store.prune(NOW, NOW + 1, 4) for _ in range(4)] == [0, 0, 3, 0]
+
+
+async def test_page_of_a_clock_that_was_ahead_does_not_end_the_round(
+    store: PostgresqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was accepted at a time that is still to come does not say that what follows is young, however much it is."""
+    monkeypatch.setattr(forgetting, "PRUNE_PAGE", 5)
+    await put(store, *(row(accepted_at=NOW + HOUR, due_at=NOW + HOUR) for _ in range(10)))
+    await put(store, *(row(accepted_at=NOW - HOUR, stage=Stage.FINAL) for _ in range(4)))
+    assert [await store.prune(NOW, NOW, 2) for _ in range(3)] == [2, 2, 0]
 
 
 async def test_pruning_forgets_lanes(store: PostgresqlStore) -> None:

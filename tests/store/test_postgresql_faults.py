@@ -260,10 +260,10 @@ async def test_results_wait_for_the_server(proxy: LosingProxy, schema: str) -> N
         assert await settling
 
 
-TROUBLE = {"53000": StoreUnavailable, "58030": StoreUnavailable, "53100": StoreFull}
+TROUBLE = {"53000": StoreUnavailable, "54000": StoreUnavailable, "58030": StoreUnavailable, "53100": StoreFull}
 
 
-@pytest.mark.parametrize(("code", "meaning"), TROUBLE.items(), ids=["resources", "io", "disk"])
+@pytest.mark.parametrize(("code", "meaning"), TROUBLE.items(), ids=["resources", "limit", "io", "disk"])
 async def test_trouble_of_the_server_ends_nothing(
     proxy: LosingProxy, postgresql: Postgresql, schema: str, code: str, meaning: type[StoreError]
 ) -> None:

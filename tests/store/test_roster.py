@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 import pytest
+from structlog.testing import capture_logs
 
+from gateway.credentials.provider import NoIdentity
 from gateway.store.clock import ServerClock, wall_clock
+from gateway.store.postgresql import roster as module
 from gateway.store.postgresql.migrations import migrate
 from gateway.store.postgresql.roster import LANE_REMEMBERED, PostgresqlRoster
 from gateway.store.postgresql.server import Server
@@ -357,3 +360,30 @@ async def test_who_was_cut_off_hears_that_words_may_be_missing(ground: Ground) -
         word = await heard.get()
 
     assert (first, again, word) == (None, None, "hello")
+
+
+async def test_who_cannot_listen_for_whatever_reason_listens_soon(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All hosts of a switch-over are standbys, a password file is gone: it is told once, and another connection listens."""
+    monkeypatch.setattr(module, "LISTEN_AGAIN", 0.01)
+    failures: list[Exception] = []
+
+    def password() -> str:
+        if failures:
+            raise failures.pop()
+        return ""
+
+    ground.server = Server(ground.server.url, password=password, schema=ground.server.schema)
+    await ground.open()
+    one = await ground.enter("one")
+    heard: asyncio.Queue[str | None] = asyncio.Queue()
+    failures += [NoIdentity("the file does not exist"), asyncpg.TargetServerAttributeNotMatched("read-write")]
+    with capture_logs() as log:
+        one.listen(heard.put_nowait)
+        async with asyncio.timeout(10):
+            assert await heard.get() is None
+    assert failures == []
+    assert [(line["event"], line["error"]) for line in log] == [
+        ("words_missed", "TargetServerAttributeNotMatched: read-write")
+    ]

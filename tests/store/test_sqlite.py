@@ -1,6 +1,7 @@
 """The store on SQLite: the contract of every store, and what happens when the file or the disk misbehaves."""
 
 import asyncio
+import json
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from gateway.store.protocol import Store, StoreBroken, StoreBusy, StoreError
 from gateway.store.rows import Claim, Flow, Stage
 from gateway.store.sqlite import SqliteStore, forgetting
 from gateway.store.sqlite.file import MIGRATIONS
+from tests.in_process import SETTINGS
 from tests.store.building import HOUR, NOW, Reopen, key, put, read, result, row, take
 from tests.store.contract import AcceptContract, ChangeContract, ClaimContract, DurabilityContract, LeaseContract
 from tests.store.contract_audit import AuditContract
@@ -123,6 +125,20 @@ async def test_newer_schema_is_refused(path: Path) -> None:
             await SqliteStore(path).__aenter__()
 
 
+async def test_daemon_that_cannot_open_its_file_says_so(tmp_path: Path) -> None:
+    """The log names the file in one line, and the exit code is 1."""
+    (tmp_path / "gateway.db").mkdir()
+    settings = tmp_path / "gateway.toml"
+    settings.write_text(SETTINGS)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "gateway", "serve", "-c", str(settings), stderr=subprocess.PIPE
+    )
+    _, log = await asyncio.wait_for(process.communicate(), 60)
+    [told] = [json.loads(line) for line in log.splitlines()]
+    assert (process.returncode, told["event"]) == (1, "start_failed")
+    assert str(tmp_path / "gateway.db") in told["detail"]
+
+
 async def test_file_without_sessions_is_migrated(path: Path) -> None:
     """A file of schema 4 keeps its rows, and people sign in."""
     path.parent.mkdir()
@@ -227,6 +243,13 @@ async def test_what_ended_behind_the_place_goes_with_the_next_round(store: Sqlit
     pruned += [await store.prune(NOW, NOW + 1, 4) for _ in range(3)]
 
     assert pruned == [4, 2, 1, 0]
+
+
+async def test_rows_of_a_clock_that_was_ahead_do_not_end_the_round(store: SqliteStore) -> None:
+    """What was accepted at a time that is still to come does not say that what follows is young, however much it is."""
+    await put(store, *(row(accepted_at=NOW + HOUR, due_at=NOW + HOUR) for _ in range(10)))
+    await put(store, *(row(accepted_at=NOW - HOUR, stage=Stage.FINAL) for _ in range(4)))
+    assert [await store.prune(NOW, NOW, 2) for _ in range(3)] == [2, 2, 0]
 
 
 # Committing.

@@ -7,7 +7,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from gateway.store.protocol import StoreBroken, StoreFull
+from gateway.store.protocol import StoreBroken, StoreError, StoreFull
 from gateway.store.rows import Replayed, Stage
 from gateway.store.sqlite import SqliteStore
 from tests.store.building import NOW, changed, key, put, read, result, row, take
@@ -17,9 +17,10 @@ FAULTY = "faulty"
 
 
 class FaultyVFS(apsw.VFS):
-    """The operating system's files, of which one kind refuses one kind of call while `broken` says so."""
+    """The operating system's files, of which one kind refuses one kind of call while `broken` says so, with `error`."""
 
     broken: tuple[str, str] = ("", "")
+    error: type[apsw.Error] = apsw.IOError
 
     def __init__(self) -> None:
         """Register beside the default one."""
@@ -39,7 +40,7 @@ class _FaultyFile(apsw.VFSFile):
     def _check(self, call: str) -> None:
         suffix, refused = self._vfs.broken
         if call == refused and self._name.endswith(suffix):
-            raise apsw.IOError("injected")
+            raise self._vfs.error("injected")
 
     def xSync(self, flags: int) -> None:  # noqa: N802
         """Fail, or do it."""
@@ -150,6 +151,75 @@ async def test_full_disk_in_any_other_write_passes_too(store: SqliteStore) -> No
     assert await read(store, new.id) == before
     store._db.execute("PRAGMA max_page_count=1000000")
     assert await store.change(changed(before, Stage.READY, recipients="x" * 200_000))
+
+
+@pytest.fixture
+def full_disk(vfs: FaultyVFS, monkeypatch: pytest.MonkeyPatch) -> FaultyVFS:
+    """Make the fault that the file system meets on demand a full disk; a result is tried again at once."""
+    monkeypatch.setattr("gateway.store.sqlite.writer.FULL_AGAIN_SECONDS", 0.01)
+    vfs.error = apsw.FullError
+    return vfs
+
+
+async def _without_room(store: SqliteStore, vfs: FaultyVFS) -> asyncio.Future[bool]:
+    """Let the disk be full when a delivery's result comes; gives what tells whether it was written."""
+    await put(store, row())
+    taken = await take(store)
+    vfs.broken = ("-wal", "write")
+    settling = store.settle(result(taken))
+    with pytest.raises(StoreFull):
+        await store.check()
+    return settling
+
+
+async def test_result_waits_for_room(store: SqliteStore, full_disk: FaultyVFS) -> None:
+    """When every other write is refused a result waits on, and is written when there is room."""
+    settling = await _without_room(store, full_disk)
+    for _ in range(3):
+        with pytest.raises(StoreFull):
+            await store.check()
+    assert not settling.done()
+    full_disk.broken = ("", "")
+    assert await settling
+
+
+async def test_result_is_written_if_there_is_room_while_closing(path: Path, full_disk: FaultyVFS) -> None:
+    """Closing does not leave what is known nowhere else without another try."""
+    store = await SqliteStore(path, vfs=FAULTY).__aenter__()
+    settling = await _without_room(store, full_disk)
+    closing = asyncio.ensure_future(store.__aexit__())
+    await asyncio.sleep(0)
+    full_disk.broken = ("", "")
+    await closing
+    assert settling.done()
+    assert settling.result()
+
+
+async def test_closing_on_a_full_disk_ends(path: Path, full_disk: FaultyVFS, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Closing gives the last results up after a while, and whoever waits for one is told."""
+    monkeypatch.setattr("gateway.store.sqlite.writer.GIVE_UP_SECONDS", 0.1)
+    store = await SqliteStore(path, vfs=FAULTY).__aenter__()
+    settling = await _without_room(store, full_disk)
+    await store.__aexit__()
+    assert settling.done()
+    with pytest.raises(StoreFull):
+        settling.result()
+
+
+@pytest.mark.parametrize(
+    ("error", "meaning"), [(apsw.FullError, StoreFull), (apsw.ReadOnlyError, StoreBroken), (apsw.IOError, StoreBroken)]
+)
+async def test_file_that_cannot_be_opened_is_named(
+    path: Path, vfs: FaultyVFS, error: type[apsw.Error], meaning: type[StoreError]
+) -> None:
+    """Whatever the disk refuses at the start, the error says of which file, and the next start is free to go on."""
+    vfs.error, vfs.broken = error, ("gateway.db", "write")
+    with pytest.raises(StoreError, match=str(path)) as caught:
+        await SqliteStore(path, vfs=FAULTY).__aenter__()
+    vfs.broken = ("", "")
+    async with SqliteStore(path, vfs=FAULTY) as store:
+        await store.check()
+    assert type(caught.value) is meaning
 
 
 # Failing disks.

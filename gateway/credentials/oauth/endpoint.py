@@ -77,8 +77,8 @@ class Endpoint:
             return client_context(cafile=self._ca_certificates)
         except OSError:
             pass
-        said = f"{self._ca_certificates} cannot be read as certificates to trust"
-        raise CredentialError(Kind.UNREACHABLE, said)
+        # Which file, `check` tells the operator: this is told to the owners of profiles.
+        raise CredentialError(Kind.UNREACHABLE, "a certificate file of the token endpoint cannot be read")
 
     def _opened(self, trust: ssl.SSLContext) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(

@@ -174,7 +174,7 @@ class _Identity:
         """Sign in, for a token of these scopes. Raises `CredentialError`."""
         if (pause := self.logins.trouble()) is not None:
             raise pause
-        wire = _Wire(self.transport, self.deadlines.total, _SIGN_IN)
+        wire, begun = _Wire(self.transport, self.deadlines.total, _SIGN_IN), self.logins.counted
         try:
             async with asyncio.timeout(self.deadlines.login):
                 # Off the loop: files are read, and a certificate's key is checked.
@@ -185,7 +185,7 @@ class _Identity:
         else:
             self.logins.succeeded(token.expires_on - time.time())
             return token
-        self.logins.failed(failure)
+        self.logins.failed(failure, begun)
         raise failure
 
     def _credential(self, wire: _Wire) -> AsyncSupportsTokenInfo:
@@ -248,7 +248,8 @@ def _prepare(bundle: Path | None) -> ssl.SSLContext:
     try:
         return client_context(cafile=bundle)
     except OSError:
-        raise CredentialError(Kind.UNREACHABLE, f"{bundle} cannot be read as certificates to trust") from None
+        # Which file, `check` tells the operator: this is told to the owners of profiles.
+        raise CredentialError(Kind.UNREACHABLE, "a certificate file of the connection cannot be read") from None
 
 
 def _fetched(secret: KeyVaultSecret) -> Fetched:

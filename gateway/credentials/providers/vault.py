@@ -1,10 +1,11 @@
 """HashiCorp Vault and OpenBao: the secrets of one key-value engine, fetched with hvac.
 
 Owns the token of one connection: signed in for once and shared by all fetches, renewed by the first fetch after two
-thirds of its life, replaced once when it is refused. What a sign-in shows is read anew each time, TLS files included; only a
-secret id that came wrapped is remembered, because it can be unwrapped once: where the answer to that was lost, it is
-not tried again. After a sign-in that failed there is a pause (see `login`). A token that was signed in for is revoked
-at the end; a configured one is not ours to revoke.
+thirds of its life, replaced when it is refused and over. Where it is refused and lives, its policies may be old: it is
+replaced once an hour at most, and serves on if that fails. What a sign-in shows is read anew each time, TLS files
+included; only a secret id that came wrapped is remembered, because it can be unwrapped once: where the answer to that
+was lost, it is not tried again. After a sign-in that failed there is a pause (see `login`). A token that was signed in
+for is revoked when it is replaced while it lives, and at the end; a configured one is not ours to revoke.
 
 Promises: one attempt a fetch, within its deadlines, however slowly the server drips; nothing of an answer, and no
 token, in an error or behind it. hvac blocks, so each call has a thread of its own that nobody waits for: a hung one
@@ -49,7 +50,8 @@ from gateway.settings.connections import VaultAppRole, VaultCert, VaultJwt, Vaul
 if TYPE_CHECKING:
     import requests
 
-FORCED_EVERY: Final = 60.0  # seconds between two sign-ins that a refusal causes
+FORCED_EVERY: Final = 60.0  # seconds between two looks at a token that was refused, and so between sign-ins for that
+ANEW_EVERY: Final = 3600.0  # seconds after a sign-in in which a token that lives is not replaced
 DUE: Final = 2 / 3  # of its life, when a token is renewed
 TRUNCATED: Final = 1 / 2  # of the life before; a renewal that grants less nears the token's last day
 MOST_THREADS: Final = 32  # calls at once, hung ones included; the cache above asks eight at a time
@@ -106,8 +108,10 @@ class VaultProvider:
         self._token: _Token | None = None
         self._proven: Secret | None = None  # the mute token that has read something
         self._forced_at = float("-inf")
+        self._anew_at = float("-inf")
         self._logins = logins or Logins(clock)
         self._running = 0
+        self._leaving: set[asyncio.Future[Outcome[None]]] = set()
         self._closed = False
 
     async def fetch(self, key: str, version: str | None) -> Fetched:
@@ -122,14 +126,15 @@ class VaultProvider:
         return _given(outcome)
 
     async def close(self) -> None:
-        """Revoke the token, if it is ours and the server hears it in time, and close the connections.
+        """Revoke the tokens that are ours, if the server hears it in time, and close the connections.
 
         A thread that hangs ends by itself, or with the process.
         """
         self._closed = True
         token, self._token = self._token, None
         if token is not None and not self._server.shows_a_token:
-            await self._call(self._deadlines.leave, partial(self._server.revoke, token.secret))
+            self._revoke(token)
+        await asyncio.gather(*self._leaving)
         self._server.close()
 
     def _check(self, key: str, version: str | None) -> None:
@@ -187,10 +192,35 @@ class VaultProvider:
                 return self._token
             if self._clock() - self._forced_at < FORCED_EVERY:
                 return None
+            if not self._server.shows_a_token:
+                trouble = await self._call(self._deadlines.total, partial(self._server.look, refused.secret))
+                if trouble is None:
+                    self._forced_at = self._clock()
+                    return await self._replaced(refused)
+                if trouble.kind is not Kind.DENIED:
+                    return trouble
             outcome = await self._sign_in()
             if isinstance(outcome, _Token) or outcome.kind not in _PASSING:
                 self._forced_at = self._clock()
             return None if isinstance(outcome, _Token) and outcome.secret == refused.secret else outcome
+
+    async def _replaced(self, living: _Token) -> _Token | None:
+        """Give a new token instead of one that lives; None if it is too early for that, or none is had."""
+        if self._closed or self._clock() < self._anew_at or self._logins.trouble() is not None:
+            return None
+        self._anew_at = self._clock() + ANEW_EVERY
+        outcome = await self._call(self._deadlines.login, self._server.sign_in)
+        if isinstance(outcome, CredentialError):
+            return None  # no failure of the connection's: nobody needs the token, and a secret id may be good for one
+        self._token = outcome
+        self._logins.succeeded(outcome.life or None)
+        self._revoke(living)  # whoever still shows it is refused, comes back, and finds the new one
+        return outcome
+
+    def _revoke(self, token: _Token) -> None:
+        leaving = asyncio.ensure_future(self._call(self._deadlines.leave, partial(self._server.revoke, token.secret)))
+        self._leaving.add(leaving)
+        leaving.add_done_callback(self._leaving.discard)
 
     async def _sign_in(self) -> Outcome[_Token]:
         if self._closed:
@@ -201,7 +231,7 @@ class VaultProvider:
         if isinstance(outcome, CredentialError):
             self._logins.failed(outcome)
             return outcome
-        self._token = outcome
+        self._token, self._anew_at = outcome, self._clock() + ANEW_EVERY
         if not outcome.mute:
             self._logins.succeeded(outcome.life or None)
         return outcome
@@ -351,6 +381,10 @@ class _Server:
         answer = self._client_for_login(token.secret.reveal()).auth.token.renew_self()
         renewed = _token(answer["auth"], since)
         return renewed._replace(renewable=renewed.renewable and renewed.life >= token.life * TRUNCATED)
+
+    def look(self, token: Secret) -> None:
+        """Look whether a token lives; denied if it does not, or may not look at itself."""
+        self._client_for_login(token.reveal()).auth.token.lookup_self()
 
     def revoke(self, token: Secret) -> None:
         self._client_for_login(token.reveal()).auth.token.revoke_self()

@@ -80,20 +80,18 @@ _NO_WORDS: Final[Mapping[str, Any]] = {"subject": "", "text": ""}
 
 
 def _words(call: Call, tenant: str, asked: str | None, source: Source, filling: dict[str, object]) -> Mapping[str, Any]:
-    """Choose the tenant's template or our wording. A template that cannot be filled must not stop an alert."""
+    """Say it by the tenant's template, or in our words. A template that cannot be filled must not stop an alert.
+
+    It is filled here and now: one that is changed while the alert waits could stop it then.
+    """
     name = asked or source
     template = call.snapshot.templates.get((tenant, name))
-    note = ""
-    if template is None and asked is None:
-        return asdict(wording(filling))
-    if template is not None:
-        try:
-            owner = call.snapshot.organisation(tenant)
-            call.services.allowance.render(owner, template.subject, template.text, template.html, filling)
-        except (TemplateError, AllowanceSpent) as error:
-            note = f"The template {name} could not be filled: {error}"
-            return asdict(wording(filling, note))
-    return {"template": name, "data": filling}
+    if template is None:
+        return {"template": name, "data": filling} if asked else asdict(wording(filling))  # the former is a fault
+    try:
+        return asdict(call.services.directory.render(template, filling))
+    except (TemplateError, AllowanceSpent) as error:
+        return asdict(wording(filling, f"The template {name} could not be filled: {error}"))
 
 
 async def _promised(call: Call, tenant: str, source: Source) -> Promise:

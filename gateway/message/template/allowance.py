@@ -1,4 +1,4 @@
-"""What rendering may take of the processor, so that nobody's templates keep everybody else waiting.
+"""What templates may take of the processor, so that nobody's keep everybody else waiting.
 
 One rendering ends after about a second at worst, during which nothing else is done; a thousand of them must not follow
 each other. Templates as people write them take less than what counts for nothing here.
@@ -11,14 +11,14 @@ from typing import Final
 
 from gateway.message.template import Rendered, render
 
-FREE: Final = 0.002  # seconds of a rendering that do not count
+FREE: Final = 0.002  # seconds at once that do not count
 SHARE: Final = 0.1  # of a processor, that each may use for what counts
 SAVED: Final = 5.0  # seconds of it that may be saved up
 MOST_KNOWN: Final = 10_000
 
 
 class AllowanceSpent(Exception):
-    """An owner's templates took too long together; the next one is rendered in `wait` seconds."""
+    """An owner's templates took too long together; the next one is looked at in `wait` seconds."""
 
     def __init__(self, wait: float) -> None:
         super().__init__("The templates of this organisation took too long together.")
@@ -26,7 +26,7 @@ class AllowanceSpent(Exception):
 
 
 class Allowance:
-    """Renders templates, and knows how long each owner's took lately (GCRA, as time that is paid back)."""
+    """How long each owner's templates took lately (GCRA, as time that is paid back)."""
 
     def __init__(
         self, clock: Callable[[], float] = time.monotonic, used: Callable[[], float] = time.thread_time
@@ -40,19 +40,30 @@ class Allowance:
         self, owner: str, subject: str, text: str | None, html: str | None, data: Mapping[str, object]
     ) -> Rendered:
         """Return the parts rendered with `data`; raises `TemplateError`, or `AllowanceSpent` if it is not tried."""
-        now = self._clock()
-        wait = self._paid_at.get(owner, now) - now - SAVED / SHARE
-        if wait > 0:
-            raise AllowanceSpent(wait)
+        self.ask(owner)
         began = self._used()
         try:
             return render(subject, text, html, data)
         finally:
-            if (counted := self._used() - began - FREE) > 0:
-                self._pay(owner, now, counted / SHARE)
+            self.charge(owner, self._used() - began)
 
-    def _pay(self, owner: str, now: float, seconds: float) -> None:
-        self._paid_at[owner] = max(self._paid_at.get(owner, now), now) + seconds
+    def ask(self, owner: str) -> None:
+        """Raise `AllowanceSpent` if nothing of this owner's is to be looked at now."""
+        wait = self.owed(owner) - SAVED / SHARE
+        if wait > 0:
+            raise AllowanceSpent(wait)
+
+    def owed(self, owner: str) -> float:
+        """Tell in how many seconds nothing is owed any more."""
+        return max(0.0, self._paid_at.get(owner, 0.0) - self._clock())
+
+    def charge(self, owner: str, seconds: float) -> None:
+        """Count what an owner's templates took at once."""
+        counted = seconds - FREE
+        if counted <= 0:
+            return
+        now = self._clock()
+        self._paid_at[owner] = max(self._paid_at.get(owner, now), now) + counted / SHARE
         self._paid_at.move_to_end(owner)
         if len(self._paid_at) > MOST_KNOWN:
             self._paid_at.popitem(last=False)

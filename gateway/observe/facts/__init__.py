@@ -25,6 +25,7 @@ from gateway.observe.facts.mail import (
     outcome,
     overdue,
     recipient,
+    result_unwritten,
     row_unreadable,
     sending_paused,
     sending_resumed,
@@ -94,6 +95,7 @@ from gateway.observe.facts.store import (
     store_broken,
     store_size,
     store_stuck,
+    words_missed,
 )
 from gateway.observe.facts.webhooks import (
     webhook_attempt,
@@ -111,10 +113,10 @@ __all__ = [
     "key_refused", "lanes", "lanes_lost", "last_backup", "lease_lost", "library", "life_unwritten", "link_refused",
     "listening", "loop_died", "loop_lag", "notification_accepted", "opening_failed", "outcome", "overdue", "parked", "phase_passed",
     "profiles", "provisioned_key_revoked", "recipient", "refused", "relay_connections", "relays_used", "reload_failed", "reloaded",
-    "replayed", "request_failed", "row_unreadable", "secret_changed", "secret_connection", "secret_denied",
+    "replayed", "request_failed", "result_unwritten", "row_unreadable", "secret_changed", "secret_connection", "secret_denied",
     "secret_expiring", "secret_fetched", "secret_login", "secret_refused", "secret_stale", "sending_paused",
     "sending_resumed", "session_failed", "session_opened", "sign_in_failed", "signed_in", "start_failed", "started", "started_paused", "statements",
     "stood_in", "stopped", "stopping", "store_away", "store_broken", "store_size", "store_stuck", "tell_left_out",
     "uncaught", "unparked", "webhook_attempt", "webhook_disabled", "webhook_events", "webhook_failed",
-    "webhook_gave_up", "webhook_not_disabled",
+    "webhook_gave_up", "webhook_not_disabled", "words_missed",
 ]  # fmt: skip

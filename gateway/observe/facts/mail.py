@@ -91,6 +91,13 @@ def lease_lost(id_: str, tenant: str, traceparent: str | None) -> None:
     _log.warning("lease_lost", id=id_, tenant=tenant, **_traced(traceparent))
 
 
+def result_unwritten(id_: str, tenant: str, error: BaseException, traceparent: str | None) -> None:
+    """The store did not take a result: once the lease is over the notification is sent again."""
+    _log.error(
+        "result_unwritten", id=id_, tenant=tenant, error=f"{type(error).__name__}: {error}", **_traced(traceparent)
+    )
+
+
 def row_unreadable(id_: str, error: Exception) -> None:
     """A notification cannot be read: newer code wrote it. It waits."""
     _log.error("row_unreadable", id=id_, error=type(error).__name__)

@@ -62,6 +62,11 @@ def beat_missed(error: BaseException) -> None:
     _log.warning("beat_missed", error=f"{type(error).__name__}: {error}")
 
 
+def words_missed(error: BaseException) -> None:
+    """This daemon does not hear what the others tell it at once; it finds out a little later."""
+    _log.warning("words_missed", error=f"{type(error).__name__}: {error}")
+
+
 def entry_unreadable(kind: str, tenant: str, name: str, error: Exception) -> None:
     """An object of the directory cannot be read: newer code wrote it. It counts as not there."""
     _log.error("entry_unreadable", kind=kind, tenant=tenant, name=name, error=type(error).__name__)

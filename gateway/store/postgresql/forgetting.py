@@ -27,17 +27,19 @@ async def forget(server: Server, tenant: str, limit: int) -> int:
     return gone + await events.forget(server, tenant, limit - gone)
 
 
-async def old(server: Server, finished_before: int, limit: int, after: int) -> tuple[list[int], int]:
+async def old(server: Server, now: int, finished_before: int, limit: int, after: int) -> tuple[list[int], int]:
     """Find up to `limit` final rows that ended before, among those that come `after` one.
 
-    Answers them, and after which row to go on: 0 if all were seen.
+    Answers them, and after which row to go on: 0 if all were seen. Rows of a clock that was ahead of `now` say nothing of
+    those that follow.
     """
     found: list[int] = []
     last, young, kept = after, 0, 0
     while len(found) < limit and young < limit and kept < MOST_KEPT:
         page = await server.fetch(
-            "SELECT seq, accepted_at >= $2, finished_at < $2 FROM notification WHERE seq > $1 ORDER BY seq LIMIT $3",
-            last, finished_before, PRUNE_PAGE,
+            "SELECT seq, accepted_at BETWEEN $2 AND $4, finished_at < $2 FROM notification"
+            " WHERE seq > $1 ORDER BY seq LIMIT $3",
+            last, finished_before, PRUNE_PAGE, now,
         )  # fmt: skip
         young += sum(row[1] for row in page)
         found += [row[0] for row in page if row[2]]

@@ -4,7 +4,7 @@ from typing import Final
 
 from gateway.store.postgresql import statements as sql
 from gateway.store.postgresql.server import Server
-from gateway.store.rows import Flow, FlowBacklog, FlowCensus, FlowDepth, Listing, StoredRow, Wait, stored
+from gateway.store.rows import Flow, FlowBacklog, FlowCensus, FlowDepth, Listing, StoredRow, Wait, first_id, stored
 
 FEW: Final = 20  # tenants whose mail is looked up tenant by tenant and then sorted
 
@@ -32,13 +32,19 @@ async def get(server: Server, notification_id: str, *, content: bool) -> StoredR
 
 async def page(server: Server, listing: Listing) -> list[StoredRow]:
     """Read notifications, newest first, without content."""
+    statement, values = listed(listing)
+    return [stored(row) for row in await server.fetch(statement, *values)]
+
+
+def listed(listing: Listing) -> tuple[str, list[object]]:
+    """Say how a page is read: the statement and its values."""
     conditions, values = ["true"], list[object]([listing.limit])
     for condition, value in (
         ("n.id < ${}", listing.before_id),
         ("n.key_id = ${}", listing.key_id),
         ("n.category = ${}", listing.category),
-        ("n.accepted_at >= ${}", listing.since),
-        ("n.accepted_at < ${}", listing.until),
+        ("n.id >= ${}", None if listing.since is None else first_id(listing.since)),  # along the ids
+        ("n.id < ${}", None if listing.until is None else first_id(listing.until)),
     ):
         if value is not None:
             values.append(value)
@@ -53,19 +59,20 @@ async def page(server: Server, listing: Listing) -> list[StoredRow]:
             found = found.format(" AND ".join([*conditions, f"n.tenant = ANY(${len(values)})"]))
     else:
         found = found.format(" AND ".join(conditions))
-    rows = await server.fetch(
-        f"SELECT {sql.STORED}, NULL FROM ({found}) n LEFT JOIN queue q ON q.seq = n.seq ORDER BY n.id DESC LIMIT $1",
-        *values,
+    statement = (
+        f"SELECT {sql.STORED}, NULL FROM ({found}) n LEFT JOIN queue q ON q.seq = n.seq ORDER BY n.id DESC LIMIT $1"
     )
-    return [stored(row) for row in rows]
+    return statement, values
 
 
-async def expired(server: Server, now: int, limit: int) -> list[StoredRow]:
-    """Read ready rows whose time is over."""
+async def expired(server: Server, now: int, limit: int, after: StoredRow | None = None) -> list[StoredRow]:
+    """Read ready rows whose time is over, in the order of that; go on behind `after`."""
+    behind = (0, 0) if after is None else (after.expires_at, after.seq)
     rows = await server.fetch(
-        f"SELECT {sql.STORED}, NULL FROM queue q JOIN notification n ON n.seq = q.seq"
-        " WHERE q.stage = 0 AND q.expires_at <= $1 ORDER BY q.expires_at LIMIT $2",
-        now, limit,
+        f"SELECT {sql.STORED}, NULL FROM queue q JOIN notification n ON n.seq = q.seq WHERE q.stage = 0"
+        " AND q.expires_at <= $1 AND q.expires_at >= $3 AND (q.expires_at, q.seq) > ($3, $4)"
+        " ORDER BY q.expires_at, q.seq LIMIT $2",
+        now, limit, *behind,
     )  # fmt: skip
     return [stored(row) for row in rows]
 

@@ -204,14 +204,16 @@ class PostgresqlRoster:
 
     async def _listen(self) -> None:
         """Keep a connection that listens; whenever it is new, something may have been missed."""
+        deaf = False
         while True:
-            with suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            try:
                 connection = await self._server.listener()
                 try:
                     ended = asyncio.Event()
                     connection.add_termination_listener(lambda _connection, ended=ended: ended.set())
                     await connection.add_listener(self.channel, lambda *told: self._heard(str(told[-1])))
                     self._heard(None)
+                    deaf = False
                     while not ended.is_set():
                         with suppress(TimeoutError):
                             async with asyncio.timeout(STILL_THERE):
@@ -219,6 +221,10 @@ class PostgresqlRoster:
                         await connection.execute("SELECT")
                 finally:
                     connection.terminate()
+            except Exception as error:  # noqa: BLE001 - whatever it is, nobody would hear of it, and the next may listen
+                if not deaf:  # told once, however long it lasts
+                    facts.words_missed(error)
+                deaf = True
             await asyncio.sleep(LISTEN_AGAIN)
 
 

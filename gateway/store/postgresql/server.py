@@ -4,7 +4,7 @@ Every session commits synchronously, reads what is committed, and keeps to the p
 nested loops along indexes, prepared once. A planner that saw a table while it was empty would else scan it for ever.
 
 Errors: whatever says that the server is away, starting, going or too busy is `StoreUnavailable`, and so is a race with
-somebody else; a full disk is `StoreFull`; a value that no column holds is a `StoreError` of its own; anything else is
+somebody else, and a password that cannot be had while it is being replaced; a full disk is `StoreFull`; a value that no column holds is a `StoreError` of its own; anything else is
 `StoreBroken`.
 """
 
@@ -16,6 +16,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 import asyncpg
 from asyncpg import exceptions as pg
 
+from gateway.credentials.provider import CredentialError
 from gateway.observe import facts
 from gateway.store.protocol import StoreBroken, StoreError, StoreFull, StoreUnavailable
 
@@ -23,6 +24,7 @@ T = TypeVar("T")
 Connection: TypeAlias = asyncpg.pool.PoolConnectionProxy
 
 OLDEST: Final = 15
+ENCODINGS: Final = ("UTF8", "SQL_ASCII")  # the latter keeps octets as they are
 CONNECTIONS: Final = 8
 CONNECT_SECONDS: Final = 5.0
 STATEMENT_SECONDS: Final = 15.0
@@ -47,6 +49,7 @@ _AWAY: Final = (
     pg.OperatorInterventionError,
     pg.IdleInTransactionSessionTimeoutError,  # this process was suspended
     pg.InsufficientResourcesError,  # connections, memory, open files; a full disk is told apart before
+    pg.ProgramLimitExceededError,  # somebody who listens does not read, and the queue of words is full
     pg.PostgresIOError,  # a disk that could not be read or written
     pg.LockNotAvailableError,
     pg.ReadOnlySQLTransactionError,
@@ -94,7 +97,10 @@ class Server:
         return made
 
     async def open(self) -> None:
-        """Connect and look whether the server keeps its promises. Raises `StoreUnavailable` or `StoreBroken`."""
+        """Connect and look whether the server keeps its promises.
+
+        Raises `StoreUnavailable` or `StoreBroken`, and `CredentialError` if the password cannot be had.
+        """
         try:
             self._pool = await asyncpg.create_pool(
                 self.url, password=self._password, min_size=1, max_size=self._connections, max_inactive_connection_lifetime=0,
@@ -138,10 +144,10 @@ class Server:
         await self._check_session(connection)
 
     async def _check_session(self, connection: asyncpg.Connection) -> None:
-        version, number, fsync, commit, writes, schema = await connection.fetchrow(
+        version, number, encoding, fsync, commit, writes, schema = await connection.fetchrow(
             "SELECT current_setting('server_version'), current_setting('server_version_num')::integer,"
-            " current_setting('fsync'), current_setting('synchronous_commit'), current_setting('transaction_read_only'),"
-            " current_schema()"
+            " current_setting('server_encoding'), current_setting('fsync'), current_setting('synchronous_commit'),"
+            " current_setting('transaction_read_only'), current_schema()"
         )
         self.version = version.split()[0]
         if schema is None:
@@ -149,6 +155,10 @@ class Server:
         self.schema = schema
         if number // 10_000 < OLDEST:
             raise StoreBroken(f"the server is PostgreSQL {self.version}; {OLDEST} or newer is needed")
+        if encoding not in ENCODINGS:
+            raise StoreBroken(
+                f"the database's encoding is {encoding}, in which not every text can be kept; UTF8 is needed"
+            )
         if fsync != "on":
             raise StoreBroken("the server runs with fsync=off: what it says is committed may be lost")
         if commit != "on":
@@ -201,6 +211,8 @@ class Server:
     def _meaning(self, error: Exception) -> StoreError:
         if isinstance(error, StoreError) and not isinstance(error, StoreBroken):
             return error
+        if isinstance(error, CredentialError):
+            return StoreUnavailable(f"the server's password cannot be had: {error}")
         if isinstance(error, pg.DiskFullError):
             return StoreFull("the server's disk is full")
         if isinstance(error, _RACED):

@@ -256,9 +256,9 @@ class PostgresqlStore:
         """Read notifications, newest first, without content."""
         return await reading.page(self.server, listing)
 
-    async def expired(self, now: int, limit: int) -> list[StoredRow]:
-        """Read ready rows whose time is over."""
-        return await reading.expired(self.server, now, limit)
+    async def expired(self, now: int, limit: int, after: StoredRow | None = None) -> list[StoredRow]:
+        """Read ready rows whose time is over, those first that were the first to expire; go on behind `after`."""
+        return await reading.expired(self.server, now, limit, after)
 
     async def census(self, now: int) -> list[FlowCensus]:
         """Count what is not final by flow and by how it waits; reads all of it, so ask rarely."""
@@ -294,7 +294,7 @@ class PostgresqlStore:
         """
         await logins.prune(self.server, now)
         await self.roster.prune(now)
-        old, self._pruned = await forgetting.old(self.server, finished_before, limit, self._pruned)
+        old, self._pruned = await forgetting.old(self.server, now, finished_before, limit, self._pruned)
         return await forgetting.prune(self.server, old, now, limit)
 
     # Webhook events.

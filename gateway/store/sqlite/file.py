@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 import apsw
 
-from gateway.store.protocol import StoreBroken, StoreBusy
+from gateway.store.protocol import StoreBroken, StoreBusy, StoreFull
 from gateway.store.sqlite import copying, events
 from gateway.store.sqlite.group import Value
 
@@ -36,7 +36,8 @@ class Opened(NamedTuple):
 def open_file(path: Path, vfs: str | None, *, for_move: bool) -> Opened:
     """Lock, open, check and migrate the file; `for_move` also one that was moved.
 
-    `StoreBusy` if another process has it, `StoreBroken` if nobody may work on it.
+    `StoreBusy` if another process has it, `StoreFull` if there is no room to begin in, `StoreBroken` if nobody may work
+    on it or it cannot be opened.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = _locked(path)
@@ -49,6 +50,10 @@ def open_file(path: Path, vfs: str | None, *, for_move: bool) -> Opened:
         os.close(lock)
         if isinstance(error, apsw.CorruptError | apsw.NotADBError):
             raise _damaged(path, str(error)) from error
+        if isinstance(error, apsw.FullError):
+            raise StoreFull(f"the disk is full: {path} cannot be opened") from error
+        if isinstance(error, apsw.Error):
+            raise StoreBroken(f"{path} cannot be opened: {type(error).__name__}: {error}") from error
         raise
 
 

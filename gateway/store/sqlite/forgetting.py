@@ -37,7 +37,7 @@ def prune(db: apsw.Connection, now: int, finished_before: int, limit: int, after
     Answers the larger of both numbers, and after which row to go on: 0 if all were seen that came `after` the one given.
     """
     db.execute("DELETE FROM refused_login WHERE forget_at<=?", (now,))
-    old, seen = _old(db, finished_before, limit, after)
+    old, seen = _old(db, now, finished_before, limit, after)
     _delete(db, old)
     db.execute(
         "DELETE FROM idempotency WHERE (tenant, key) IN"
@@ -47,7 +47,7 @@ def prune(db: apsw.Connection, now: int, finished_before: int, limit: int, after
     return max(len(old), db.changes()), seen
 
 
-def _old(db: apsw.Connection, finished_before: int, limit: int, after: int) -> tuple[list[int], int]:
+def _old(db: apsw.Connection, now: int, finished_before: int, limit: int, after: int) -> tuple[list[int], int]:
     old: list[int] = []
     young = kept = 0
     for seq, stage, accepted_at, finished_at in db.execute(
@@ -57,7 +57,7 @@ def _old(db: apsw.Connection, finished_before: int, limit: int, after: int) -> t
             old.append(int(str(seq)))
         else:
             kept += 1
-        young += int(str(accepted_at)) >= finished_before
+        young += finished_before <= int(str(accepted_at)) <= now  # a clock that was ahead says nothing of what follows
         if young == limit:
             break
         if len(old) == limit or kept == MOST_KEPT:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import apsw
 
-from gateway.store.rows import Flow, FlowBacklog, FlowCensus, FlowDepth, Listing, StoredRow, Wait, stored
+from gateway.store.rows import Flow, FlowBacklog, FlowCensus, FlowDepth, Listing, StoredRow, Wait, first_id, stored
 from gateway.store.sqlite.group import PRIORITIES, Value
 
 FEW: Final = 20  # tenants whose mail is looked up tenant by tenant and then sorted
@@ -57,8 +57,8 @@ def page(db: apsw.Connection, listing: Listing) -> list[StoredRow]:
         ("id<?", listing.before_id),
         ("key_id=?", listing.key_id),
         ("category=?", listing.category),
-        ("accepted_at>=?", listing.since),
-        ("accepted_at<?", listing.until),
+        ("id>=?", None if listing.since is None else first_id(listing.since)),  # along the ids
+        ("id<?", None if listing.until is None else first_id(listing.until)),
     ):
         if value is not None:
             sql.append(f"AND {condition}")
@@ -72,10 +72,14 @@ def page(db: apsw.Connection, listing: Listing) -> list[StoredRow]:
 _UNFINISHED: Final = "notification n INDEXED BY notification_expiring WHERE stage<3"
 
 
-def expired(db: apsw.Connection, now: int, limit: int) -> list[StoredRow]:
-    """Read ready rows whose time is over."""
-    sql = f"SELECT {_STORED}, NULL FROM {_UNFINISHED} AND stage=0 AND expires_at<=? LIMIT ?"
-    return [stored(row) for row in db.execute(sql, (now, limit))]
+def expired(db: apsw.Connection, now: int, limit: int, after: StoredRow | None = None) -> list[StoredRow]:
+    """Read ready rows whose time is over, in the order of that; go on behind `after`."""
+    behind = (0, 0) if after is None else (after.expires_at, after.seq)
+    sql = (
+        f"SELECT {_STORED}, NULL FROM {_UNFINISHED} AND stage=0 AND expires_at<=? AND (expires_at, seq) > (?, ?)"
+        " ORDER BY expires_at, seq LIMIT ?"
+    )
+    return [stored(row) for row in db.execute(sql, (now, *behind, limit))]
 
 
 def backlog(db: apsw.Connection) -> list[FlowBacklog]:

@@ -214,9 +214,9 @@ class SqliteStore:
         """Read notifications, newest first, without content."""
         return await self._read(lambda db: reading.page(db, listing))
 
-    async def expired(self, now: int, limit: int) -> list[StoredRow]:
-        """Read ready rows whose time is over."""
-        return await self._read(lambda db: reading.expired(db, now, limit))
+    async def expired(self, now: int, limit: int, after: StoredRow | None = None) -> list[StoredRow]:
+        """Read ready rows whose time is over, those first that were the first to expire; go on behind `after`."""
+        return await self._read(lambda db: reading.expired(db, now, limit, after))
 
     async def backlog(self) -> list[FlowBacklog]:
         """Read which flows have ready rows."""

@@ -4,13 +4,14 @@ Every write is a job in a queue. The writer takes all the jobs there are and com
 `synchronous=FULL` (results first, claims last, so that a claim sees what was just accepted); only then are the
 callers woken.
 
-Errors: a full disk rolls back and is `StoreFull`, and results are tried again until there is room. A value that no
-column can hold fails its own job. Anything else wrong latches `broken`: every later job is `StoreBroken`, `failed` is
-set, and the daemon is expected to end.
+Errors: a full disk rolls back and is `StoreFull`, and results are tried again until there is room, or for a few seconds
+after the close. A value that no column can hold fails its own job. Anything else wrong latches `broken`: every later job
+is `StoreBroken`, `failed` is set, and the daemon is expected to end.
 """
 
 import asyncio
 import json
+import math
 import os
 import threading
 import time
@@ -33,7 +34,8 @@ CHECKPOINT_PAGES_IDLE: Final = 1_000  # 4 MiB of log are folded back when nobody
 CHECKPOINT_PAGES_BUSY: Final = 16_000  # … and 64 MiB even when somebody does
 MOST_CLAIMS: Final = 8  # in one commit: all that they bring is one text, for which SQLite has a limit of 1e9 octets
 SPACE_CHECK_SECONDS: Final = 1.0
-FULL_AGAIN_SECONDS: Final = 1.0  # until a result is written again on a full disk
+FULL_AGAIN_SECONDS: Final = 1.0  # until results are tried again on a full disk
+GIVE_UP_SECONDS: Final = 5.0  # after the close, in which results are tried on a full disk
 
 _INSERTED: Final = Inserted()
 _KNOWN_KEYS: Final = (
@@ -84,6 +86,9 @@ class Writer:
         self._space_checked = -SPACE_CHECK_SECONDS
         self._queue: SimpleQueue[_Queued | None] = SimpleQueue()
         self._next: _Queued | None = None  # taken out of the queue, and left for the next commit
+        self._postponed: list[_Queued] = []  # results that found no room
+        self._again_at = 0.0  # when these are tried again
+        self._give_up_at = math.inf  # when they are postponed no more: some time after the close
         self._wal_pages = 0
         self._closing = False
 
@@ -124,29 +129,34 @@ class Writer:
     # On the thread.
 
     def _write_forever(self) -> None:
-        while (batch := self._next_batch()) is not None:
-            if batch:
+        while not self._ended():
+            if batch := self._next_batch():
                 self._commit(batch)
             if self._wal_pages >= (CHECKPOINT_PAGES_IDLE if self._queue.empty() else CHECKPOINT_PAGES_BUSY):
                 self._checkpoint()
 
-    def _next_batch(self) -> list[_Queued] | None:
-        """Everything that arrived during the previous commit, at least one job; None when it is time to end."""
-        first, self._next = self._next or self._queue.get(), None
-        if first is None:
-            return None
-        batch, claims = [first], int(isinstance(first[0], Claim))
+    def _ended(self) -> bool:
+        return self._give_up_at < math.inf and not self._postponed
+
+    def _next_batch(self) -> list[_Queued]:
+        """Everything that arrived during the previous commit, and results whose turn it is again; waits for either."""
+        batch: list[_Queued] = []
+        claims = 0
+        pause = max(self._again_at - time.monotonic(), 0) if self._postponed else None
         with suppress(Empty):
-            while True:
-                queued = self._queue.get_nowait()
-                if queued is None:
-                    self._queue.put(None)
-                    break
+            queued, self._next = self._next or self._queue.get(timeout=pause), None
+            while queued is not None:
                 claims += isinstance(queued[0], Claim)
                 if claims > MOST_CLAIMS:
                     self._next = queued
                     break
                 batch.append(queued)
+                queued = self._queue.get_nowait()
+            else:
+                self._give_up_at = time.monotonic() + GIVE_UP_SECONDS
+        if time.monotonic() >= self._again_at:
+            batch += self._postponed
+            self._postponed.clear()
         return batch
 
     def _commit(self, batch: list[_Queued]) -> None:
@@ -161,8 +171,8 @@ class Writer:
                 for queued in batch:  # one of them is to blame: each alone
                     self._commit([queued])
                 return
-            if isinstance(failure, StoreFull):
-                batch = self._postponed(batch)
+            if isinstance(failure, StoreFull) and time.monotonic() < self._give_up_at:
+                batch = self._postpone(batch)
             outcomes = [(future, failure) for _, future in batch]
         else:
             self.commits += 1
@@ -170,16 +180,12 @@ class Writer:
         with suppress(RuntimeError):  # the loop is gone: nobody waits any more
             self._loop.call_soon_threadsafe(self._wake, outcomes, time.perf_counter() - began, len(batch))
 
-    def _postponed(self, batch: list[_Queued]) -> list[_Queued]:
-        """Put results back into the queue for when there may be room; answers the rest of the batch."""
-        results = [queued for queued in batch if isinstance(queued[0], Settlement)]
-        with suppress(RuntimeError):
-            for queued in results:
-                self._loop.call_soon_threadsafe(self._put_later, queued)
+    def _postpone(self, batch: list[_Queued]) -> list[_Queued]:
+        """Keep results for when there may be room; answers the rest of the batch."""
+        if not self._postponed:
+            self._again_at = time.monotonic() + FULL_AGAIN_SECONDS
+        self._postponed += (queued for queued in batch if isinstance(queued[0], Settlement))
         return [queued for queued in batch if not isinstance(queued[0], Settlement)]
-
-    def _put_later(self, queued: _Queued) -> None:
-        self._loop.call_later(FULL_AGAIN_SECONDS, self._queue.put, queued)
 
     def _wake(self, outcomes: list[tuple["asyncio.Future[Any]", object]], seconds: float, jobs: int) -> None:
         for future, outcome in outcomes:
