@@ -119,7 +119,7 @@ MEANINGS: Final[Mapping[str, str]] = {
     "selector": "Where the domain's DNS has the public key.",
     "verify": "Whether the relay's certificate has to be good for its name.",
     "allow_auth_unverified": "Whether a password may go to a relay whose certificate was not verified.",
-    "ca_certificates": "The authorities that are trusted instead of the system's, as PEM.",
+    "ca_certificates": "The authorities that are trusted instead of the system's, as PEM; at most 200.",
     "min_version": "The oldest version of TLS that will do.",
     "client_certificate": "Where the certificate and its key come from that are shown to the relay, as PEM.",
     "method": "The mechanism; `auto` takes the best that the relay offers, and no other after it.",
