@@ -284,6 +284,7 @@ OF_APP: Final = ACME + '[[keys]]\ntenant = "acme"\nname = "app"\nscopes = ["send
         (OCTETS, 0o600, "holds no well-formed key"),
         (new_key().text().encode(), 0o640, "is readable by others; its mode must be 0600"),
     ],
+    ids=["short", "binary", "readable"],
 )
 async def test_a_key_file_that_will_not_do(
     tmp_path: Path, octets: bytes, mode: int, told: str, capsys: pytest.CaptureFixture[str]
