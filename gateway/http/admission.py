@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import islice
 from typing import Final
 
 from gateway.directory.shapes import Tenant
@@ -37,7 +38,7 @@ class Tested(StrEnum):
 
 @dataclass(slots=True)
 class Buckets:
-    """Token buckets by name, the longest unused ones forgotten first (a forgotten one is full again)."""
+    """Token buckets by name. A full one is nothing to remember; beyond `size` the longest unused are forgotten first."""
 
     size: int = MAX_BUCKETS
     _full_at: OrderedDict[str, float] = field(default_factory=OrderedDict)
@@ -54,9 +55,14 @@ class Buckets:
             return wait
         self._full_at[name] = full_at + interval
         self._full_at.move_to_end(name)
-        if len(self._full_at) > self.size:
-            self._full_at.popitem(last=False)
+        for oldest in list(islice(self._full_at, 2)):  # one more than comes in: what is full goes by and by
+            if self._full_at[oldest] <= now or len(self._full_at) > self.size:
+                del self._full_at[oldest]
         return 0.0
+
+    def __len__(self) -> int:
+        """How many are remembered."""
+        return len(self._full_at)
 
 
 class Admission:

@@ -39,7 +39,7 @@ def _forwarded(fields: Sequence[str], peer: Address | None, trusted: Sequence[Ne
     return nearest
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def parse_ip(text: str) -> Address | None:
     """Read an address, with or without brackets; one that is IPv4 in IPv6's clothes is IPv4. None if it is none."""
     try:

@@ -105,9 +105,17 @@ def test_buckets_are_bounded() -> None:
     buckets = Buckets(size=10)
     for name in range(100):
         assert buckets.take(f"{name}", 0, interval=10, burst=1) == 0
-    assert len(buckets._full_at) == 10
+    assert len(buckets) == 10
     assert buckets.take("99", 4, interval=10, burst=1) == 6
     assert buckets.take("99", 10, interval=10, burst=1) == 0
+
+
+def test_full_buckets_are_not_kept() -> None:
+    """Of names that come once and never again no more are remembered than are waited for."""
+    buckets = Buckets()
+    for now in range(1_000):
+        assert buckets.take(f"{now}", now, interval=10, burst=5) == 0
+    assert len(buckets) == 10
 
 
 @pytest.mark.parametrize("burst", [1, 5])
