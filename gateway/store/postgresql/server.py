@@ -4,8 +4,8 @@ Every session commits synchronously, reads what is committed, and keeps to the p
 nested loops along indexes, prepared once. A planner that saw a table while it was empty would else scan it for ever.
 
 Errors: whatever says that the server is away, starting, going or too busy is `StoreUnavailable`, and so is a race with
-somebody else, and a password that cannot be had while it is being replaced; a full disk is `StoreFull`; a value that no column holds is a `StoreError` of its own; anything else is
-`StoreBroken`.
+somebody else, and a password that cannot be had while it is being replaced; a full disk is `StoreFull`; a value that no
+column holds is a `StoreError` of its own; anything else is `StoreBroken`.
 """
 
 import asyncio
