@@ -6,7 +6,6 @@ snapshot is swapped and those who depend on it are told. A change that cannot be
 """
 
 import asyncio
-import math
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from ipaddress import IPv4Network, IPv6Network
@@ -29,7 +28,7 @@ from gateway.directory.shapes import Key as KeyShape
 from gateway.directory.shapes import Profile, StoredSecret, Template, Tenant
 from gateway.directory.snapshot import API, PROVISION, ROOT, Key, Place, Snapshot
 from gateway.message.template import Rendered
-from gateway.message.template.allowance import Allowance, AllowanceSpent
+from gateway.message.template.allowance import Allowance
 from gateway.observe import facts
 from gateway.problems import BY_CODE, Code, Problem, refusal
 from gateway.settings import Fault as SettingsFault
@@ -112,26 +111,18 @@ class Directory:
         """Find what would not hold; to look at templates takes so long that others are served meanwhile."""
         if not any(isinstance(item, Template) for item in change.put):
             return rules.faults(after, change.put, change.drop, judging)
-        owner = self.snapshot.organisation(actor.tenant)
-        try:
-            if actor.tenant != ROOT:
-                self.allowance.ask(owner)
-        except AllowanceSpent as spent:
-            raise too_slow(spent) from None
-        took: list[float] = []
 
-        def find() -> list[RuleFault]:
+        def find() -> tuple[list[RuleFault], float]:
             began = time.thread_time()
-            try:
-                return rules.faults(after, change.put, change.drop, judging)
-            finally:
-                took.append(time.thread_time() - began)
+            return rules.faults(after, change.put, change.drop, judging), time.thread_time() - began
 
-        try:
-            return await asyncio.to_thread(find)
-        finally:
-            if actor.tenant != ROOT:
-                self.allowance.charge(owner, sum(took))
+        owner = self.snapshot.organisation(actor.tenant)
+        if owner != ROOT:
+            self.allowance.ask(owner)
+        found, took = await asyncio.to_thread(find)
+        if owner != ROOT:
+            self.allowance.charge(owner, took)
+        return found
 
     def render(self, template: Template, data: Mapping[str, object]) -> Rendered:
         """Fill a template within what its organisation's may take. Raises `TemplateError`, or `AllowanceSpent`."""
@@ -369,12 +360,6 @@ def broken(faults: Sequence[RuleFault]) -> Broken:
     if wrong:
         return Broken(refusal(fault.told() for fault in wrong), faults)
     return Broken(Problem(BY_CODE[faults[0].code], faults[0].detail), faults)
-
-
-def too_slow(spent: AllowanceSpent) -> Problem:
-    """Make the problem that tells when templates are looked at again."""
-    headers = {"Retry-After": str(math.ceil(spent.wait))}
-    return Problem(Code.RATE_LIMITED, str(spent), headers=headers)
 
 
 def _status(fault: RuleFault) -> int:

@@ -129,6 +129,7 @@ class _Tables:
         self._snapshot = snapshot
         self._copies: dict[str, Any] = {}
         self._members: set[tuple[str, str]] = set()  # of the indexes: whose members are copies already
+        self._weighed: set[Place] = set()  # where what stood before counts no more
 
     def _table(self, name: str) -> dict[Any, Any]:
         if name not in self._copies:
@@ -258,11 +259,11 @@ class _Tables:
         self._part("_inherited", child, link)
         self._part("_pushed", owner, link)
 
-    def weigh(self, where: Place, weight: int, seen: set[Place]) -> None:
-        """Count what stands there now instead of what did before, unless that was `seen` to. The root has no quota."""
+    def weigh(self, where: Place, weight: int) -> None:
+        """Count what stands there now instead of what did before; that goes once. The root has no quota."""
         tenant = where[1]
-        more = weight - (0 if where in seen else _weight_in(self._snapshot, where))
-        seen.add(where)
+        more = weight - (0 if where in self._weighed else _weight_in(self._snapshot, where))
+        self._weighed.add(where)
         if more and tenant != ROOT:
             own = self._table("own_bytes")
             own[tenant] = own.get(tenant, 0) + more
@@ -289,20 +290,19 @@ def snapshot_of(revision: int, entries: Iterable[Entry]) -> Snapshot:
 def changed(snapshot: Snapshot, revision: int, put: Iterable[Entry], drop: Iterable[Entry]) -> Snapshot:
     """Give the snapshot after a change: what is dropped goes first."""
     tables, unreadable = _Tables(snapshot), snapshot.unreadable
-    seen: set[Place] = set()
     for stored in drop:
         where = (stored.kind, stored.tenant, stored.name)
         tables.drop(where)
-        tables.weigh(where, 0, seen)
+        tables.weigh(where, 0)
     for stored in put:
         where = (stored.kind, stored.tenant, stored.name)
         if stored.kind == REVOKED:
             tables.revoke(stored.name)
         elif (item := _readable(stored)) is not None:
             tables.put(item, stored.origin)
-            tables.weigh(where, _weight(stored.kind, stored.body), seen)
+            tables.weigh(where, _weight(stored.kind, stored.body))
         else:
             tables.drop(where)
-            tables.weigh(where, 0, seen)
+            tables.weigh(where, 0)
             unreadable = True
     return replace(tables.done(revision), unreadable=unreadable)

@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from gateway.directory import rules
-from gateway.directory.directory import too_slow
 from gateway.directory.shapes import Profile, Template, Tenant
 from gateway.directory.snapshot import Resolution, Snapshot
 from gateway.http.call import Call
@@ -26,7 +25,6 @@ from gateway.message.address import Mailbox, address_key
 from gateway.message.compose import Attachment
 from gateway.message.notification import Content, Notification, Priority, Role, compact, href, new_id
 from gateway.message.template import Rendered, TemplateError
-from gateway.message.template.allowance import AllowanceSpent
 from gateway.message.times import time_text
 from gateway.outbox.outbox import Submission
 from gateway.problems import Code, Fault, Problem, refusal
@@ -146,8 +144,6 @@ def filled(call: Call, template: Template, data: Mapping[str, object]) -> Render
         return call.services.directory.render(template, data)
     except TemplateError as error:
         raise refusal([Fault("/data", TEMPLATE_FAILED, str(error))]) from None
-    except AllowanceSpent as spent:
-        raise too_slow(spent) from None
 
 
 def _default_to(call: Call, profile: Profile | None) -> tuple[Mailbox, ...]:

@@ -23,6 +23,7 @@ from gateway.smtp.transaction import Engine
 from gateway.store.protocol import Store, StoreError, StoreUnavailable
 from gateway.store.rows import Ending, Permission, SignIn
 
+K = TypeVar("K")
 T = TypeVar("T")
 
 MOST_REFUSALS: Final = 3
@@ -74,7 +75,7 @@ class Guard:
         """A person says that it may be tried again: once, and then the guard stands as before."""
         sign_in = _sign_in(owner, host, username)
         if sign_in not in self._accepted:
-            _remember(self._forgiven, sign_in, None)
+            remember(self._forgiven, sign_in, None)
 
     async def open(self, owner: str, relay: Relay, opener: Opener, watch: Watch = unwatched) -> Engine | Fault:
         """Open a session if its login may be tried; else `TOO_OFTEN`, or a fault that is over in a moment."""
@@ -109,7 +110,7 @@ class Guard:
                 opened.abort()
             raise
         if not isinstance(opened, Fault) and relay.login is not None:
-            _remember(self._accepted, attempt.sign_in, relay.login)
+            remember(self._accepted, attempt.sign_in, relay.login)
             self._forgiven.pop(attempt.sign_in, None)
         return opened
 
@@ -123,9 +124,9 @@ class Guard:
         return _Attempt(sign_in, ticket, forgiven)
 
     def _leave_over(self, attempt: "_Attempt") -> None:
-        _remember(self._unsettled, attempt.sign_in, attempt.ticket)
+        remember(self._unsettled, attempt.sign_in, attempt.ticket)
         if attempt.forgiven:
-            _remember(self._forgiven, attempt.sign_in, None)
+            remember(self._forgiven, attempt.sign_in, None)
 
     async def _held_back(self, attempt: "_Attempt") -> Fault | None:
         """Have an attempt counted; answers why it must not be made, if so."""
@@ -199,10 +200,10 @@ def _sign_in(owner: str, host: str, username: str) -> SignIn:
     return SignIn(host, sha256(username.encode(errors="surrogatepass")).hexdigest(), owner)
 
 
-def _remember(table: dict[SignIn, T], sign_in: SignIn, what: T) -> None:
+def remember(table: dict[K, T], about: K, what: T) -> None:
     """Keep what is new; the oldest goes, which costs a question to the store, a count for half an hour, or a word again."""
-    table.pop(sign_in, None)
-    table[sign_in] = what
+    table.pop(about, None)
+    table[about] = what
     if len(table) > MOST:
         del table[next(iter(table))]
 

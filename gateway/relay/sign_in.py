@@ -18,7 +18,7 @@ from gateway.directory.directory import seal_place
 from gateway.directory.shapes import Dkim, OAuth, Profile
 from gateway.observe import facts
 from gateway.observe.failpoint import failpoint
-from gateway.relay.guard import MOST, TOO_OFTEN, Guard
+from gateway.relay.guard import TOO_OFTEN, Guard, remember
 from gateway.settings import Connector
 from gateway.smtp import certificate, dkim
 from gateway.smtp.dial import Proxy, ProxyKind
@@ -75,7 +75,8 @@ class SignIns:
     opener: Opener
     guard: Guard
     connectors: Mapping[str, Connector] = field(default_factory=dict)
-    _held_back: dict[Place, str] = field(default_factory=dict)  # who would have signed in, had the guard let them
+    # Who would have signed in, had the guard let them: the name may come with the secret, which takes time to fetch.
+    _held_back: dict[Place, str] = field(default_factory=dict)
 
     # What to try.
 
@@ -195,7 +196,7 @@ class SignIns:
                     facts.certificate(relay.host, relay.port, ends.timestamp())
                 return Opened(opened, relay)
             if opened is TOO_OFTEN and timeouts is None and relay.login is not None:
-                self._remember(profile, relay.login.username)
+                remember(self._held_back, (profile.tenant, profile.name), relay.login.username)
             if opened.trouble is not Trouble.AUTH_FAILED or opened is TOO_OFTEN:
                 return opened
             refusal = opened
@@ -203,12 +204,6 @@ class SignIns:
             renewed = await self.relays(profile, why=Why.REFUSED)
             relays[:0] = [] if isinstance(renewed, Fault) else [one for one in renewed if one not in relays]
         return refusal
-
-    def _remember(self, profile: Profile, username: str) -> None:
-        """Keep who was held back last of each profile: the name may come with the secret, which takes time to fetch."""
-        self._held_back[profile.tenant, profile.name] = username
-        if len(self._held_back) > MOST:
-            del self._held_back[next(iter(self._held_back))]
 
     def forgive(self, profile: Profile, refused: Login | None) -> None:
         """A person says that whoever was refused, or held back since, may try again: once; then the guard stands as before."""

@@ -243,13 +243,19 @@ async def test_what_the_store_gave_us_in_vain_is_given_up(ground: Ground) -> Non
     assert other.lanes.spent[lane] is None
 
 
-async def test_what_the_store_gave_to_others_is_lost(ground: Ground) -> None:
-    """A row does not say any more that a lane is ours: we hang up on its relay, and keep the rest."""
+async def with_two_lanes(ground: Ground) -> Daemon:
+    """Let somebody join who has LANE and another lane."""
     one = await ground.join()
     await until(lambda: one.holding.alive == (one.me,))
     for lane in (LANE, ("zoo", "main")):
         one.holding.want(lane)
     await until(lambda: len(one.lanes.mine) == 2)
+    return one
+
+
+async def test_what_the_store_gave_to_others_is_lost(ground: Ground) -> None:
+    """A row does not say any more that a lane is ours: we hang up on its relay, and keep the rest."""
+    one = await with_two_lanes(ground)
     await ground.execute("UPDATE lane SET daemon = NULL WHERE tenant = 'acme'")
     await until(lambda: one.lanes.gone == [LANE])
 
@@ -278,11 +284,7 @@ async def test_leaving_whose_answer_was_lost_is_done_again(ground: Ground) -> No
 
 async def test_the_lane_of_a_deleted_profile_is_left(ground: Ground) -> None:
     """As soon as all is over there, and for good; the others stay."""
-    one = await ground.join()
-    await until(lambda: one.holding.alive == (one.me,))
-    for lane in (LANE, ("zoo", "main")):
-        one.holding.want(lane)
-    await until(lambda: len(one.lanes.mine) == 2)
+    one = await with_two_lanes(ground)
     one.lanes.busy.add(LANE)
     one.lanes.deleted.add(LANE)
     await until(lambda: not one.holding.holds(LANE))

@@ -372,13 +372,18 @@ async def test_wrong_password_is_refused(own: Postgresql) -> None:
     assert "wr0ng-pa55" not in str(error)
 
 
+def with_password_file(own: Postgresql, folder: Path, schema: str) -> tuple[Path, Server]:
+    """Sign in with what a file says, which is right so far."""
+    file = folder / "password"
+    file.write_text("right\n")
+    kept = SecretSource(file=file)
+    return file, Server(secretive(own, ""), password=lambda: read_identity(kept, {}).reveal(), schema=schema)
+
+
 async def test_rotated_password_is_asked_for_anew(own: Postgresql, tmp_path: Path) -> None:
     """New connections come with the password that the file has by then."""
     schema = await own.make_schema()
-    file = tmp_path / "password"
-    file.write_text("right\n")
-    kept = SecretSource(file=file)
-    server = Server(secretive(own, ""), password=lambda: read_identity(kept, {}).reveal(), schema=schema)
+    file, server = with_password_file(own, tmp_path, schema)
     async with PostgresqlStore(server) as store:
         await own.execute("ALTER ROLE secretive PASSWORD 'newer'")
         file.write_text("newer\n")
@@ -390,10 +395,7 @@ async def test_rotated_password_is_asked_for_anew(own: Postgresql, tmp_path: Pat
 async def test_password_that_is_gone_for_a_moment_ends_nothing(own: Postgresql, tmp_path: Path) -> None:
     """While its file is being replaced the server is as good as away; with the new one all goes on."""
     schema = await own.make_schema()
-    file = tmp_path / "password"
-    file.write_text("right\n")
-    kept = SecretSource(file=file)
-    server = Server(secretive(own, ""), password=lambda: read_identity(kept, {}).reveal(), schema=schema)
+    file, server = with_password_file(own, tmp_path, schema)
     async with PostgresqlStore(server, patience=0.0) as store:
         file.unlink()
         await store.server._pool.expire_connections()

@@ -19,6 +19,7 @@ from gateway.ui.table import PAGES
 from tests.peers.openid_provider import OpenIdProvider
 from tests.process.engines import NEWEST, own_schema
 from tests.ui import gateway as gateways
+from tests.ui.asking import opened
 from tests.ui.browser import Kind
 from tests.ui.wire import COOKIE, FORM, on_the_wire
 
@@ -542,11 +543,8 @@ async def test_a_session_ends_while_somebody_looks(gateway: Gateway, clock: Cloc
 async def test_what_was_written_outlives_the_session(gateway: Gateway, clock: Clock, browser: Browser) -> None:
     """Sent too late by who runs no scripts it is not saved, and not lost: signed in elsewhere, one reload sends it again."""
     browser.expect(Kind.CONSOLE, "401")
-    seen = await browser.open(f"{gateway.url}/ui/sign-in?next=%2Fui%2Fnew-tenant")
+    seen = await opened(gateway, browser, "/ui/new-tenant")
     page = seen.page
-    await page.get_by_label("API key").fill(gateway.keys["acme"])
-    await page.keyboard.press("Enter")
-    await page.wait_for_url("**/ui/new-tenant")
     await page.fill("[name='/id']", "acme-late")
     clock.move(HOUR)
     await page.evaluate("document.querySelector('main form').submit()")  # which no script hears of
@@ -565,11 +563,8 @@ async def test_what_was_written_outlives_the_session(gateway: Gateway, clock: Cl
 
 async def test_a_form_stays_when_the_session_is_over(gateway: Gateway, clock: Clock, browser: Browser) -> None:
     """The page says so above what was typed, which is sent once somebody has signed in in another tab."""
-    seen = await browser.open(f"{gateway.url}/ui/sign-in?next=%2Fui%2Fnew-tenant")
+    seen = await opened(gateway, browser, "/ui/new-tenant")
     page = seen.page
-    await page.get_by_label("API key").fill(gateway.keys["acme"])
-    await page.keyboard.press("Enter")
-    await page.wait_for_url("**/ui/new-tenant")
     await page.fill("[name='/id']", "acme-late")
     clock.move(HOUR)
     await page.keyboard.press("Enter")
@@ -589,11 +584,8 @@ async def test_a_form_stays_when_the_session_is_over(gateway: Gateway, clock: Cl
 
 async def test_a_window_in_a_browser_that_asks_by_itself(gateway: Gateway, clock: Clock, browser: Browser) -> None:
     """Once the session is over, what htmx asks for leads to the form, and from there back to the page that was open."""
-    seen = await browser.open(f"{gateway.url}/ui/sign-in?next=%2Fui%2Ftenants%3Fq%3Da")
+    seen = await opened(gateway, browser, "/ui/tenants?q=a")
     page = seen.page
-    await page.get_by_label("API key").fill(gateway.keys["acme"])
-    await page.keyboard.press("Enter")
-    await page.wait_for_url("**/ui/tenants?q=a")
     clock.move(HOUR)
     await page.evaluate("void htmx.ajax('GET', '/ui/', {target: '#main'})")
     await page.wait_for_url("**/ui/sign-in?next=%2Fui%2Ftenants%3Fq%3Da")

@@ -4,12 +4,14 @@ One rendering ends after about a second at worst, during which nothing else is d
 each other. Templates as people write them take less than what counts for nothing here.
 """
 
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Final
 
 from gateway.message.template import Rendered, render
+from gateway.problems import Code, Problem
 
 FREE: Final = 0.002  # seconds at once that do not count
 SHARE: Final = 0.1  # of a processor, that each may use for what counts
@@ -17,12 +19,17 @@ SAVED: Final = 5.0  # seconds of it that may be saved up
 MOST_KNOWN: Final = 10_000
 
 
-class AllowanceSpent(Exception):
+class AllowanceSpent(Problem):
     """An owner's templates took too long together; the next one is looked at in `wait` seconds."""
 
     def __init__(self, wait: float) -> None:
-        super().__init__("The templates of this organisation took too long together.")
+        detail = "The templates of this organisation took too long together."
+        super().__init__(Code.RATE_LIMITED, detail, headers={"Retry-After": str(math.ceil(wait))})
         self.wait = wait
+
+    def __str__(self) -> str:
+        """Say it in one sentence."""
+        return self.detail
 
 
 class Allowance:
